@@ -1,0 +1,160 @@
+//! The stores behind locations: built here and nowhere else, once per bucket.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
+use object_store::prefix::PrefixStore;
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
+
+use super::durable::DurableFiles;
+use super::{Location, Scheme, StorageSettings};
+use crate::{Error, Result};
+
+/// How long the request that commits may take. Its outcome is read back when it takes longer, so waiting gains nothing.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens the stores behind locations. Clones share the stores, and the memory behind `memory://`.
+#[derive(Clone)]
+pub struct Stores {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: StorageSettings,
+    memory: Arc<dyn ObjectStore>,
+    disk: Arc<dyn ObjectStore>,
+    buckets: Mutex<BTreeMap<(Purpose, String), Arc<dyn ObjectStore>>>,
+}
+
+impl Stores {
+    /// Returns stores that are reached by `settings`; nothing is reached yet.
+    pub fn new(settings: StorageSettings) -> Self {
+        let disk: Arc<dyn ObjectStore> = if settings.local_fsync {
+            Arc::new(DurableFiles::new(LocalFileSystem::new()))
+        } else {
+            Arc::new(LocalFileSystem::new())
+        };
+        let shared = Shared { settings, memory: Arc::new(InMemory::new()), disk, buckets: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Returns the store that holds `location`: its bucket, the local disk from `/`, or the memory.
+    ///
+    /// # Errors
+    /// `Invalid` when the settings do not suffice for S3.
+    pub fn root(&self, location: &Location) -> Result<Arc<dyn ObjectStore>> {
+        self.store(location, Purpose::Data)
+    }
+
+    /// Returns a store whose root is `location`. The folder need not exist; writing makes it.
+    ///
+    /// # Errors
+    /// As [`Stores::root`].
+    pub fn open(&self, location: &Location) -> Result<Arc<dyn ObjectStore>> {
+        Ok(rooted(self.store(location, Purpose::Data)?, location))
+    }
+
+    /// Returns a store whose root is `location` and that sends each request once, for 10 s at most.
+    ///
+    /// A conditional PUT that is sent twice can refuse itself: the first one wins, its answer is lost, the second one
+    /// finds the object there. Who commits must know that, so the store must not try again by itself.
+    ///
+    /// # Errors
+    /// As [`Stores::root`].
+    pub fn open_for_commit(&self, location: &Location) -> Result<Arc<dyn ObjectStore>> {
+        Ok(rooted(self.store(location, Purpose::Commit)?, location))
+    }
+
+    fn store(&self, location: &Location, purpose: Purpose) -> Result<Arc<dyn ObjectStore>> {
+        match location.scheme() {
+            Scheme::File => Ok(Arc::clone(&self.shared.disk)),
+            Scheme::Memory => Ok(Arc::clone(&self.shared.memory)),
+            Scheme::S3 => self.bucket(location.bucket().unwrap_or_default(), purpose),
+        }
+    }
+
+    fn bucket(&self, bucket: &str, purpose: Purpose) -> Result<Arc<dyn ObjectStore>> {
+        let mut buckets = self.shared.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (purpose, bucket.to_owned());
+        if let Some(store) = buckets.get(&key) {
+            return Ok(Arc::clone(store));
+        }
+        let store = self.shared.settings.connect(bucket, purpose)?;
+        buckets.insert(key, Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The stores' own Debug shows their credentials' ids and all options.
+        formatter.debug_struct("Stores").field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}
+
+/// What a client is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    /// Everything that may be sent again.
+    Data,
+    /// The request that commits.
+    Commit,
+}
+
+impl StorageSettings {
+    fn connect(&self, bucket: &str, purpose: Purpose) -> Result<Arc<dyn ObjectStore>> {
+        let (retries_max, timeout) = match purpose {
+            Purpose::Data => (self.retries_max, Duration::from_millis(self.request_timeout_ms)),
+            Purpose::Commit => (0, COMMIT_TIMEOUT),
+        };
+        let retry = RetryConfig {
+            backoff: BackoffConfig::default(),
+            max_retries: retries_max,
+            retry_timeout: Duration::from_millis(self.retry_timeout_ms),
+        };
+        let store = self
+            .s3_builder(bucket)?
+            .with_retry(retry)
+            .with_client_options(self.client_options(timeout))
+            .build()
+            .map_err(|source| Error::invalid(format!("cannot open bucket {bucket}")).with_source(source))?;
+        Ok(Arc::new(store))
+    }
+}
+
+/// Turns the failure of a store into this program's error: `message` says what was tried and where.
+///
+/// | the store says | kind |
+/// |---|---|
+/// | not found, not allowed, not supported, bad path or setting | `Invalid` |
+/// | exists already, precondition failed | `Conflict` |
+/// | anything else: network, timeout, disk | `Unavailable` |
+pub fn storage_error(message: impl Into<String>, source: object_store::Error) -> Error {
+    use object_store::Error as Cause;
+
+    let error = match &source {
+        Cause::NotFound { .. }
+        | Cause::InvalidPath { .. }
+        | Cause::NotSupported { .. }
+        | Cause::NotImplemented { .. }
+        | Cause::PermissionDenied { .. }
+        | Cause::Unauthenticated { .. }
+        | Cause::UnknownConfigurationKey { .. } => Error::invalid(message),
+        Cause::AlreadyExists { .. } | Cause::Precondition { .. } | Cause::NotModified { .. } => {
+            Error::conflict(message)
+        }
+        _ => Error::unavailable(message),
+    };
+    error.with_source(source)
+}
+
+fn rooted(store: Arc<dyn ObjectStore>, location: &Location) -> Arc<dyn ObjectStore> {
+    if location.path().is_root() {
+        return store;
+    }
+    Arc::new(PrefixStore::new(store, location.path().clone()))
+}

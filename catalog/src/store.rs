@@ -1,0 +1,90 @@
+//! The seam to whatever keeps the catalog: one object-safe trait, one conformance suite ([`suite`]), two honest
+//! implementations ([`MemoryStore`], [`SqliteStore`]).
+//!
+//! The store is a mirror: the Delta logs are the truth. A failure here never fails a batch, and everything that flows
+//! wrote can be written again from the tables (`alluvium catalog rebuild`). All writes are idempotent.
+
+mod memory;
+mod sqlite;
+pub mod suite;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
+use crate::lineage::Definition;
+use crate::{Commit, Connection, Dataset, FlowVersion, Name, Result, Source, TableName, Timestamp};
+
+/// A flow version with its place in the flow's history.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FlowEntry {
+    /// The place in the flow's history, from 1.
+    pub seq: u64,
+    /// The version.
+    pub version: FlowVersion,
+}
+
+/// One process that runs flows.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Run {
+    /// Its id.
+    #[serde(with = "crate::clock::id_text")]
+    pub id: Uuid,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended, if it has and could say so.
+    pub ended_at: Option<Timestamp>,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+/// Keeps what exists and where it came from.
+#[async_trait]
+pub trait CatalogStore: fmt::Debug + Send + Sync {
+    /// Records all that a flow hangs on: its connection, source, table (as a dataset) and version, in one transaction.
+    /// Returns the version's place in the flow's history; a version whose hash is the newest is not added again.
+    async fn put_definition(&self, definition: &Definition) -> Result<u64>;
+
+    /// Registers a dataset, or changes its registration. A declared table's definition is kept when `dataset` has none.
+    async fn put_dataset(&self, dataset: &Dataset) -> Result<()>;
+
+    /// Forgets a dataset's registration and returns whether there was one. Files and commits stay.
+    async fn drop_dataset(&self, name: &TableName) -> Result<bool>;
+
+    /// Records a run's begin or end.
+    async fn put_run(&self, run: &Run) -> Result<()>;
+
+    /// Records a commit. A commit that is recorded already (same location and version) is left as it is.
+    async fn put_commit(&self, commit: &Commit) -> Result<()>;
+
+    /// Returns all connections by name.
+    async fn connections(&self) -> Result<Vec<Connection>>;
+
+    /// Returns all sources by name.
+    async fn sources(&self) -> Result<Vec<Source>>;
+
+    /// Returns all datasets by name.
+    async fn datasets(&self) -> Result<Vec<Dataset>>;
+
+    /// Returns one dataset.
+    async fn dataset(&self, name: &TableName) -> Result<Option<Dataset>>;
+
+    /// Returns every version of every flow, by flow and place.
+    async fn flows(&self) -> Result<Vec<FlowEntry>>;
+
+    /// Returns the versions of one flow, oldest first.
+    async fn flow(&self, name: &Name) -> Result<Vec<FlowEntry>>;
+
+    /// Returns runs, newest first, at most `limit`.
+    async fn runs(&self, limit: usize) -> Result<Vec<Run>>;
+
+    /// Returns the commits of a table, or of all, newest first (by time, then version), at most `limit`.
+    async fn commits(&self, table: Option<&TableName>, limit: usize) -> Result<Vec<Commit>>;
+
+    /// Returns the newest version recorded for a table, if any; of a registered table, for the place where it is now.
+    async fn last_version(&self, table: &TableName) -> Result<Option<u64>>;
+}

@@ -1,0 +1,163 @@
+//! A catalog in memory: for tests, demos and `alluvium check`. It behaves as [`super::SqliteStore`] does.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use super::{CatalogStore, FlowEntry, Run};
+use crate::lineage::Definition;
+use crate::{Commit, Connection, Dataset, DatasetKind, Location, Name, Result, Source, Table, TableName};
+
+/// Keeps the catalog until it is dropped.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    tables: Mutex<Tables>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    connections: BTreeMap<Name, Connection>,
+    sources: BTreeMap<Name, Source>,
+    datasets: BTreeMap<TableName, Dataset>,
+    flows: BTreeMap<Name, Vec<FlowEntry>>,
+    runs: BTreeMap<Uuid, Run>,
+    commits: BTreeMap<(Location, u64), Commit>,
+}
+
+impl MemoryStore {
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // No method leaves the tables half changed, so they are whole even where a holder of the lock panicked.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl CatalogStore for MemoryStore {
+    async fn put_definition(&self, definition: &Definition) -> Result<u64> {
+        let Definition { connection, source, table, flow } = definition;
+        let mut tables = self.tables();
+        tables.connections.insert(connection.name.clone(), connection.clone());
+        tables.sources.insert(source.name.clone(), source.clone());
+        let dataset = declared(table, tables.datasets.get(&table.name));
+        tables.datasets.insert(table.name.clone(), dataset);
+
+        let versions = tables.flows.entry(flow.flow.clone()).or_default();
+        match versions.last() {
+            Some(newest) if newest.version.sql_hash == flow.sql_hash => Ok(newest.seq),
+            newest => {
+                let seq = newest.map_or(1, |newest| newest.seq + 1);
+                versions.push(FlowEntry { seq, version: flow.clone() });
+                Ok(seq)
+            }
+        }
+    }
+
+    async fn put_dataset(&self, dataset: &Dataset) -> Result<()> {
+        let mut dataset = dataset.clone();
+        let mut tables = self.tables();
+        if dataset.table.is_none() {
+            dataset.table = tables.datasets.get(&dataset.name).and_then(|known| known.table.clone());
+        }
+        tables.datasets.insert(dataset.name.clone(), dataset);
+        Ok(())
+    }
+
+    async fn drop_dataset(&self, name: &TableName) -> Result<bool> {
+        Ok(self.tables().datasets.remove(name).is_some())
+    }
+
+    async fn put_run(&self, run: &Run) -> Result<()> {
+        let mut tables = self.tables();
+        let mut run = run.clone();
+        if let Some(known) = tables.runs.get(&run.id) {
+            run.ended_at = run.ended_at.or(known.ended_at);
+            run.error = run.error.or_else(|| known.error.clone());
+        }
+        tables.runs.insert(run.id, run);
+        Ok(())
+    }
+
+    async fn put_commit(&self, commit: &Commit) -> Result<()> {
+        let key = (commit.location.clone(), commit.version);
+        self.tables().commits.entry(key).or_insert_with(|| commit.clone());
+        Ok(())
+    }
+
+    async fn connections(&self) -> Result<Vec<Connection>> {
+        Ok(self.tables().connections.values().cloned().collect())
+    }
+
+    async fn sources(&self) -> Result<Vec<Source>> {
+        Ok(self.tables().sources.values().cloned().collect())
+    }
+
+    async fn datasets(&self) -> Result<Vec<Dataset>> {
+        Ok(self.tables().datasets.values().cloned().collect())
+    }
+
+    async fn dataset(&self, name: &TableName) -> Result<Option<Dataset>> {
+        Ok(self.tables().datasets.get(name).cloned())
+    }
+
+    async fn flows(&self) -> Result<Vec<FlowEntry>> {
+        Ok(self.tables().flows.values().flatten().cloned().collect())
+    }
+
+    async fn flow(&self, name: &Name) -> Result<Vec<FlowEntry>> {
+        Ok(self.tables().flows.get(name).cloned().unwrap_or_default())
+    }
+
+    async fn runs(&self, limit: usize) -> Result<Vec<Run>> {
+        let mut runs: Vec<Run> = self.tables().runs.values().cloned().collect();
+        runs.sort_by_key(|run| std::cmp::Reverse((run.started_at, run.id)));
+        runs.truncate(limit);
+        Ok(runs)
+    }
+
+    async fn commits(&self, table: Option<&TableName>, limit: usize) -> Result<Vec<Commit>> {
+        let tables = self.tables();
+        let wanted = tables.commits.values().filter(|commit| table.is_none_or(|table| *table == commit.table));
+        let mut commits: Vec<&Commit> = wanted.collect();
+        commits.sort_by(|first, second| {
+            let place = |commit: &Commit| (commit.committed_at, commit.version);
+            place(second).cmp(&place(first)).then_with(|| first.location.to_string().cmp(&second.location.to_string()))
+        });
+        Ok(commits.into_iter().take(limit).cloned().collect())
+    }
+
+    async fn last_version(&self, table: &TableName) -> Result<Option<u64>> {
+        let tables = self.tables();
+        let place = tables.datasets.get(table).map(|dataset| &dataset.location);
+        let there = tables
+            .commits
+            .values()
+            .filter(|commit| commit.table == *table && place.is_none_or(|place| *place == commit.location));
+        Ok(there.map(|commit| commit.version).max())
+    }
+}
+
+/// Returns the registration of a declared table; what people said of it stays.
+fn declared(table: &Table, known: Option<&Dataset>) -> Dataset {
+    Dataset {
+        name: table.name.clone(),
+        kind: DatasetKind::Delta,
+        location: table.location.clone(),
+        owner: known.and_then(|known| known.owner.clone()),
+        description: table.comment.clone().or_else(|| known.and_then(|known| known.description.clone())),
+        tags: known.map(|known| known.tags.clone()).unwrap_or_default(),
+        table: Some(table.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::suite;
+
+    #[tokio::test]
+    async fn suite_holds() -> Result<()> {
+        suite::all(&MemoryStore::default()).await
+    }
+}

@@ -1,0 +1,112 @@
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::ErrorKind;
+use crate::store::suite;
+
+fn folder() -> Result<(TempDir, PathBuf)> {
+    let folder = tempfile::tempdir().map_err(|source| Error::internal("no folder").with_source(source))?;
+    let path = folder.path().join("deep/er/catalog.db");
+    Ok((folder, path))
+}
+
+fn run(id: u128) -> Run {
+    Run { id: Uuid::from_u128(id), started_at: Timestamp(1), ended_at: None, error: None }
+}
+
+#[tokio::test]
+async fn suite_holds_in_a_file_and_in_memory() -> Result<()> {
+    let (_folder, path) = folder()?;
+    suite::all(&SqliteStore::open(&path).await?).await?;
+    suite::all(&SqliteStore::open_in_memory().await?).await
+}
+
+#[tokio::test]
+async fn all_is_there_when_the_file_is_opened_again() -> Result<()> {
+    let (_folder, path) = folder()?;
+    let first = SqliteStore::open(&path).await?;
+    suite::all(&first).await?;
+    let all = |store: SqliteStore| async move {
+        let parts = (store.connections().await?, store.sources().await?, store.datasets().await?);
+        Ok::<_, Error>((parts, store.flows().await?, store.runs(99).await?, store.commits(None, 99).await?))
+    };
+    let before = all(first.clone()).await?;
+    first.close().await;
+    assert!(first.runs(1).await.is_err_and(|error| error.kind() == ErrorKind::Closed));
+    let again = all(SqliteStore::open(&path).await?).await?;
+    assert!(!again.3.is_empty());
+    assert_eq!(again, before);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_handles_share_one_new_file() -> Result<()> {
+    let (_folder, path) = folder()?;
+    let stores = futures::future::try_join_all((0..6).map(|_| SqliteStore::open(&path))).await?;
+    let writers = stores.iter().enumerate().map(|(index, store)| async move {
+        for step in 0..20 {
+            store.put_run(&run((index * 20 + step) as u128)).await?;
+            store.runs(5).await?;
+        }
+        Ok::<_, Error>(())
+    });
+    futures::future::try_join_all(writers).await?;
+    for store in &stores {
+        assert_eq!(store.runs(usize::MAX).await?.len(), 120);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reader_is_not_held_up_by_a_writer() -> Result<()> {
+    let (_folder, path) = folder()?;
+    let (writing, reading) = (SqliteStore::open(&path).await?, SqliteStore::open(&path).await?);
+    let transaction = writing.write().await?;
+    assert_eq!(reading.runs(9).await?, []);
+    writing.commit(transaction).await
+}
+
+#[tokio::test]
+async fn what_is_not_a_catalog_is_said_to_be_none() -> Result<()> {
+    let (folder, _) = folder()?;
+    let path = folder.path().join("catalog.db");
+    let failed = |source: std::io::Error| Error::internal("cannot use the file").with_source(source);
+    std::fs::write(&path, "this is not a database, and it is longer than a header of 100 bytes ".repeat(9))
+        .map_err(failed)?;
+    let error = SqliteStore::open(&path).await.err().ok_or_else(|| Error::internal("text was taken"))?;
+    assert_eq!(error.kind(), ErrorKind::Data, "{}", error.chain());
+    assert!(error.message().contains("catalog.db") && error.hint().is_some_and(|hint| hint.contains("rebuild")));
+    let error = SqliteStore::open(folder.path()).await.err().ok_or_else(|| Error::internal("a folder was taken"))?;
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{}", error.chain());
+    Ok(())
+}
+
+#[tokio::test]
+async fn damage_inside_is_said_to_be_damage() -> Result<()> {
+    let (_folder, path) = folder()?;
+    let store = SqliteStore::open(&path).await?;
+    store.put_run(&run(1)).await?;
+    let spoil = "UPDATE runs SET id = 'not an id'";
+    let spoilt = sqlx::query(spoil).execute(&store.writer).await;
+    spoilt.map_err(|source| failed(&store.place, "spoil", source))?;
+    let error = store.runs(1).await.err().ok_or_else(|| Error::internal("it was read"))?;
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.chain().contains("column id"), "{}", error.chain());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() -> Result<()> {
+    let (_folder, path) = folder()?;
+    let store = SqliteStore::open(&path).await?;
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        VALUES (9999, 'of the future', TRUE, X'00', 0)";
+    sqlx::query(newer).execute(&store.writer).await.map_err(|source| failed(&store.place, "change", source))?;
+    store.close().await;
+    let error = SqliteStore::open(&path).await.err().ok_or_else(|| Error::internal("it was opened"))?;
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.message().contains("has schema 9999, newer than 1"), "{error}");
+    Ok(())
+}

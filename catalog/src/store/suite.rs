@@ -1,0 +1,310 @@
+//! What every [`CatalogStore`] must do, as cases that can be run against any of them.
+//!
+//! A case returns an error that says what it expected and what it found; it never panics. Each uses names of its own,
+//! so that they run one after the other on one store, in any order but for the first, which wants it empty.
+
+mod samples;
+
+use std::fmt;
+
+use super::{CatalogStore, FlowEntry, Run};
+use crate::{Commit, Dataset, DatasetKind, Error, Name, Result, TableName, Timestamp};
+
+/// Runs every case against an empty store.
+///
+/// # Errors
+/// `Internal` with the case that does not hold, or what the store itself said.
+pub async fn all(store: &dyn CatalogStore) -> Result<()> {
+    an_empty_store_answers(store).await?;
+    a_definition_comes_back_whole(store).await?;
+    a_text_adds_a_version_only_when_it_changes(store).await?;
+    one_version_is_added_when_many_say_the_same(store).await?;
+    a_definition_keeps_what_people_said_of_the_table(store).await?;
+    a_registration_keeps_the_declared_table(store).await?;
+    a_dropped_dataset_keeps_its_commits(store).await?;
+    datasets_come_in_order_of_their_names(store).await?;
+    a_run_ends_once(store).await?;
+    runs_come_newest_first_up_to_the_limit(store).await?;
+    a_commit_comes_back_whole(store).await?;
+    a_commit_is_recorded_once(store).await?;
+    commits_come_newest_first_up_to_the_limit(store).await?;
+    the_last_version_is_that_of_the_registered_place(store).await
+}
+
+/// An empty store has nothing, and says so without an error.
+///
+/// # Errors
+/// As [`all`].
+pub async fn an_empty_store_answers(store: &dyn CatalogStore) -> Result<()> {
+    let name: TableName = "empty.table".parse()?;
+    ensure_eq("connections", &store.connections().await?, &Vec::new())?;
+    ensure_eq("sources", &store.sources().await?, &Vec::new())?;
+    ensure_eq("datasets", &store.datasets().await?, &Vec::new())?;
+    ensure_eq("dataset", &store.dataset(&name).await?, &None)?;
+    ensure_eq("flows", &store.flows().await?, &Vec::new())?;
+    ensure_eq("flow", &store.flow(&"empty".parse()?).await?, &Vec::new())?;
+    ensure_eq("runs", &store.runs(9).await?, &Vec::new())?;
+    ensure_eq("commits", &store.commits(None, 9).await?, &Vec::new())?;
+    ensure_eq("last version", &store.last_version(&name).await?, &None)?;
+    ensure_eq("dropped", &store.drop_dataset(&name).await?, &false)
+}
+
+/// Connection, source, table and flow are found as they were put.
+///
+/// # Errors
+/// As [`all`].
+pub async fn a_definition_comes_back_whole(store: &dyn CatalogStore) -> Result<()> {
+    let definition = samples::definition("whole")?;
+    ensure_eq("place", &store.put_definition(&definition).await?, &1)?;
+    ensure("connection", store.connections().await?.contains(&definition.connection))?;
+    ensure("source", store.sources().await?.contains(&definition.source))?;
+    let expected = samples::dataset_of(&definition.table);
+    ensure_eq("dataset", &store.dataset(&definition.table.name).await?, &Some(expected))?;
+    let expected = FlowEntry { seq: 1, version: definition.flow.clone() };
+    ensure_eq("flow", &store.flow(&definition.flow.flow).await?, &vec![expected.clone()])?;
+    ensure("flows", store.flows().await?.contains(&expected))
+}
+
+/// The newest hash again adds nothing; another one does, also one that was there before the newest.
+///
+/// # Errors
+/// As [`all`].
+pub async fn a_text_adds_a_version_only_when_it_changes(store: &dyn CatalogStore) -> Result<()> {
+    let mut definition = samples::definition("versions")?;
+    let mut seqs = Vec::new();
+    for hash in ["h1", "h1", "h2", "h2", "h1"] {
+        definition.flow.sql_hash = hash.to_owned();
+        seqs.push(store.put_definition(&definition).await?);
+    }
+    ensure_eq("places", &seqs, &vec![1, 1, 2, 2, 3])?;
+    let versions = store.flow(&definition.flow.flow).await?;
+    let found: Vec<_> = versions.iter().map(|entry| (entry.seq, entry.version.sql_hash.as_str())).collect();
+    ensure_eq("versions", &found, &vec![(1, "h1"), (2, "h2"), (3, "h1")])
+}
+
+/// Of many that put one definition at once, one adds the version and all learn its place.
+///
+/// # Errors
+/// As [`all`].
+pub async fn one_version_is_added_when_many_say_the_same(store: &dyn CatalogStore) -> Result<()> {
+    let definition = samples::definition("crowd")?;
+    let seqs = futures::future::try_join_all((0..8).map(|_| store.put_definition(&definition))).await?;
+    ensure_eq("places", &seqs, &vec![1; 8])?;
+    ensure_eq("versions", &store.flow(&definition.flow.flow).await?.len(), &1)
+}
+
+/// Putting a definition again changes the table, and neither owner nor tags nor a description it is silent about.
+///
+/// # Errors
+/// As [`all`].
+pub async fn a_definition_keeps_what_people_said_of_the_table(store: &dyn CatalogStore) -> Result<()> {
+    let mut definition = samples::definition("said")?;
+    definition.table.comment = None;
+    store.put_definition(&definition).await?;
+    let said = Dataset {
+        owner: Some("shop-team".to_owned()),
+        description: Some("by hand".to_owned()),
+        tags: vec!["gold".to_owned(), "pii".to_owned()],
+        ..samples::dataset_of(&definition.table)
+    };
+    store.put_dataset(&said).await?;
+
+    definition.table.location = definition.table.location.join("moved")?;
+    store.put_definition(&definition).await?;
+    let table = definition.table.clone();
+    let moved = Dataset { location: table.location.clone(), table: Some(table), ..said };
+    ensure_eq("after a change", &store.dataset(&definition.table.name).await?, &Some(moved.clone()))?;
+
+    definition.table.comment = Some("by the file".to_owned());
+    store.put_definition(&definition).await?;
+    let commented =
+        Dataset { description: definition.table.comment.clone(), table: Some(definition.table.clone()), ..moved };
+    ensure_eq("after a comment", &store.dataset(&definition.table.name).await?, &Some(commented))
+}
+
+/// A registration without a definition keeps the one that is known, and replaces all else.
+///
+/// # Errors
+/// As [`all`].
+pub async fn a_registration_keeps_the_declared_table(store: &dyn CatalogStore) -> Result<()> {
+    let definition = samples::definition("declared")?;
+    store.put_definition(&definition).await?;
+    let silent = Dataset { owner: Some("me".to_owned()), table: None, ..samples::dataset_of(&definition.table) };
+    store.put_dataset(&silent).await?;
+    let expected = Dataset { table: Some(definition.table.clone()), ..silent.clone() };
+    ensure_eq("with definition", &store.dataset(&silent.name).await?, &Some(expected))?;
+
+    let files = samples::dataset("declared.files", DatasetKind::Csv)?;
+    store.put_dataset(&files).await?;
+    store.put_dataset(&files).await?;
+    ensure_eq("files", &store.dataset(&files.name).await?, &Some(files.clone()))?;
+    let bare = Dataset { owner: None, description: None, tags: Vec::new(), kind: DatasetKind::Json, ..files };
+    store.put_dataset(&bare).await?;
+    ensure_eq("replaced", &store.dataset(&bare.name).await?, &Some(bare))
+}
+
+/// Dropping forgets the registration once; what was committed stays.
+///
+/// # Errors
+/// As [`all`].
+pub async fn a_dropped_dataset_keeps_its_commits(store: &dyn CatalogStore) -> Result<()> {
+    let definition = samples::definition("dropped")?;
+    let commit = samples::commit("dropped", 4)?;
+    store.put_definition(&definition).await?;
+    store.put_commit(&commit).await?;
+    ensure_eq("first drop", &store.drop_dataset(&commit.table).await?, &true)?;
+    ensure_eq("second drop", &store.drop_dataset(&commit.table).await?, &false)?;
+    ensure_eq("dataset", &store.dataset(&commit.table).await?, &None)?;
+    ensure_eq("commits", &store.commits(Some(&commit.table), 9).await?, &vec![commit.clone()])?;
+    ensure_eq("last version", &store.last_version(&commit.table).await?, &Some(4))?;
+    ensure_eq("versions", &store.flow(&definition.flow.flow).await?.len(), &1)
+}
+
+/// Datasets are ordered by schema, then table, byte by byte.
+///
+/// # Errors
+/// As [`all`].
+pub async fn datasets_come_in_order_of_their_names(store: &dyn CatalogStore) -> Result<()> {
+    // '-' comes before '.', and upper before lower case: an order of the joined or folded texts would differ.
+    let expected = ["order.B", "order.a", "order.a-b", "order.a_b", "order-2.a"].map(str::parse::<TableName>);
+    let mut expected = expected.into_iter().collect::<Result<Vec<_>>>()?;
+    for name in expected.iter().rev() {
+        store.put_dataset(&samples::dataset(&name.to_string(), DatasetKind::Parquet)?).await?;
+    }
+    expected.sort();
+    let found = store.datasets().await?.into_iter().map(|dataset| dataset.name);
+    let found: Vec<TableName> = found.filter(|name| name.schema().starts_with("order")).collect();
+    ensure_eq("order", &found, &expected)
+}
+
+/// A run's begin, put again after its end, takes nothing back.
+///
+/// # Errors
+/// As [`all`].
+pub async fn a_run_ends_once(store: &dyn CatalogStore) -> Result<()> {
+    let begun = Run { id: samples::id(1), started_at: Timestamp(1_000), ended_at: None, error: None };
+    let ended = Run { ended_at: Some(Timestamp(2_000)), error: Some("the broker went away".to_owned()), ..begun };
+    let begun = Run { error: None, ended_at: None, ..ended.clone() };
+    for run in [&begun, &ended, &begun] {
+        store.put_run(run).await?;
+    }
+    let runs = store.runs(usize::MAX).await?;
+    let found: Vec<&Run> = runs.iter().filter(|run| run.id == begun.id).collect();
+    ensure_eq("run", &found, &vec![&ended])
+}
+
+/// Runs come newest first; the limit may be nothing.
+///
+/// # Errors
+/// As [`all`].
+pub async fn runs_come_newest_first_up_to_the_limit(store: &dyn CatalogStore) -> Result<()> {
+    let late = i64::MAX - 10;
+    let runs: Vec<Run> = [(2, late), (4, late + 1), (3, late + 1)]
+        .map(|(index, start)| Run { id: samples::id(index), started_at: Timestamp(start), ended_at: None, error: None })
+        .to_vec();
+    for run in &runs {
+        store.put_run(run).await?;
+    }
+    let expected = vec![runs[1].clone(), runs[2].clone()];
+    ensure_eq("two of three", &store.runs(2).await?, &expected)?;
+    ensure_eq("none", &store.runs(0).await?, &Vec::new())
+}
+
+/// Every field of a commit is found as it was put.
+///
+/// # Errors
+/// As [`all`].
+pub async fn a_commit_comes_back_whole(store: &dyn CatalogStore) -> Result<()> {
+    let mut commit = samples::commit("whole", 7)?;
+    commit.lineage.definition = Some(samples::definition("whole")?);
+    commit.lineage.fate.records_in = i64::MAX.unsigned_abs();
+    store.put_commit(&commit).await?;
+    ensure_eq("commit", &store.commits(Some(&commit.table), 9).await?, &vec![commit.clone()])?;
+    let mut bare = samples::commit("bare", 0)?;
+    bare.lineage.inputs.clear();
+    store.put_commit(&bare).await?;
+    ensure_eq("without inputs", &store.commits(Some(&bare.table), 9).await?, &vec![bare.clone()])
+}
+
+/// A commit of the same place and version changes nothing.
+///
+/// # Errors
+/// As [`all`].
+pub async fn a_commit_is_recorded_once(store: &dyn CatalogStore) -> Result<()> {
+    let commit = samples::commit("once", 3)?;
+    let mut other = commit.clone();
+    other.lineage.write_id = samples::id(99);
+    other.lineage.inputs.pop();
+    other.files_added += 1;
+    for put in [&commit, &commit, &other] {
+        store.put_commit(put).await?;
+    }
+    ensure_eq("commits", &store.commits(Some(&commit.table), 9).await?, &vec![commit])
+}
+
+/// Commits come by time, then version, newest first, of one table or of all.
+///
+/// # Errors
+/// As [`all`].
+pub async fn commits_come_newest_first_up_to_the_limit(store: &dyn CatalogStore) -> Result<()> {
+    let late = i64::MAX - 10;
+    let at = |flow: &str, version, time| -> Result<Commit> {
+        Ok(Commit { committed_at: Timestamp(time), ..samples::commit(flow, version)? })
+    };
+    let expected = vec![
+        at("newest", 1, late + 2)?,
+        at("newest", 3, late + 1)?,
+        at("newest", 2, late + 1)?,
+        at("newest", 4, late)?,
+    ];
+    for index in [2, 0, 3, 1] {
+        store.put_commit(&expected[index]).await?;
+    }
+    let other = at("newest-too", 9, late + 3)?;
+    store.put_commit(&other).await?;
+
+    let table = &expected[0].table;
+    ensure_eq("of one", &store.commits(Some(table), 9).await?, &expected)?;
+    ensure_eq("of one, two", &store.commits(Some(table), 2).await?, &expected[..2].to_vec())?;
+    let of_all = vec![other, expected[0].clone(), expected[1].clone()];
+    ensure_eq("of all, three", &store.commits(None, 3).await?, &of_all)?;
+    ensure_eq("none", &store.commits(None, 0).await?, &Vec::new())
+}
+
+/// A table that was made anew elsewhere begins anew; commits of the former place remain to be seen.
+///
+/// # Errors
+/// As [`all`].
+pub async fn the_last_version_is_that_of_the_registered_place(store: &dyn CatalogStore) -> Result<()> {
+    let former = samples::commit("place", 12)?;
+    store.put_commit(&former).await?;
+    ensure_eq("unregistered", &store.last_version(&former.table).await?, &Some(12))?;
+
+    let mut definition = samples::definition("place")?;
+    store.put_definition(&definition).await?;
+    ensure_eq("registered", &store.last_version(&former.table).await?, &Some(12))?;
+
+    definition.table.location = former.location.join("anew")?;
+    store.put_definition(&definition).await?;
+    ensure_eq("moved", &store.last_version(&former.table).await?, &None)?;
+
+    let anew = Commit { location: definition.table.location.clone(), ..samples::commit("place", 0)? };
+    store.put_commit(&anew).await?;
+    ensure_eq("begun anew", &store.last_version(&former.table).await?, &Some(0))?;
+    ensure_eq("commits", &store.commits(Some(&former.table), 9).await?.len(), &2)?;
+    let nobody: Name = "nobody".parse()?;
+    ensure_eq("unknown flow", &store.flow(&nobody).await?, &Vec::new())
+}
+
+fn ensure(what: &str, holds: bool) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::internal(format!("{what}: not as it was put"))) }
+}
+
+#[track_caller]
+fn ensure_eq<T: PartialEq + fmt::Debug>(what: &str, found: &T, expected: &T) -> Result<()> {
+    if found == expected {
+        return Ok(());
+    }
+    let line = std::panic::Location::caller().line();
+    Err(Error::internal(format!("{what} (case at line {line}): expected {expected:?}, found {found:?}")))
+}

@@ -1,0 +1,161 @@
+//! `alluvium run`: compiles SQL files, runs their flows, serves metrics, and stops at a batch edge when asked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use alluvium_catalog::{Clock, Error, Result, SystemClock};
+use alluvium_sql::{BatchLimits, Flow};
+use clap::Args;
+use indicatif::MultiProgress;
+use serde_json::{Value, json};
+
+use super::check;
+use super::console::Console;
+use super::failure::Exit;
+use super::progress::Progress;
+use super::table::{TextTable, grouped};
+use super::workspace::Workspace;
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::serve::Server;
+use crate::shutdown::Shutdown;
+use crate::supervise::{self, RunOptions, Summary, World};
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// SQL files; they see each other's definitions
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Stop when everything that the topics hold at the start has landed
+    #[arg(long)]
+    once: bool,
+    /// Print the summary at the end as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the flows to their end.
+///
+/// # Errors
+/// `Invalid` when the files do not compile or hold no flow; `Unavailable` when the metrics' address is taken; otherwise
+/// as of [`supervise::run`].
+pub(super) async fn run(
+    arguments: &RunArgs,
+    settings: &Settings,
+    console: &mut Console,
+    bars: MultiProgress,
+) -> Result<Exit> {
+    let workspace = Workspace::open(settings).await?;
+    let ran = run_in(&workspace, arguments, console, bars).await;
+    workspace.close().await;
+    ran
+}
+
+async fn run_in(
+    workspace: &Workspace,
+    arguments: &RunArgs,
+    console: &mut Console,
+    bars: MultiProgress,
+) -> Result<Exit> {
+    let pipeline = check::compile(&arguments.files, workspace).await?;
+    if pipeline.flows.is_empty() {
+        return Err(Error::invalid("the files define no flow").with_hint("add a CREATE FLOW statement"));
+    }
+    let flows = with_defaults(&pipeline.flows, workspace.settings.batch());
+    let world = Arc::new(world(workspace)?);
+    for flow in &flows {
+        tracing::info!(flow = %flow.name(), table = %flow.definition.table.name, batch = check::batch_text(flow), "flow");
+    }
+    let server =
+        Server::open(workspace.settings.listen(), Arc::clone(&world.metrics), Arc::clone(&world.clock)).await?;
+    let shutdown = Shutdown::new();
+    let listener = shutdown.listen(workspace.settings.limits().drain_timeout)?;
+    let progress = console.err_style.is_terminal.then(|| Progress::start(bars, Arc::clone(&world.metrics)));
+    let options = RunOptions { once: arguments.once };
+    let ran = Box::pin(supervise::run(flows, Arc::clone(&world), options, shutdown.clone())).await;
+    if let Some(progress) = progress {
+        progress.close().await;
+    }
+    listener.close().await;
+    if let Some(server) = server {
+        server.close().await;
+    }
+    let summary = ran?;
+    show(&summary, arguments.json, console)?;
+    let is_halted = summary.flows.iter().any(|flow| flow.halted.is_some());
+    Ok(match (is_halted, shutdown.is_aborting()) {
+        (true, _) => Exit::Failed,
+        (false, true) => Exit::Interrupted,
+        (false, false) => Exit::Done,
+    })
+}
+
+/// Returns what flows have in common.
+///
+/// # Errors
+/// `Invalid` when the settings do not suffice to reach the warehouse.
+pub(crate) fn world(workspace: &Workspace) -> Result<World> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    Ok(World {
+        stores: workspace.stores.clone(),
+        warehouse: workspace.settings.warehouse().clone(),
+        catalog: Arc::clone(&workspace.catalog),
+        registry: Some(workspace.registry()?),
+        metrics: Arc::new(Metrics::try_new()?),
+        run: clock.new_id(),
+        clock,
+        settings: workspace.settings.limits().clone(),
+    })
+}
+
+/// Returns the flows with the settings' batch limits where the flow's own are the built-in ones.
+pub(crate) fn with_defaults(flows: &[Arc<Flow>], batch: BatchLimits) -> Vec<Arc<Flow>> {
+    let built_in = BatchLimits::default();
+    let choose = |flow: &Arc<Flow>| {
+        let own = flow.batch;
+        let limits = BatchLimits {
+            rows_max: if own.rows_max == built_in.rows_max { batch.rows_max } else { own.rows_max },
+            bytes_max: if own.bytes_max == built_in.bytes_max { batch.bytes_max } else { own.bytes_max },
+            interval: if own.interval == built_in.interval { batch.interval } else { own.interval },
+        };
+        Arc::new(Flow { batch: limits, ..Flow::clone(flow) })
+    };
+    flows.iter().map(choose).collect()
+}
+
+fn show(summary: &Summary, as_json: bool, console: &mut Console) -> Result<()> {
+    if as_json {
+        let flows: Vec<Value> = summary
+            .flows
+            .iter()
+            .map(|flow| json!({"flow": flow.flow, "commits": flow.commits, "fate": flow.fate, "halted": flow.halted}))
+            .collect();
+        return console.json(&json!({"flows": flows}));
+    }
+    let text = summary_text(summary, console);
+    console.text(&text)
+}
+
+/// Returns the end of a run as a table; why flows halted stands below it.
+pub(crate) fn summary_text(summary: &Summary, console: &Console) -> String {
+    let headings = ["flow", ">commits", ">records", ">applied", ">merged", ">filtered", ">rejected", "end"];
+    let mut table = TextTable::new(&headings);
+    let mut reasons = String::new();
+    for flow in &summary.flows {
+        let fate = &flow.fate;
+        table.row([
+            flow.flow.to_string(),
+            grouped(flow.commits),
+            grouped(fate.records_in),
+            grouped(fate.applied),
+            grouped(fate.merged),
+            grouped(fate.filtered),
+            grouped(fate.dropped + fate.quarantined + fate.dead_lettered),
+            if flow.halted.is_some() { "halted" } else { "ok" }.to_owned(),
+        ]);
+        if let Some(reason) = &flow.halted {
+            reasons.push_str(&format!("{} halted: {reason}\n", flow.flow));
+        }
+    }
+    format!("{}{reasons}", table.render("", console.style))
+}

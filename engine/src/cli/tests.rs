@@ -1,0 +1,123 @@
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::*;
+
+/// A handle whose text can be read back.
+#[derive(Debug, Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Shared {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn call(arguments: &[&str], variables: &[(&str, &str)]) -> (Exit, String, String) {
+    let (out, err) = (Shared::default(), Shared::default());
+    let console = Console::plain(Box::new(out.clone()), Box::new(err.clone()));
+    let environment =
+        Environment::new(variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
+    let arguments = std::iter::once("alluvium").chain(arguments.iter().copied()).map(OsString::from);
+    (main(arguments, &environment, console), out.text(), err.text())
+}
+
+#[test]
+fn the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn help_is_an_answer_and_nonsense_is_not() {
+    let (exit, out, err) = call(&["--help"], &[]);
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""));
+    for command in ["demo", "check", "run", "sql", "catalog"] {
+        assert!(out.contains(&format!("\n  {command}")), "{command} is not in\n{out}");
+    }
+    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+
+    let (exit, out, err) = call(&["runn"], &[]);
+    assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
+    assert!(err.contains("run"), "{err}");
+}
+
+#[test]
+fn settings_that_are_wrong_end_the_program_before_it_does_anything() {
+    let (exit, out, err) = call(&["catalog", "list"], &[("ALLUVIUM_WAREHAUS", "/tmp")]);
+    assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
+    let expected = "error: unknown environment variable ALLUVIUM_WAREHAUS\n  hint: did you mean ALLUVIUM_WAREHOUSE?\n";
+    assert_eq!(err, expected);
+}
+
+#[test]
+fn catalog_is_shown_registered_and_asked_for_what_it_lacks() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
+    let warehouse = folder.path().join("lake").display().to_string();
+    let data = folder.path().join("zones");
+    let written = std::fs::create_dir(&data).and_then(|()| std::fs::write(data.join("zones.csv"), "id\n1\n"));
+    written.map_err(|source| Error::internal("test file").with_source(source))?;
+    let variables = [("ALLUVIUM_WAREHOUSE", warehouse.as_str())];
+
+    let (exit, out, err) = call(&["catalog", "list"], &variables);
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""));
+    assert!(out.starts_with("nothing is registered yet"), "{out}");
+
+    let place = data.display().to_string();
+    let register = ["catalog", "register", "geo.zones", &place, "--kind", "csv", "--owner", "maps", "--tag", "public"];
+    let (exit, out, err) = call(&register, &variables);
+    assert_eq!((exit, out, err), (Exit::Done, format!("registered geo.zones at {place}\n"), String::new()));
+
+    let (_, out, _) = call(&["catalog", "show", "geo.zones", "--json"], &variables);
+    assert!(out.contains(r#""owner": "maps""#), "{out}");
+    let (exit, _, err) = call(&["catalog", "lineage", "geo.zonez"], &variables);
+    assert_eq!(exit, Exit::Failed);
+    assert!(err.contains("hint: did you mean geo.zones?"), "{err}");
+    let (exit, _, err) = call(&["catalog", "register", "geo.gone", "/nowhere/at/all"], &variables);
+    assert_eq!(exit, Exit::Failed);
+    assert!(err.contains("there is no Delta table at /nowhere/at/all"), "{err}");
+
+    let (exit, out, err) = call(&["catalog", "rebuild"], &variables);
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""), "{out}");
+    let (_, out, _) = call(&["catalog", "list"], &variables);
+    assert!(out.contains("geo.zones"), "{out}");
+    Ok(())
+}
+
+#[test]
+fn check_shows_flows_and_points_at_errors() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
+    let warehouse = folder.path().join("lake").display().to_string();
+    let variables = [("ALLUVIUM_WAREHOUSE", warehouse.as_str())];
+    let good = folder.path().join("good.sql");
+    let sql = "CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');\n\
+               CREATE SOURCE raw (id BIGINT NOT NULL, name STRING) \
+               WITH ('connection' = 'shop', 'topic' = 't', 'format' = 'json');\n\
+               CREATE STREAMING TABLE bronze.things (id BIGINT NOT NULL, name STRING);\n\
+               CREATE FLOW things AS INSERT INTO bronze.things BY NAME SELECT id, name FROM STREAM(raw);\n";
+    let failed = |source| Error::internal("test file").with_source(source);
+    std::fs::write(&good, sql).map_err(failed)?;
+    let (exit, out, err) = call(&["check", &good.display().to_string()], &variables);
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""), "{out}");
+    assert!(out.contains("flow things") && out.contains("1 flow, no errors"), "{out}");
+    assert!(!folder.path().join("lake").exists(), "check has made something");
+
+    let bad = folder.path().join("bad.sql");
+    std::fs::write(&bad, sql.replace("SELECT id, name", "SELECT id, nam")).map_err(failed)?;
+    let (exit, out, err) = call(&["check", &bad.display().to_string()], &variables);
+    assert_eq!((exit, out.as_str()), (Exit::Failed, ""));
+    assert!(err.contains("bad.sql:4:") && err.contains("nam"), "{err}");
+    let (exit, out, _) = call(&["check", "--json", &bad.display().to_string()], &variables);
+    assert_eq!(exit, Exit::Failed);
+    assert!(out.contains(r#""ok": false"#) && out.contains(r#""line": 4"#), "{out}");
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Makes a batch part of the table: one Delta version with its files, its positions and its lineage, or nothing.
+//!
+//! The commit protocol is DESIGN's promise 1: the start of the span must equal the table's position on the very version
+//! that is committed against, and the version is created by one conditional PUT. The store's answer is settled by
+//! reading back ([`log`]); a conflict is an outcome and its loop lives here ([`land`]). Checkpoints and log clean-up are
+//! never part of a commit ([`maintain`](crate::maintain)).
+//!
+//! Before it: [`write`](crate::write). After it: [`record`](crate::record).
+
+pub mod action;
+pub mod create;
+pub mod land;
+pub mod log;
+pub mod positions;
+pub mod probe;
+pub mod state;
+
+use alluvium_catalog::{Fate, Lineage, Misfit, Span};
+
+use crate::commit::log::LogEntry;
+
+/// How landing a batch ended.
+#[derive(Debug)]
+#[must_use]
+pub enum Outcome {
+    /// The batch is part of the table.
+    Landed(Box<Landed>),
+    /// Somebody else has moved this flow's positions: the batch is theirs. Nothing of it is visible; go on from the
+    /// table's positions.
+    Fenced(Misfit),
+}
+
+/// Out of commit: what landed, where.
+#[derive(Debug, Clone)]
+pub struct Landed {
+    /// What the batch covered.
+    pub span: Span,
+    /// What became of its records.
+    pub fate: Fate,
+    /// The lineage record as it stands in the log.
+    pub lineage: Lineage,
+    /// The version as it stands in the log.
+    pub entry: LogEntry,
+    /// Versions of others that came between.
+    pub conflicts: u32,
+}

@@ -1,0 +1,100 @@
+//! The actions of the Delta log that a writer has to understand, in the JSON form of the protocol.
+//!
+//! Data files come as deltalake's own types; protocol and metadata have public fields here, because a writer must read
+//! and write them. Source: Delta transaction log protocol, section "Actions".
+
+use std::collections::BTreeMap;
+
+pub use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove, StorageType, Transaction};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One line of a commit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// A data file is part of the table.
+    Add(Add),
+    /// A data file, with its deletion vector, is no longer part of the table.
+    Remove(Remove),
+    /// An application's progress.
+    Txn(Transaction),
+    /// The table's schema, partitioning and properties.
+    MetaData(Metadata),
+    /// What readers and writers must understand.
+    Protocol(Protocol),
+}
+
+impl Action {
+    /// Reads an action out of a line's JSON; `None` for kinds that a writer need not understand.
+    ///
+    /// # Errors
+    /// When an action of a known kind does not have its form.
+    pub fn parse(kind: &str, body: Value) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match kind {
+            "add" => Self::Add(serde_json::from_value(body)?),
+            "remove" => Self::Remove(serde_json::from_value(body)?),
+            "txn" => Self::Txn(serde_json::from_value(body)?),
+            "metaData" => Self::MetaData(serde_json::from_value(body)?),
+            "protocol" => Self::Protocol(serde_json::from_value(body)?),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// `metaData`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata {
+    /// The table's id, a UUID.
+    pub id: String,
+    /// The table's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What the table holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The format of its files.
+    pub format: Format,
+    /// The schema as JSON text.
+    pub schema_string: String,
+    /// The partition columns.
+    pub partition_columns: Vec<String>,
+    /// Table properties.
+    pub configuration: BTreeMap<String, String>,
+    /// When the table was created, epoch milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_time: Option<i64>,
+}
+
+/// The format of a table's data files; Delta knows only parquet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Format {
+    /// `parquet`
+    pub provider: String,
+    /// Empty.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self { provider: "parquet".to_owned(), options: BTreeMap::new() }
+    }
+}
+
+/// `protocol`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Protocol {
+    /// The least reader version; 3 means that features are listed.
+    pub min_reader_version: i32,
+    /// The least writer version; 7 means that features are listed.
+    pub min_writer_version: i32,
+    /// What readers must understand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reader_features: Option<Vec<String>>,
+    /// What writers must understand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writer_features: Option<Vec<String>>,
+}

@@ -1,0 +1,233 @@
+//! The landing loop: draw up, check positions, put, settle; on a conflict follow the log and draw up again, bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_catalog::{Clock, Definition, Error, Lineage, Positions, Result, StageMillis, follows};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::action::Action;
+use super::create::{ENGINE_INFO, encode};
+use super::log::{DeltaLog, LogEntry, PutOutcome, Version};
+use super::positions::{AppIds, check_monotone};
+use super::state::TableState;
+use super::{Landed, Outcome};
+use crate::invariant::{Law, Watch};
+use crate::write::{Draft, Staged, Writer};
+
+/// The table property that holds the flow's definition, so that a lost catalog is written again from the table.
+pub const DEFINITION_PROPERTY: &str = "alluvium.definition";
+
+/// Limits of the landing loop.
+#[derive(Debug, Clone, Copy)]
+pub struct LandLimits {
+    /// Attempts until the batch is given up with `Conflict` or `Unavailable`.
+    pub attempts_max: u32,
+    /// The first wait between attempts; it doubles up to [`wait_max`](Self::wait_max).
+    pub wait_min: Duration,
+    /// The longest wait between attempts.
+    pub wait_max: Duration,
+}
+
+impl Default for LandLimits {
+    /// About a minute in all: longer than a store's hiccup, shorter than Kafka's patience with a silent consumer.
+    fn default() -> Self {
+        Self { attempts_max: 20, wait_min: Duration::from_millis(50), wait_max: Duration::from_secs(5) }
+    }
+}
+
+/// A table that batches land in: its log, its newest known version and its writer, which move together.
+#[derive(Debug)]
+pub struct Landing {
+    log: DeltaLog,
+    state: TableState,
+    writer: Box<dyn Writer>,
+    ids: AppIds,
+    clock: Arc<dyn Clock>,
+    limits: LandLimits,
+    watch: Watch,
+}
+
+/// What a commit says of itself beside its files.
+#[derive(Debug, Clone)]
+pub struct Signature {
+    /// The lineage record; fates, rows and timings are filled in here.
+    pub lineage: Lineage,
+    /// `STREAMING UPDATE` or `MERGE`, as `DESCRIBE HISTORY` shows it.
+    pub operation: &'static str,
+    /// The definition, to be kept in the table when it is not there yet.
+    pub definition: Option<Arc<Definition>>,
+}
+
+/// The parts of a [`Landing`].
+#[derive(Debug)]
+pub struct LandingParts {
+    /// The table's log.
+    pub log: DeltaLog,
+    /// Its newest version.
+    pub state: TableState,
+    /// What stages batches for it.
+    pub writer: Box<dyn Writer>,
+    /// The flow's names for its positions.
+    pub ids: AppIds,
+}
+
+impl Landing {
+    /// Returns a landing of `parts`; reads nothing.
+    pub fn new(parts: LandingParts, clock: Arc<dyn Clock>, limits: LandLimits, watch: Watch) -> Self {
+        let LandingParts { log, state, writer, ids } = parts;
+        Self { log, state, writer, ids, clock, limits, watch }
+    }
+
+    /// Returns the newest version known.
+    pub fn state(&self) -> &TableState {
+        &self.state
+    }
+
+    /// Returns the table's log.
+    pub fn log(&self) -> &DeltaLog {
+        &self.log
+    }
+
+    /// Returns the writer, to stage the next batch.
+    pub fn writer(&mut self) -> &mut dyn Writer {
+        self.writer.as_mut()
+    }
+
+    /// Returns the flow's positions as of the newest version known.
+    pub fn positions(&self) -> Positions {
+        self.ids.positions(&self.state.txns)
+    }
+
+    /// Takes in the versions that others have committed.
+    ///
+    /// # Errors
+    /// `Data` when the flow's positions went back; otherwise as of [`TableState::catch_up`].
+    pub async fn catch_up(&mut self) -> Result<()> {
+        let before = self.positions();
+        let tail = self.state.catch_up(&self.log).await?;
+        for entry in &tail {
+            self.writer.follow(entry).await?;
+        }
+        check_monotone(&before, &self.positions(), &self.log)
+    }
+
+    /// Lands `staged`.
+    ///
+    /// # Errors
+    /// `Conflict` or `Unavailable` when the attempts are spent; the batch may then be in the table all the same, and
+    /// only a fresh read of the table tells ([`catch_up`](Self::catch_up)).
+    pub async fn land(&mut self, staged: &Staged, signature: &Signature) -> Result<Outcome> {
+        let mut conflicts = 0;
+        let mut wait = self.limits.wait_min;
+        for _attempt in 0..self.limits.attempts_max {
+            if let Err(misfit) = follows(&self.positions(), &staged.span) {
+                return Ok(Outcome::Fenced(misfit));
+            }
+            let draft = self.writer.draft(staged, &self.state).await?;
+            self.watch.check(Law::EveryRecordHasOneFate, draft.fate.is_balanced(), || format!("{:?}", draft.fate));
+            let lineage = complete(&signature.lineage, staged, &draft);
+            let actions = self.actions(staged, &draft, signature);
+            let info = self.info(&lineage, signature.operation, &draft);
+            let bytes = encode(&info, &actions)?;
+            let version = self.state.version + 1;
+            if self.put_until_known(version, &bytes, lineage.write_id).await? {
+                self.writer.landed(staged, &draft);
+                self.state.apply(version, &actions);
+                let entry = LogEntry { version, actions, info };
+                let (span, fate) = (staged.span.clone(), draft.fate);
+                return Ok(Outcome::Landed(Box::new(Landed { span, fate, lineage, entry, conflicts })));
+            }
+            conflicts += 1;
+            self.catch_up().await?;
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(self.limits.wait_max);
+        }
+        Err(Error::conflict(format!(
+            "cannot commit to {}: other commits came first {} times",
+            self.log.location(),
+            self.limits.attempts_max
+        )))
+    }
+
+    /// Puts the same bytes until the version is known to be ours (`true`) or somebody else's (`false`). The bytes never
+    /// change between puts: whichever of them the store took, it took this commit.
+    async fn put_until_known(&self, version: Version, bytes: &Bytes, write_id: Uuid) -> Result<bool> {
+        let mut wait = self.limits.wait_min;
+        for _attempt in 0..self.limits.attempts_max {
+            match self.log.put(version, bytes.clone(), write_id).await {
+                PutOutcome::Landed => return Ok(true),
+                PutOutcome::Taken => return Ok(false),
+                PutOutcome::Unknown => tracing::warn!(version, "the store did not say whether the commit landed"),
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(self.limits.wait_max);
+        }
+        let (at, attempts) = (self.log.location(), self.limits.attempts_max);
+        Err(Error::unavailable(format!("cannot commit version {version} of {at}: {attempts} attempts without an answer")))
+    }
+
+    fn actions(&self, staged: &Staged, draft: &Draft, signature: &Signature) -> Vec<Action> {
+        let mut actions = Vec::with_capacity(draft.actions.len() + 2);
+        actions.extend(self.definition_action(signature));
+        actions.extend(self.ids.advance(&staged.span, self.clock.now().0));
+        actions.extend(draft.actions.iter().cloned());
+        actions
+    }
+
+    /// Returns the metadata with the flow's definition, when the table does not hold this one yet.
+    fn definition_action(&self, signature: &Signature) -> Option<Action> {
+        let text = serde_json::to_string(signature.definition.as_deref()?).ok()?;
+        let held = self.state.metadata.configuration.get(DEFINITION_PROPERTY);
+        if held == Some(&text) {
+            return None;
+        }
+        let mut metadata = self.state.metadata.clone();
+        metadata.configuration.insert(DEFINITION_PROPERTY.to_owned(), text);
+        Some(Action::MetaData(metadata))
+    }
+
+    fn info(&self, lineage: &Lineage, operation: &str, draft: &Draft) -> Value {
+        let adds_only = draft.actions.iter().all(|action| matches!(action, Action::Add(_)));
+        json!({
+            "timestamp": self.clock.now().0,
+            "operation": operation,
+            "operationParameters": {"flow": lineage.flow, "sqlHash": lineage.sql_hash},
+            "operationMetrics": {
+                "numRecords": lineage.fate.records_in.to_string(),
+                "numTargetRowsInserted": draft.rows_inserted.to_string(),
+                "numTargetRowsUpdated": draft.rows_updated.to_string(),
+                "numTargetRowsDeleted": draft.rows_deleted.to_string(),
+            },
+            "readVersion": self.state.version,
+            "isolationLevel": "Serializable",
+            "isBlindAppend": adds_only,
+            "engineInfo": ENGINE_INFO,
+            "txnId": lineage.write_id,
+            Lineage::KEY: lineage,
+        })
+    }
+}
+
+fn complete(lineage: &Lineage, staged: &Staged, draft: &Draft) -> Lineage {
+    let millis = |spent: Duration| u64::try_from(spent.as_millis()).unwrap_or(u64::MAX);
+    let mut inputs = lineage.inputs.clone();
+    inputs.extend(staged.lookups.iter().cloned());
+    Lineage {
+        inputs,
+        fate: draft.fate,
+        rows_inserted: draft.rows_inserted,
+        rows_updated: draft.rows_updated,
+        rows_deleted: draft.rows_deleted,
+        millis: StageMillis {
+            fetch: millis(staged.spent.fetch),
+            decode: millis(staged.spent.decode),
+            transform: millis(staged.spent.transform),
+            write: millis(staged.spent.write),
+            commit: 0,
+        },
+        ..lineage.clone()
+    }
+}

@@ -1,0 +1,291 @@
+//! The Delta log of one table, as bytes: read a version, list the tail, read a checkpoint, create a version.
+//!
+//! Nothing here is cached and nothing is decided. Creating a version is one conditional PUT without any LIST; what its
+//! failure means is settled by reading the version back, because a store's word is not taken for it: a lost response
+//! after a successful PUT is retried by HTTP clients and then reads as "already exists".
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_catalog::{Error, Location, Result, Stores};
+use arrow::array::RecordBatch;
+use arrow::json::writer::{LineDelimited, WriterBuilder};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::action::Action;
+use crate::object_file::ObjectFile;
+
+/// Log files fetched at the same time during a replay: enough to hide S3's latency, few enough for any store.
+const FETCHES: usize = 16;
+
+/// A Delta version.
+pub type Version = u64;
+
+/// How an attempt to create a version ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum PutOutcome {
+    /// The version is ours.
+    Landed,
+    /// The version is somebody else's.
+    Taken,
+    /// The store did not say, and the version cannot be seen yet; the same bytes may be put again.
+    Unknown,
+}
+
+/// One version as read: its actions, and its commitInfo.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The version.
+    pub version: Version,
+    /// The actions without commitInfo.
+    pub actions: Vec<Action>,
+    /// commitInfo, or null.
+    pub info: Value,
+}
+
+/// The log of one table.
+#[derive(Debug, Clone)]
+pub struct DeltaLog {
+    location: Location,
+    store: Arc<dyn ObjectStore>,
+    commit_store: Arc<dyn ObjectStore>,
+}
+
+impl DeltaLog {
+    /// Returns the log of the table at `location`; reads nothing.
+    ///
+    /// # Errors
+    /// As of [`Stores::open`].
+    pub fn open(stores: &Stores, location: &Location) -> Result<Self> {
+        Ok(Self::with_stores(location.clone(), stores.open(location)?, stores.open_for_commit(location)?))
+    }
+
+    /// Returns the log of the table at `location` over two stores rooted there: one for everything, and one for the
+    /// request that commits, which must not try again by itself.
+    pub fn with_stores(location: Location, store: Arc<dyn ObjectStore>, commit_store: Arc<dyn ObjectStore>) -> Self {
+        Self { location, store, commit_store }
+    }
+
+    /// Returns where the table is.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Returns the store rooted at the table.
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// Reads one version; `None` when it does not exist.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer, `Data` when the file is not a Delta commit.
+    pub async fn read(&self, version: Version) -> Result<Option<LogEntry>> {
+        match self.read_bytes(version).await? {
+            Some(bytes) => parse_commit(&self.location, version, &bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads the versions from `first` on, in order, until one does not exist.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub async fn read_tail(&self, first: Version) -> Result<Vec<LogEntry>> {
+        let mut tail = Vec::new();
+        let mut next = first;
+        loop {
+            let wave = if tail.is_empty() { 1 } else { FETCHES };
+            let last = next + wave as u64;
+            let reads: Vec<_> = (next..last).map(|version| self.read(version)).collect();
+            let mut entries = futures::stream::iter(reads).buffered(FETCHES);
+            while let Some(entry) = entries.try_next().await? {
+                match entry {
+                    Some(entry) => tail.push(entry),
+                    None => return Ok(tail),
+                }
+            }
+            next = last;
+        }
+    }
+
+    /// Returns the oldest and newest version that the log holds as JSON, by a LIST.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer.
+    pub async fn version_range(&self) -> Result<Option<(Version, Version)>> {
+        let mut files = self.store.list(Some(&Path::from("_delta_log")));
+        let mut range: Option<(Version, Version)> = None;
+        while let Some(file) = files.try_next().await.map_err(|cause| self.unavailable("list", "_delta_log", cause))? {
+            let Some(version) = file.location.filename().and_then(commit_version) else { continue };
+            range = Some(range.map_or((version, version), |(low, high)| (low.min(version), high.max(version))));
+        }
+        Ok(range)
+    }
+
+    /// Reads the newest checkpoint: its version and all its actions; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer, `Data` when the checkpoint cannot be read.
+    pub async fn read_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
+        let Some(version) = self.last_checkpoint().await? else { return Ok(None) };
+        let prefix = format!("{version:020}.checkpoint");
+        let mut parts: Vec<ObjectMeta> = self
+            .store
+            .list(Some(&Path::from("_delta_log")))
+            .try_collect()
+            .await
+            .map_err(|cause| self.unavailable("list", "_delta_log", cause))?;
+        parts.retain(|file| file.location.filename().is_some_and(|name| name.starts_with(&prefix)));
+        if parts.is_empty() {
+            return Err(Error::data(format!(
+                "the log of {} names checkpoint {version}, but no such file exists",
+                self.location
+            )));
+        }
+        let mut actions = Vec::new();
+        for part in parts {
+            let reader = ObjectFile::new(Arc::clone(&self.store), part.location.clone(), part.size);
+            let damaged = |cause: parquet::errors::ParquetError| {
+                Error::data(format!("cannot read checkpoint {} of {}", part.location, self.location)).with_source(cause)
+            };
+            let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(damaged)?;
+            let mut batches = builder.build().map_err(damaged)?;
+            while let Some(batch) = batches.try_next().await.map_err(damaged)? {
+                actions.extend(self.checkpoint_actions(&batch)?);
+            }
+        }
+        Ok(Some((version, actions)))
+    }
+
+    /// Creates `version` with `bytes`, which must contain `write_id`.
+    ///
+    /// Whatever the store answers other than success, the version is read back and searched for `write_id`: the answer
+    /// may have been lost after the PUT had succeeded.
+    pub async fn put(&self, version: Version, bytes: Bytes, write_id: Uuid) -> PutOutcome {
+        let path = commit_path(version);
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let refusal = match self.commit_store.put_opts(&path, bytes.into(), options).await {
+            Ok(_) => return PutOutcome::Landed,
+            Err(refusal) => refusal,
+        };
+        let outcome = self.settle(version, write_id).await;
+        tracing::debug!(version, ?outcome, refusal = %refusal, "commit was not acknowledged, read it back");
+        outcome
+    }
+
+    /// Finds out whose `version` is. Bounded: three reads within about two seconds.
+    async fn settle(&self, version: Version, write_id: Uuid) -> PutOutcome {
+        let mark = write_id.to_string();
+        for wait in [0_u64, 300, 1500] {
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+            match self.read_bytes(version).await {
+                Ok(Some(bytes)) if find(&bytes, mark.as_bytes()) => return PutOutcome::Landed,
+                Ok(Some(_)) => return PutOutcome::Taken,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(version, error = %error.chain(), "cannot read the version back"),
+            }
+        }
+        PutOutcome::Unknown
+    }
+
+    async fn read_bytes(&self, version: Version) -> Result<Option<Bytes>> {
+        let path = commit_path(version);
+        let result = match self.store.get(&path).await {
+            Ok(result) => result,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(cause) => return Err(self.unavailable("read", path.as_ref(), cause)),
+        };
+        result.bytes().await.map(Some).map_err(|cause| self.unavailable("read", path.as_ref(), cause))
+    }
+
+    async fn last_checkpoint(&self) -> Result<Option<Version>> {
+        let path = Path::from("_delta_log/_last_checkpoint");
+        let bytes = match self.store.get(&path).await {
+            Ok(result) => result.bytes().await.map_err(|cause| self.unavailable("read", path.as_ref(), cause))?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(cause) => return Err(self.unavailable("read", path.as_ref(), cause)),
+        };
+        let hint: Value = serde_json::from_slice(&bytes)
+            .map_err(|cause| Error::data(format!("{path} of {} is not JSON", self.location)).with_source(cause))?;
+        Ok(hint.get("version").and_then(Value::as_u64))
+    }
+
+    fn checkpoint_actions(&self, batch: &RecordBatch) -> Result<Vec<Action>> {
+        let damaged = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::data(format!("cannot read a checkpoint of {}", self.location)).with_source(cause)
+        };
+        let mut lines = Vec::new();
+        let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut lines);
+        writer.write(batch).map_err(|cause| damaged(cause.into()))?;
+        writer.finish().map_err(|cause| damaged(cause.into()))?;
+        drop(writer);
+        let mut actions = Vec::with_capacity(batch.num_rows());
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let row: serde_json::Map<String, Value> =
+                serde_json::from_slice(line).map_err(|cause| damaged(cause.into()))?;
+            for (kind, body) in row.into_iter().filter(|(_, body)| !body.is_null()) {
+                let action = Action::parse(&kind, without_nulls(body)).map_err(|cause| damaged(cause.into()))?;
+                actions.extend(action);
+            }
+        }
+        Ok(actions)
+    }
+
+    fn unavailable(&self, verb: &str, what: &str, cause: object_store::Error) -> Error {
+        Error::unavailable(format!("cannot {verb} {what} of the table at {}", self.location)).with_source(cause)
+    }
+}
+
+/// Returns the path of a version's JSON.
+pub fn commit_path(version: Version) -> Path {
+    Path::from(format!("_delta_log/{version:020}.json"))
+}
+
+/// Returns the version that a file of the log is the JSON of.
+fn commit_version(name: &str) -> Option<Version> {
+    name.strip_suffix(".json").filter(|stem| stem.len() == 20).and_then(|stem| stem.parse().ok())
+}
+
+/// Removes null fields below the first level, but keeps nulls inside the maps of partition values, where they mean NULL.
+fn without_nulls(body: Value) -> Value {
+    let Value::Object(fields) = body else { return body };
+    let kept = fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| {
+        let value = if name == "partitionValues" { value } else { without_nulls(value) };
+        (name, value)
+    });
+    Value::Object(kept.collect())
+}
+
+fn parse_commit(location: &Location, version: Version, bytes: &[u8]) -> Result<LogEntry> {
+    let damaged = |line: usize, cause: serde_json::Error| {
+        Error::data(format!("version {version} of the table at {location} is damaged at line {line}")).with_source(cause)
+    };
+    let mut entry = LogEntry { version, actions: Vec::new(), info: Value::Null };
+    for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let fields: serde_json::Map<String, Value> =
+            serde_json::from_slice(line).map_err(|cause| damaged(index + 1, cause))?;
+        for (kind, body) in fields {
+            if kind == "commitInfo" {
+                entry.info = body;
+                continue;
+            }
+            entry.actions.extend(Action::parse(&kind, body).map_err(|cause| damaged(index + 1, cause))?);
+        }
+    }
+    Ok(entry)
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}

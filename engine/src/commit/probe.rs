@@ -1,0 +1,63 @@
+//! Proves at start that a store keeps the one promise that exactly-once stands on: of parallel conditional creates of
+//! one key, exactly one wins. "S3-compatible" does not mean it.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Clock, Error, Location, Result};
+use futures::StreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+
+/// Creates that race for one key. Stores that check and write in two steps were caught by fewer.
+const RACERS: usize = 16;
+
+/// Races [`RACERS`] conditional creates and one more after them; exactly one must have won.
+///
+/// # Errors
+/// `Unavailable` when the store does not answer; `Invalid` when not exactly one wins: the store cannot be used.
+pub async fn prove_conditional_create(store: &Arc<dyn ObjectStore>, at: &Location, clock: &dyn Clock) -> Result<()> {
+    let path = Path::from(format!("_alluvium/probe/{}", clock.new_id()));
+    let create = |racer: usize| {
+        let (store, path) = (Arc::clone(store), path.clone());
+        async move {
+            let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+            store.put_opts(&path, format!("racer {racer}").into_bytes().into(), options).await
+        }
+    };
+    let mut outcomes: Vec<_> = futures::stream::iter(0..RACERS).map(create).buffer_unordered(RACERS).collect().await;
+    outcomes.push(create(RACERS).await);
+    let wins = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    if let Err(cause) = store.delete(&path).await {
+        tracing::debug!(%path, %cause, "cannot remove the probe");
+    }
+    if wins == 1 {
+        return Ok(());
+    }
+    let unexpected = outcomes.into_iter().filter_map(std::result::Result::err).find(|cause| {
+        !matches!(cause, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
+    });
+    if wins == 0
+        && let Some(cause) = unexpected
+    {
+        return Err(Error::unavailable(format!("cannot write to {at}")).with_source(cause));
+    }
+    Err(Error::invalid(format!(
+        "the store of {at} let {wins} of {} conditional creates of one key succeed, where exactly one may",
+        RACERS + 1
+    ))
+    .with_hint("exactly-once commits need a store that honours If-None-Match: use AWS S3, a current MinIO, or local disk"))
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_catalog::SystemClock;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_has_one_winner() -> Result<()> {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        prove_conditional_create(&store, &Location::parse("memory:///t")?, &SystemClock).await
+    }
+}

@@ -1,0 +1,98 @@
+//! What a table is at a version, as far as a writer must know it: protocol, metadata, live files and positions.
+//!
+//! The state is made by replaying the log and only by that; our own commits go through [`TableState::apply`] like
+//! everybody else's. Start-up, recovery and rebase are the same replay.
+
+use std::collections::{BTreeMap, HashMap};
+
+use alluvium_catalog::{Error, Result};
+
+use super::action::{Action, Add, Metadata, Protocol};
+use super::log::{DeltaLog, LogEntry, Version};
+
+/// A table at a version.
+#[derive(Debug, Clone, Default)]
+pub struct TableState {
+    /// The version.
+    pub version: Version,
+    /// What a reader and a writer must understand.
+    pub protocol: Protocol,
+    /// Schema, partitioning and properties.
+    pub metadata: Metadata,
+    /// The live files by path.
+    pub files: HashMap<String, Add>,
+    /// The newest version of every application transaction.
+    pub txns: BTreeMap<String, i64>,
+}
+
+impl TableState {
+    /// Loads the newest version; `None` when there is no table.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer; `Data` when the log is damaged, or begins neither with version 0
+    /// nor with a checkpoint.
+    pub async fn load(log: &DeltaLog) -> Result<Option<Self>> {
+        let mut state = Self::default();
+        let mut next = 0;
+        if let Some((version, actions)) = log.read_checkpoint().await? {
+            state.apply(version, &actions);
+            next = version + 1;
+        }
+        let tail = log.read_tail(next).await?;
+        if next == 0 && tail.is_empty() {
+            return match log.version_range().await? {
+                None => Ok(None),
+                Some((oldest, newest)) => Err(Error::data(format!(
+                    "the log of {} holds versions {oldest} to {newest} and no checkpoint that they follow",
+                    log.location()
+                ))),
+            };
+        }
+        for entry in &tail {
+            state.apply(entry.version, &entry.actions);
+        }
+        if state.metadata.schema_string.is_empty() || state.protocol.min_writer_version == 0 {
+            return Err(Error::data(format!(
+                "the log of {} has no protocol and metaData up to version {}",
+                log.location(),
+                state.version
+            )));
+        }
+        Ok(Some(state))
+    }
+
+    /// Replays the versions after this one and returns them.
+    ///
+    /// # Errors
+    /// As of [`DeltaLog::read`].
+    pub async fn catch_up(&mut self, log: &DeltaLog) -> Result<Vec<LogEntry>> {
+        let tail = log.read_tail(self.version + 1).await?;
+        for entry in &tail {
+            self.apply(entry.version, &entry.actions);
+        }
+        Ok(tail)
+    }
+
+    /// Moves to `version` by its actions. Removes are applied before Adds, since a changed deletion vector is both.
+    pub fn apply(&mut self, version: Version, actions: &[Action]) {
+        self.version = version;
+        for action in actions {
+            if let Action::Remove(remove) = action {
+                self.files.remove(&remove.path);
+            }
+        }
+        for action in actions {
+            match action {
+                Action::Add(add) => {
+                    self.files.insert(add.path.clone(), add.clone());
+                }
+                Action::Txn(txn) => {
+                    self.txns.insert(txn.app_id.clone(), txn.version);
+                }
+                Action::MetaData(metadata) => self.metadata = metadata.clone(),
+                Action::Protocol(protocol) => self.protocol = protocol.clone(),
+                Action::Remove(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The table of settings: every key with its variable, default and meaning; and the ranges of numbers.
+//!
+//! The file's reader, the variables' reader, the checks for unknown names and the documentation all go by this table.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use alluvium_catalog::Error;
+
+/// The variable that names the settings file; it is no key of the file itself.
+pub(super) const CONFIG_VARIABLE: &str = "ALLUVIUM_CONFIG";
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    /// Its place in the file: `section.key`, or `key` at the top.
+    pub path: &'static str,
+    /// The variable that goes over the file; empty where there is none.
+    pub variable: &'static str,
+    /// The default as it would be written in the file; empty where there is none.
+    pub default: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// Every setting, in the order of the documentation.
+pub const KEYS: [Key; 27] = [
+    Key {
+        path: "warehouse",
+        variable: "ALLUVIUM_WAREHOUSE",
+        default: r#""./warehouse""#,
+        meaning: "Where tables without a LOCATION live, at `<warehouse>/<schema>/<table>`: a folder or `s3://bucket/folder`.",
+    },
+    Key {
+        path: "catalog",
+        variable: "ALLUVIUM_CATALOG",
+        default: "",
+        meaning: "The catalog's SQLite file, a path or `sqlite://path`. Without it, `_alluvium/catalog.db` in a local warehouse, else `./alluvium.db`.",
+    },
+    Key {
+        path: "storage.endpoint",
+        variable: "",
+        default: "",
+        meaning: "The S3 endpoint, such as `http://localhost:9000` for MinIO; without it, AWS. `AWS_ENDPOINT_URL` goes over it.",
+    },
+    Key { path: "storage.region", variable: "", default: "", meaning: "The S3 region. `AWS_REGION` goes over it." },
+    Key {
+        path: "storage.access_key_id",
+        variable: "",
+        default: "",
+        meaning: "The S3 access key. `AWS_ACCESS_KEY_ID` goes over it.",
+    },
+    Key {
+        path: "storage.secret_access_key",
+        variable: "",
+        default: "",
+        meaning: "The S3 secret key; better left to the environment. `AWS_SECRET_ACCESS_KEY` goes over it.",
+    },
+    Key {
+        path: "storage.session_token",
+        variable: "",
+        default: "",
+        meaning: "The token of temporary S3 credentials. `AWS_SESSION_TOKEN` goes over it.",
+    },
+    Key {
+        path: "storage.allow_http",
+        variable: "",
+        default: "",
+        meaning: "Whether an `http://` endpoint is accepted. `AWS_ALLOW_HTTP` goes over it.",
+    },
+    Key {
+        path: "storage.virtual_hosted_style",
+        variable: "",
+        default: "false",
+        meaning: "Whether the bucket stands in the host name rather than in the path.",
+    },
+    Key {
+        path: "storage.request_timeout",
+        variable: "",
+        default: r#""30s""#,
+        meaning: "How long one request to a store may take, its body included.",
+    },
+    Key {
+        path: "storage.connect_timeout",
+        variable: "",
+        default: r#""5s""#,
+        meaning: "How long a connection to a store may take to open.",
+    },
+    Key {
+        path: "storage.retries",
+        variable: "",
+        default: "10",
+        meaning: "How many times a request to a store is tried again; commits never are.",
+    },
+    Key {
+        path: "storage.retry_timeout",
+        variable: "",
+        default: r#""180s""#,
+        meaning: "How long a request to a store is tried again at most.",
+    },
+    Key {
+        path: "storage.fsync",
+        variable: "",
+        default: "true",
+        meaning: "Whether files on local disk are flushed before a commit counts; false is for tests.",
+    },
+    Key {
+        path: "batch.rows",
+        variable: "ALLUVIUM_BATCH_ROWS",
+        default: "500_000",
+        meaning: "A batch closes at this many records, where its flow does not say otherwise.",
+    },
+    Key {
+        path: "batch.bytes",
+        variable: "ALLUVIUM_BATCH_BYTES",
+        default: r#""256 MiB""#,
+        meaning: "A batch closes at this many bytes of keys and values.",
+    },
+    Key {
+        path: "batch.interval",
+        variable: "ALLUVIUM_COMMIT_INTERVAL",
+        default: r#""10s""#,
+        meaning: "A batch closes this long after its first record.",
+    },
+    Key {
+        path: "limits.commit_attempts",
+        variable: "ALLUVIUM_COMMIT_ATTEMPTS",
+        default: "20",
+        meaning: "How many times a commit that meets conflicts is tried before its flow stops.",
+    },
+    Key {
+        path: "limits.retry_wait_min",
+        variable: "ALLUVIUM_RETRY_WAIT_MIN",
+        default: r#""100ms""#,
+        meaning: "The first wait before something that failed is tried again; it doubles each time.",
+    },
+    Key {
+        path: "limits.retry_wait_max",
+        variable: "ALLUVIUM_RETRY_WAIT_MAX",
+        default: r#""10s""#,
+        meaning: "The longest such wait.",
+    },
+    Key {
+        path: "limits.drain_timeout",
+        variable: "ALLUVIUM_DRAIN_TIMEOUT",
+        default: r#""30s""#,
+        meaning: "How long a stop may wait for open batches to land before it drops them, which is safe.",
+    },
+    Key {
+        path: "limits.sql_memory",
+        variable: "ALLUVIUM_SQL_MEMORY",
+        default: r#""1 GiB""#,
+        meaning: "The memory that SQL may use.",
+    },
+    Key {
+        path: "limits.checkpoint_interval",
+        variable: "ALLUVIUM_CHECKPOINT_INTERVAL",
+        default: "100",
+        meaning: "How many versions lie between two checkpoints of a table that is created.",
+    },
+    Key {
+        path: "listen.metrics",
+        variable: "ALLUVIUM_LISTEN",
+        default: r#""127.0.0.1:9464""#,
+        meaning: "Where `/metrics`, `/healthz` and `/readyz` are served: a loopback address, or `off`.",
+    },
+    Key {
+        path: "log.format",
+        variable: "ALLUVIUM_LOG_FORMAT",
+        default: r#""auto""#,
+        meaning: "`text`, `json`, or `auto`: text on a terminal, JSON lines elsewhere.",
+    },
+    Key {
+        path: "log.level",
+        variable: "ALLUVIUM_LOG",
+        default: "",
+        meaning: "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,alluvium=debug`. Without it, `info` for `run` and `warn` for the others.",
+    },
+    Key {
+        path: "otlp.endpoint",
+        variable: "ALLUVIUM_OTLP_ENDPOINT",
+        default: "",
+        meaning: "Where OpenTelemetry traces go, OTLP over HTTP, such as `http://localhost:4318`. `OTEL_EXPORTER_OTLP_ENDPOINT` is read, too.",
+    },
+];
+
+/// An index into a batch's records is a `u32`; ten million rows are far beyond what pays.
+pub(super) const BATCH_ROWS: RangeInclusive<u64> = 1..=10_000_000;
+/// Arrow's offsets end at 2 GiB, and one batch becomes one array of strings.
+pub(super) const BATCH_BYTES: RangeInclusive<u64> = 1_024..=1 << 30;
+/// A shorter interval makes more versions than a log can carry.
+pub(super) const BATCH_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
+/// Below 16 MiB no join runs; above, the machine's memory is the bound.
+pub(super) const SQL_MEMORY: RangeInclusive<u64> = 16 << 20..=1 << 44;
+/// Waits below a millisecond are none.
+pub(super) const RETRY_WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3_600);
+/// Zero drops open batches at once.
+pub(super) const DRAIN_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
+/// A request that takes longer is lost.
+pub(super) const NETWORK_WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
+
+/// Returns the candidate that `word` was most likely meant to be, if one is near enough to be worth naming.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = word.to_ascii_lowercase();
+    let distance = |candidate: &&str| strsim::damerau_levenshtein(&lower, &candidate.to_ascii_lowercase());
+    // A third of the letters wrong is still a slip; more is another word.
+    let near_enough = (word.len() / 3).max(2);
+    candidates.into_iter().min_by_key(distance).filter(|candidate| distance(candidate) <= near_enough)
+}
+
+/// Returns the error for a name that is in no table, with the nearest one that is.
+pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {
+    let error = Error::invalid(format!("unknown {what} {name}"));
+    match nearest(name, known.clone()) {
+        Some(near) => error.with_hint(format!("did you mean {near}?")),
+        None => error.with_hint(format!("known are {}", known.collect::<Vec<_>>().join(", "))),
+    }
+}

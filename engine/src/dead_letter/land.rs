@@ -1,0 +1,153 @@
+//! Lands dead letters in their own table, before the batch they come from, each exactly once.
+//!
+//! Two Delta tables cannot commit together, so dead letters go first, under positions of their own: when the batch does
+//! not land after all, its replay meets the same rejects and leaves out those that the dead-letter table has already.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Clock, Error, Fate, Lineage, Location, Positions, Result, Span, TableName};
+use alluvium_sql::{ErrorMode, Flow};
+
+use super::{dead_letter_rows, dead_letter_schema};
+use crate::commit::create::Blueprint;
+use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
+use crate::commit::log::DeltaLog;
+use crate::commit::positions::AppIds;
+use crate::commit::{Landed, Outcome};
+use crate::hop::{Changes, Reject, Spent};
+use crate::invariant::Watch;
+use crate::write::append::AppendWriter;
+use crate::write::parquet::DataFolder;
+
+/// The dead-letter table of one flow.
+#[derive(Debug)]
+pub struct DeadLetters {
+    flow: Arc<Flow>,
+    table: TableName,
+    landing: Landing,
+}
+
+/// What opening needs beside the flow.
+#[derive(Debug)]
+pub struct DeadLetterPlace<'a> {
+    /// The table's log.
+    pub log: DeltaLog,
+    /// Its name.
+    pub table: &'a TableName,
+    /// Names and dates.
+    pub clock: Arc<dyn Clock>,
+    /// Limits of the landing loop.
+    pub limits: LandLimits,
+    /// Checks laws.
+    pub watch: Watch,
+}
+
+/// Returns where the dead-letter table of a flow lies, if it has one.
+///
+/// # Errors
+/// `Invalid` when the location cannot be made.
+pub fn location(flow: &Flow, warehouse: &Location) -> Result<Option<(TableName, Location)>> {
+    let ErrorMode::Log(table) = &flow.errors else { return Ok(None) };
+    let location = warehouse.join(&format!("{}/{}", table.schema(), table.table()))?;
+    Ok(Some((table.clone(), location)))
+}
+
+impl DeadLetters {
+    /// Opens the table, or creates it.
+    ///
+    /// # Errors
+    /// As of [`Blueprint::open_or_create`].
+    pub async fn open(flow: Arc<Flow>, place: DeadLetterPlace<'_>) -> Result<Self> {
+        let DeadLetterPlace { log, table, clock, limits, watch } = place;
+        let blueprint = Blueprint {
+            schema: dead_letter_schema(),
+            partitioned_by: Vec::new(),
+            deletion_vectors: false,
+            comment: Some("Records that could not become rows".to_owned()),
+            properties: std::collections::BTreeMap::new(),
+        };
+        let state = blueprint.open_or_create(&log, clock.as_ref()).await?;
+        let folder = DataFolder {
+            store: Arc::clone(log.store()),
+            location: log.location().clone(),
+            partitioned_by: Vec::new(),
+            clock: Arc::clone(&clock),
+        };
+        let ids = AppIds::of_dead_letters(flow.name(), &flow.definition.source.topic);
+        let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids };
+        Ok(Self { flow, table: table.clone(), landing: Landing::new(parts, clock, limits, watch) })
+    }
+
+    /// Returns the table's name.
+    pub fn table(&self) -> &TableName {
+        &self.table
+    }
+
+    /// Returns where the table lies.
+    pub fn location(&self) -> &Location {
+        self.landing.log().location()
+    }
+
+    /// Lands the rejects of `span` that are not in the table yet; `None` when all are.
+    ///
+    /// # Errors
+    /// As of [`Landing::land`].
+    pub async fn land(&mut self, rejects: &[Reject], span: &Span, lineage: &Lineage) -> Result<Option<Landed>> {
+        /// A fence means that another process landed the same rejects: one more look settles it.
+        const LOOKS: usize = 5;
+        for _look in 0..LOOKS {
+            let positions = self.landing.positions();
+            let fresh: Vec<Reject> = rejects.iter().filter(|reject| is_new(reject, &positions)).cloned().collect();
+            if fresh.is_empty() {
+                return Ok(None);
+            }
+            let staged = {
+                let changes = self.changes(fresh, &beyond(span, &positions)?)?;
+                self.landing.writer().stage(changes).await?
+            };
+            let signature =
+                Signature { lineage: lineage.clone(), operation: "STREAMING UPDATE", definition: None };
+            match self.landing.land(&staged, &signature).await? {
+                Outcome::Landed(landed) => return Ok(Some(*landed)),
+                Outcome::Fenced(_) => self.landing.catch_up().await?,
+            }
+        }
+        Err(Error::conflict(format!("cannot land dead letters in {}: other processes land the same ones", self.table)))
+    }
+
+    fn changes(&self, rejects: Vec<Reject>, span: &Span) -> Result<Changes> {
+        let n_records = rejects.len() as u64;
+        let rows = dead_letter_rows(&self.flow, &self.flow.definition.source.topic, &rejects)?;
+        Ok(Changes {
+            partitions: rejects.iter().map(|reject| Some(reject.partition.0)).collect(),
+            offsets: rejects.iter().map(|reject| Some(reject.offset.0)).collect(),
+            rows,
+            sequence: Vec::new(),
+            deletes: None,
+            rejects: Vec::new(),
+            lookups: Vec::new(),
+            fate: Fate { records_in: n_records, dead_lettered: n_records, ..Fate::default() },
+            span: span.clone(),
+            spent: Spent::default(),
+        })
+    }
+}
+
+fn is_new(reject: &Reject, positions: &Positions) -> bool {
+    positions.get(&reject.partition).is_none_or(|next| reject.offset >= *next)
+}
+
+/// Returns the part of `span` that lies beyond `positions`, beginning where they stand.
+fn beyond(span: &Span, positions: &Positions) -> Result<Span> {
+    let mut rest = Span::new();
+    for (partition, mut range) in span.iter() {
+        if let Some(&next) = positions.get(&partition) {
+            if range.next <= next {
+                continue;
+            }
+            range.first = next;
+        }
+        rest.extend(partition, range).map_err(|misfit| Error::internal(misfit.to_string()))?;
+    }
+    Ok(rest)
+}

@@ -1,0 +1,274 @@
+//! The values between stages: each owns its payload and the span that it covers.
+//!
+//! A stage takes one hop and returns the next. The span never changes on the way: what a batch covers is decided when
+//! it is fetched, and every record of it has a fate by the time it lands.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use alluvium_catalog::{Fate, Input, Offset, Partition, Span};
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use bytes::Bytes;
+
+/// Raw records in arrival order, their keys and values in one arena.
+#[derive(Debug, Default)]
+pub struct Records {
+    arena: Vec<u8>,
+    entries: Vec<Entry>,
+    headers: Vec<(u32, Headers)>,
+}
+
+/// The headers of one record, in order; a name may repeat, a value may be null.
+pub type Headers = Vec<(String, Option<Bytes>)>;
+
+#[derive(Debug, Clone)]
+struct Entry {
+    partition: Partition,
+    offset: Offset,
+    timestamp_ms: Option<i64>,
+    key: Option<Range<usize>>,
+    value: Option<Range<usize>>,
+}
+
+/// One record, borrowed from [`Records`].
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// The partition.
+    pub partition: Partition,
+    /// The offset.
+    pub offset: Offset,
+    /// The record's timestamp, epoch milliseconds, where it has one.
+    pub timestamp_ms: Option<i64>,
+    /// The key, if not null.
+    pub key: Option<&'a [u8]>,
+    /// The value, if not null; a record without value is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
+impl Records {
+    /// Adds a record.
+    pub fn push(&mut self, record: Record<'_>, headers: Headers) {
+        let key = record.key.map(|bytes| self.keep(bytes));
+        let value = record.value.map(|bytes| self.keep(bytes));
+        if !headers.is_empty() {
+            self.headers.push((u32::try_from(self.entries.len()).unwrap_or(u32::MAX), headers));
+        }
+        let Record { partition, offset, timestamp_ms, .. } = record;
+        self.entries.push(Entry { partition, offset, timestamp_ms, key, value });
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        start..self.arena.len()
+    }
+
+    /// Returns the number of records.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Tells whether there are no records.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Returns the bytes of keys and values.
+    pub fn bytes(&self) -> usize {
+        self.arena.len()
+    }
+
+    /// Returns the record at `index`.
+    pub fn get(&self, index: usize) -> Option<Record<'_>> {
+        self.entries.get(index).map(|entry| self.borrow(entry))
+    }
+
+    /// Returns the records in arrival order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Record<'_>> {
+        self.entries.iter().map(|entry| self.borrow(entry))
+    }
+
+    /// Returns the headers of the record at `index`.
+    pub fn headers(&self, index: usize) -> &[(String, Option<Bytes>)] {
+        let found = u32::try_from(index).ok().and_then(|index| {
+            self.headers.binary_search_by_key(&index, |(at, _)| *at).ok().and_then(|place| self.headers.get(place))
+        });
+        found.map_or(&[], |(_, headers)| headers.as_slice())
+    }
+
+    /// Tells whether any record has headers.
+    pub fn has_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
+    /// Drops the records of partitions that `keep` refuses.
+    pub fn retain_partitions(&mut self, keep: impl Fn(Partition) -> bool) {
+        let mut kept_headers = Vec::new();
+        let mut kept = Vec::with_capacity(self.entries.len());
+        let mut headers = std::mem::take(&mut self.headers).into_iter().peekable();
+        for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+            let own = headers.next_if(|(at, _)| usize::try_from(*at).is_ok_and(|at| at == index));
+            if keep(entry.partition) {
+                if let Some((_, own)) = own {
+                    kept_headers.push((u32::try_from(kept.len()).unwrap_or(u32::MAX), own));
+                }
+                kept.push(entry);
+            }
+        }
+        self.entries = kept;
+        self.headers = kept_headers;
+    }
+
+    fn borrow(&self, entry: &Entry) -> Record<'_> {
+        let slice = |range: &Range<usize>| self.arena.get(range.clone()).unwrap_or_default();
+        Record {
+            partition: entry.partition,
+            offset: entry.offset,
+            timestamp_ms: entry.timestamp_ms,
+            key: entry.key.as_ref().map(slice),
+            value: entry.value.as_ref().map(slice),
+        }
+    }
+}
+
+/// Out of the source: raw records and the span they cover.
+#[derive(Debug)]
+pub struct Fetched {
+    /// The records, per partition in offset order.
+    pub records: Records,
+    /// What they cover; may cover positions without records (gaps at the end of a partition).
+    pub span: Span,
+    /// How long the batch was open.
+    pub took: Duration,
+}
+
+/// Why a record cannot become a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RejectClass {
+    /// The value is not the JSON that the source declares.
+    Malformed,
+    /// A value does not fit its column's type.
+    TypeMismatch,
+    /// A NOT NULL column, key or SEQUENCE BY is null.
+    NullViolation,
+    /// Longer than `record.max.bytes`.
+    TooLarge,
+    /// Deeper than `json.max.depth`.
+    TooDeep,
+    /// A tombstone where the flow has no use for one, or whose key cannot be read.
+    Tombstone,
+    /// The flow's SQL fails on the record.
+    Transform,
+}
+
+impl RejectClass {
+    /// Returns the word that dead letters and metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::TypeMismatch => "type_mismatch",
+            Self::NullViolation => "null_violation",
+            Self::TooLarge => "too_large",
+            Self::TooDeep => "too_deep",
+            Self::Tombstone => "tombstone",
+            Self::Transform => "transform",
+        }
+    }
+}
+
+/// A record that cannot become a row, whole, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// The partition.
+    pub partition: Partition,
+    /// The offset.
+    pub offset: Offset,
+    /// The record's timestamp, epoch milliseconds.
+    pub timestamp_ms: Option<i64>,
+    /// The raw key.
+    pub key: Option<Bytes>,
+    /// The raw value.
+    pub value: Option<Bytes>,
+    /// The headers.
+    pub headers: Headers,
+    /// What kind of fault it is.
+    pub class: RejectClass,
+    /// What is wrong, where, in words.
+    pub message: String,
+}
+
+impl Reject {
+    /// Returns the record at `index` as a reject.
+    pub fn new(records: &Records, index: usize, class: RejectClass, message: impl Into<String>) -> Option<Self> {
+        let record = records.get(index)?;
+        Some(Self {
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(Bytes::copy_from_slice),
+            value: record.value.map(Bytes::copy_from_slice),
+            headers: records.headers(index).to_vec(),
+            class,
+            message: message.into(),
+        })
+    }
+}
+
+/// Out of decode: rows of the source, tombstones and rejects. Every record fetched is in exactly one of them.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The records, for rejects that later stages find.
+    pub records: Records,
+    /// Rows of the flow's source schema, then `_alluvium_partition` and `_alluvium_offset`.
+    pub rows: RecordBatch,
+    /// The index into `records` of each row.
+    pub row_records: Vec<u32>,
+    /// Tombstones of AUTO CDC flows: the same columns as `rows`, all nullable, filled from key and metadata.
+    pub tombstones: Option<RecordBatch>,
+    /// The index into `records` of each tombstone.
+    pub tombstone_records: Vec<u32>,
+    /// What cannot become a row.
+    pub rejects: Vec<Reject>,
+    /// What the batch covers.
+    pub span: Span,
+    /// Time spent so far.
+    pub spent: Spent,
+}
+
+/// Time that a batch spent in the stages so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Spent {
+    /// In the source, until the batch closed.
+    pub fetch: Duration,
+    /// In decode.
+    pub decode: Duration,
+    /// In the flow's SQL.
+    pub transform: Duration,
+    /// In write.
+    pub write: Duration,
+}
+
+/// Out of transform: at most one change a key for upserts, or rows to add, with the position each came from.
+#[derive(Debug)]
+pub struct Changes {
+    /// The table's declared columns.
+    pub rows: RecordBatch,
+    /// The partition of each row's record.
+    pub partitions: Int32Array,
+    /// The offset of each row's record.
+    pub offsets: Int64Array,
+    /// Upserts: the values of SEQUENCE BY, one array a field, null in tombstones that cannot compute them.
+    pub sequence: Vec<ArrayRef>,
+    /// Upserts: whether the row deletes its key.
+    pub deletes: Option<BooleanArray>,
+    /// What cannot become a row.
+    pub rejects: Vec<Reject>,
+    /// Tables that were looked up.
+    pub lookups: Vec<Input>,
+    /// Fates decided so far; `applied` counts the records that `rows` stand for.
+    pub fate: Fate,
+    /// What the batch covers.
+    pub span: Span,
+    /// Time spent so far.
+    pub spent: Spent,
+}

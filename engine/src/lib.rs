@@ -1,0 +1,30 @@
+//! How records become a committed table version: Kafka, decode, transform, write, commit; and the binary around them.
+//!
+//! ```text
+//! source -Fetched-> decode -Decoded-> transform -Changes-> write -Staged-> commit -Landed-> record
+//!    ^                 +--Reject--> dead letters (land before the batch)         |
+//!    +---------------------------- acknowledge(span) ----------------------------+
+//! ```
+//! One file is one stage, one struct is one hop (`hop.rs`), and `pipeline.rs` alone knows the order.
+
+pub mod hop;
+pub mod pipeline;
+pub mod source;
+pub mod decode;
+pub mod transform;
+pub mod write;
+pub mod commit;
+mod object_file;
+pub mod dead_letter;
+pub mod record;
+pub mod rebuild;
+pub mod maintain;
+pub mod supervise;
+pub mod shutdown;
+pub mod invariant;
+pub mod config;
+pub mod metrics;
+pub mod telemetry;
+pub mod serve;
+pub mod demo;
+pub mod cli;

@@ -1,0 +1,203 @@
+//! Opens a flow: proves the store, finds or creates its tables, makes its index, compiles its SQL, joins its topic.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Result, TableName};
+use alluvium_sql::{Change, Flow, TableReader, Transform};
+
+use super::{FlowRun, Tally};
+use crate::commit::create::Blueprint;
+use crate::commit::land::{LandLimits, Landing, LandingParts};
+use crate::commit::log::DeltaLog;
+use crate::commit::positions::{AppIds, NewestPositions};
+use crate::commit::probe::prove_conditional_create;
+use crate::commit::state::TableState;
+use crate::dead_letter::{self, DeadLetterPlace, DeadLetters};
+use crate::decode::Decoder;
+use crate::invariant::Watch;
+use crate::maintain::Upkeep;
+use crate::record::{Recorder, register};
+use crate::source::kafka::{KafkaSettings, KafkaSource};
+use crate::source::{Source, TablePositions};
+use crate::supervise::World;
+use crate::transform::TransformStage;
+use crate::write::Writer;
+use crate::write::append::AppendWriter;
+use crate::write::parquet::DataFolder;
+use crate::write::upsert::{UpsertColumns, UpsertWriter};
+
+/// What a flow that reads Kafka is opened with.
+#[derive(Debug)]
+pub struct FlowParts {
+    /// The flow.
+    pub flow: Arc<Flow>,
+    /// Whether to stop at the ends that the partitions have now.
+    pub once: bool,
+    /// Asks the source to hand out what it has and stop.
+    pub stop: tokio_util::sync::CancellationToken,
+}
+
+/// A flow that lacks only its source.
+#[derive(Debug)]
+pub struct Prepared {
+    flow: Arc<Flow>,
+    transform: Transform,
+    watch: Watch,
+    opened: Opened,
+    recorder: Recorder,
+    dead_letters: Option<(DeadLetters, Recorder)>,
+}
+
+/// A table that is ready for batches, and who tells where it stands.
+#[derive(Debug)]
+struct Opened {
+    landing: Landing,
+    positions: Arc<dyn TablePositions>,
+    version: u64,
+}
+
+impl FlowRun {
+    /// Opens a flow that reads Kafka.
+    ///
+    /// # Errors
+    /// `Invalid` when table, store, topic or credentials are not fit for the flow; `Unavailable` when one of them does
+    /// not answer.
+    pub async fn open(parts: FlowParts, world: &World) -> Result<Self> {
+        let flow = Arc::clone(&parts.flow);
+        let definition = &flow.definition;
+        let source_settings = KafkaSettings {
+            startup: flow.startup.clone(),
+            limits: flow.batch,
+            once: parts.once,
+            stop: parts.stop,
+            ..KafkaSettings::new(definition.connection.clone(), definition.source.topic.clone(), group_id(&flow))
+        };
+        let prepared = Self::prepare(flow, world).await?;
+        let source = KafkaSource::open(source_settings, prepared.positions()).await?;
+        prepared.start(Box::new(source), world)
+    }
+
+    /// Opens all of a flow but its source, which wants to know who tells the positions.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub async fn prepare(flow: Arc<Flow>, world: &World) -> Result<Prepared> {
+        let reader = Arc::new(TableReader::new(world.stores.clone(), Arc::clone(&world.catalog)));
+        let transform = Transform::compile(&flow, reader).await?;
+        let watch = Watch::new(Arc::clone(&world.metrics));
+        let dead_letter_place = dead_letter::location(&flow, &world.warehouse)?;
+        register(world.catalog.as_ref(), world.registry.as_ref(), &flow.definition, dead_letter_place.clone()).await?;
+        let opened = open_table(&flow, &transform, world, &watch).await?;
+        let table = &flow.definition.table;
+        let recorder = Recorder::new(Arc::clone(&world.catalog), table.name.clone(), table.location.clone());
+        recorder.repair(opened.landing.log(), opened.version).await;
+        let dead_letters = match dead_letter_place {
+            Some((name, location)) => {
+                let log = DeltaLog::open(&world.stores, &location)?;
+                Some(open_dead_letters(&flow, world, &watch, (name, log)).await?)
+            }
+            None => None,
+        };
+        Ok(Prepared { flow, transform, watch, opened, recorder, dead_letters })
+    }
+}
+
+impl Prepared {
+    /// Returns who tells the positions.
+    pub fn positions(&self) -> Arc<dyn TablePositions> {
+        Arc::clone(&self.opened.positions)
+    }
+
+    /// Returns the flow, reading `source`.
+    ///
+    /// # Errors
+    /// `Invalid` when keys or sequence have types that cannot be compared.
+    pub fn start(self, source: Box<dyn Source>, world: &World) -> Result<FlowRun> {
+        let Self { flow, transform, watch, opened, recorder, dead_letters } = self;
+        let interval = world.settings.checkpoint_interval.get();
+        let location = flow.definition.table.location.clone();
+        Ok(FlowRun {
+            decoder: Some(Decoder::new(&flow)?),
+            transform: TransformStage::try_new(Arc::clone(&flow), transform)?,
+            source,
+            dead_letters,
+            recorder,
+            upkeep: Upkeep::new(world.stores.clone(), location, interval, opened.version),
+            landing: opened.landing,
+            clock: Arc::clone(&world.clock),
+            metrics: Arc::clone(&world.metrics),
+            watch,
+            run: world.run,
+            tally: Tally::default(),
+            flow,
+        })
+    }
+}
+
+async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &Watch) -> Result<Opened> {
+    let table = &flow.definition.table;
+    let log = DeltaLog::open(&world.stores, &table.location)?;
+    prove_conditional_create(log.store(), &table.location, world.clock.as_ref()).await?;
+    let folder = DataFolder {
+        store: Arc::clone(log.store()),
+        location: table.location.clone(),
+        partitioned_by: table.partitioned_by.clone(),
+        clock: Arc::clone(&world.clock),
+    };
+    let (state, writer): (TableState, Box<dyn Writer>) = match &flow.change {
+        Change::Append => {
+            let blueprint = Blueprint::new(table, Arc::clone(&flow.table_schema), false);
+            let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
+            (state, Box::new(AppendWriter::new(folder)))
+        }
+        Change::Upsert { keys, stored_sequence, .. } => {
+            let columns = UpsertColumns {
+                declared: Arc::clone(&flow.table_schema),
+                keys: keys.clone(),
+                sequence: transform.sequence_types(),
+                stored_sequence: stored_sequence.clone(),
+            };
+            let blueprint = Blueprint::new(table, columns.stored(), true);
+            let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
+            let writer = UpsertWriter::open(folder, columns, &state, flow.tombstone_retention).await?;
+            (state, Box::new(writer))
+        }
+    };
+    let ids = AppIds::of_table(flow.name(), &flow.definition.source.topic);
+    let positions = Arc::new(NewestPositions::new(log.clone(), ids.clone(), state.clone()));
+    let version = state.version;
+    let parts = LandingParts { log, state, writer, ids };
+    let landing = Landing::new(parts, Arc::clone(&world.clock), land_limits(world), watch.clone());
+    Ok(Opened { landing, positions, version })
+}
+
+async fn open_dead_letters(
+    flow: &Arc<Flow>,
+    world: &World,
+    watch: &Watch,
+    (table, log): (TableName, DeltaLog),
+) -> Result<(DeadLetters, Recorder)> {
+    let place = DeadLetterPlace {
+        log: log.clone(),
+        table: &table,
+        clock: Arc::clone(&world.clock),
+        limits: land_limits(world),
+        watch: watch.clone(),
+    };
+    let dead_letters = DeadLetters::open(Arc::clone(flow), place).await?;
+    let recorder = Recorder::new(Arc::clone(&world.catalog), table, log.location().clone());
+    Ok((dead_letters, recorder))
+}
+
+fn land_limits(world: &World) -> LandLimits {
+    LandLimits {
+        attempts_max: world.settings.commit_attempts.get(),
+        wait_min: world.settings.retry_wait_min,
+        wait_max: world.settings.retry_wait_max,
+    }
+}
+
+/// Processes that run the same flow share the topic's partitions.
+fn group_id(flow: &Flow) -> String {
+    flow.definition.source.options.get("group.id").cloned().unwrap_or_else(|| format!("alluvium-{}", flow.name()))
+}

@@ -1,0 +1,233 @@
+//! Writes the catalog again from what is stored beside the data: the tables' logs and the warehouse's registry.
+//!
+//! It reads tables and writes none. What only the catalog knew (runs, and registrations made without a warehouse) is not
+//! brought back; commits, flows and their versions, connections, sources and datasets are. The new file is made beside
+//! the old one, which is kept until the next rebuild; a crash on the way leaves the old one or none, never half of one.
+
+mod find;
+pub mod log;
+mod read;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use alluvium_catalog::store::{CatalogStore, SqliteStore};
+use alluvium_catalog::{Commit, Dataset, DatasetKind, Definition, Error, Location, Registry, Result, Stores, TableName};
+
+/// What is read, and which file is written.
+#[derive(Debug)]
+pub struct Rebuild<'a> {
+    /// How tables are reached.
+    pub stores: &'a Stores,
+    /// The folder whose tables are found by themselves.
+    pub warehouse: &'a Location,
+    /// Further tables.
+    pub locations: &'a [Location],
+    /// The catalog's file.
+    pub catalog: &'a Path,
+}
+
+/// What was brought back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Restored {
+    /// The tables, by name.
+    pub tables: Vec<RestoredTable>,
+    /// Datasets of the registry that are no tables of flows.
+    pub n_datasets: usize,
+    /// Tables that were found and left out, with the reason.
+    pub skipped: Vec<Skipped>,
+}
+
+/// One table that was brought back.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct RestoredTable {
+    /// Its name.
+    pub table: TableName,
+    /// Where it is.
+    pub location: Location,
+    /// Commits brought back.
+    pub commits: usize,
+    /// The oldest version that its log still tells of.
+    pub first_version: Option<u64>,
+}
+
+/// A table that was left out.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Skipped {
+    /// Where it is.
+    pub location: Location,
+    /// Why.
+    pub reason: String,
+}
+
+/// What the log of one table says.
+#[derive(Debug)]
+struct TableStory {
+    name: TableName,
+    location: Location,
+    /// Definitions with the time they were put to work, oldest first.
+    definitions: Vec<(i64, Definition)>,
+    commits: Vec<Commit>,
+}
+
+impl Rebuild<'_> {
+    /// Reads everything, writes a new catalog and puts it in the old one's place.
+    ///
+    /// # Errors
+    /// `Unavailable` when a store does not answer, `Data` when a log is damaged, `Invalid` when a location that was given
+    /// holds no table of a flow, or the catalog's file cannot be written.
+    pub async fn run(&self) -> Result<Restored> {
+        let fresh = beside(self.catalog, ".rebuild");
+        remove_database(&fresh)?;
+        let store = SqliteStore::open(&fresh).await?;
+        let restored = self.restore_into(&store).await;
+        store.close().await;
+        let restored = match restored {
+            Ok(restored) => restored,
+            Err(error) => {
+                remove_database(&fresh)?;
+                return Err(error);
+            }
+        };
+        swap(&fresh, self.catalog)?;
+        Ok(restored)
+    }
+
+    /// Reads everything and writes it into an empty `store`.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn restore_into(&self, store: &dyn CatalogStore) -> Result<Restored> {
+        let registered = Registry::new(self.stores.open(self.warehouse)?).list().await?;
+        let found = self.find(&registered).await?;
+        let mut stories = Vec::new();
+        let mut skipped = Vec::new();
+        for table in found {
+            let story = read::story(self.stores, &table).await?;
+            if !story.commits.is_empty() || !story.definitions.is_empty() {
+                stories.push(story);
+            } else if table.is_given {
+                return Err(Error::invalid(format!("no flow has written a table at {}", table.location))
+                    .with_hint("register it by: alluvium catalog register NAME LOCATION"));
+            } else if !registered.iter().any(|dataset| dataset.location == table.location) {
+                let reason = String::from("no flow has written it, and it is not registered");
+                skipped.push(Skipped { location: table.location, reason });
+            }
+        }
+        stories.sort_by(|left, right| left.name.cmp(&right.name));
+        let n_datasets = write(store, &registered, &stories).await?;
+        let tables = stories.iter().map(RestoredTable::of).collect();
+        Ok(Restored { tables, n_datasets, skipped })
+    }
+
+    async fn find(&self, registered: &[Dataset]) -> Result<Vec<find::Found>> {
+        let mut found = find::below(self.stores, self.warehouse).await?;
+        let given = self.locations.iter().map(|location| find::Found::given(location.clone()));
+        let delta = registered.iter().filter(|dataset| is_delta(dataset.kind));
+        found.extend(delta.map(|dataset| find::Found::named(dataset.name.clone(), dataset.location.clone())));
+        found.extend(given.collect::<Result<Vec<_>>>()?);
+        let mut unique: Vec<find::Found> = Vec::new();
+        for table in found {
+            match unique.iter_mut().find(|known| known.location == table.location) {
+                Some(known) => known.merge(table),
+                None => unique.push(table),
+            }
+        }
+        Ok(unique)
+    }
+}
+
+impl RestoredTable {
+    fn of(story: &TableStory) -> Self {
+        Self {
+            table: story.name.clone(),
+            location: story.location.clone(),
+            commits: story.commits.len(),
+            first_version: story.commits.first().map(|commit| commit.version),
+        }
+    }
+}
+
+/// Writes definitions in the order they were put to work, then the tables that none declares, then registrations, then
+/// commits. Returns the number of registered datasets that no flow writes.
+async fn write(store: &dyn CatalogStore, registered: &[Dataset], stories: &[TableStory]) -> Result<usize> {
+    let mut definitions: Vec<&(i64, Definition)> = stories.iter().flat_map(|story| &story.definitions).collect();
+    definitions.sort_by_key(|(put_to_work, _)| *put_to_work);
+    for (_, definition) in &definitions {
+        store.put_definition(definition).await?;
+    }
+    let declared: BTreeSet<&TableName> = definitions.iter().map(|(_, definition)| &definition.table.name).collect();
+    for story in stories.iter().filter(|story| !declared.contains(&story.name)) {
+        let takes_rejects = definitions.iter().any(|(_, definition)| is_dead_letter_table(definition, &story.name));
+        let kind = if takes_rejects { DatasetKind::DeadLetter } else { DatasetKind::Delta };
+        store.put_dataset(&undeclared(story, kind)).await?;
+    }
+    for dataset in registered {
+        store.put_dataset(dataset).await?;
+    }
+    for commit in stories.iter().flat_map(|story| &story.commits) {
+        store.put_commit(commit).await?;
+    }
+    let written: BTreeSet<&TableName> = stories.iter().map(|story| &story.name).collect();
+    Ok(registered.iter().filter(|dataset| !written.contains(&dataset.name)).count())
+}
+
+fn is_dead_letter_table(definition: &Definition, name: &TableName) -> bool {
+    let target = definition.source.options.get("error-handling.log.target");
+    target.and_then(|target| target.parse::<TableName>().ok()).is_some_and(|target| target == *name)
+}
+
+fn undeclared(story: &TableStory, kind: DatasetKind) -> Dataset {
+    Dataset {
+        name: story.name.clone(),
+        kind,
+        location: story.location.clone(),
+        owner: None,
+        description: None,
+        tags: Vec::new(),
+        table: None,
+    }
+}
+
+fn is_delta(kind: DatasetKind) -> bool {
+    matches!(kind, DatasetKind::Delta | DatasetKind::DeadLetter)
+}
+
+/// Puts the database `fresh` where `catalog` is, and `catalog` beside it under `.before`.
+fn swap(fresh: &Path, catalog: &Path) -> Result<()> {
+    let before = beside(catalog, ".before");
+    remove_database(&before)?;
+    let failed = |source| {
+        Error::invalid(format!("cannot put the new catalog at {}", catalog.display())).with_source(source)
+    };
+    // SQLite would take a log that is left behind for the new file's own.
+    for suffix in ["", "-wal", "-shm"] {
+        match std::fs::rename(beside(catalog, suffix), beside(&before, suffix)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    std::fs::rename(fresh, catalog).map_err(failed)
+}
+
+fn remove_database(file: &Path) -> Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = beside(file, suffix);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::invalid(format!("cannot remove {}", path.display())).with_source(source));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests;

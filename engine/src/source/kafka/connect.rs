@@ -1,0 +1,177 @@
+//! What is asked of the brokers before and between polls: is the topic there, which records does it hold.
+//!
+//! Every question blocks the calling thread, and every one has a limit.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use alluvium_catalog::{Connection, Error, Offset, OptionValue, Partition, Result, Timestamp, Topic};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
+
+use super::client::Context;
+use crate::source::start::Bounds;
+
+/// One try to fetch metadata; between tries the client's own events are looked at.
+const TRY_LIMIT: Duration = Duration::from_secs(2);
+/// The pause between tries.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long an unknown topic may stay unknown: a topic created a moment ago is not yet known to every broker.
+const UNKNOWN_LIMIT: Duration = Duration::from_secs(3);
+/// How long ends and positions of one partition may take; elections last seconds.
+const PARTITION_LIMIT: Duration = Duration::from_secs(30);
+
+/// A topic as one consumer sees it.
+pub(super) struct TopicView<'a> {
+    pub(super) consumer: &'a BaseConsumer<Context>,
+    pub(super) connection: &'a Connection,
+    pub(super) topic: &'a Topic,
+}
+
+enum Look {
+    Ready(Vec<Partition>),
+    Unknown,
+    NotYet(String),
+}
+
+impl TopicView<'_> {
+    /// Waits until a broker answers and returns the topic's partitions.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no such topic or the brokers refuse us, `Unavailable` when no broker answers in `limit`.
+    pub(super) fn partitions(&self, limit: Duration) -> Result<Vec<Partition>> {
+        let begun = Instant::now();
+        loop {
+            let trouble = match self.look()? {
+                Look::Ready(partitions) => return Ok(partitions),
+                Look::Unknown if begun.elapsed() >= UNKNOWN_LIMIT.min(limit) => return Err(self.unknown()),
+                Look::Unknown => "the topic is unknown".to_owned(),
+                Look::NotYet(trouble) => trouble,
+            };
+            // Serves the client's events, among them refused credentials.
+            let polled = self.consumer.poll(PAUSE);
+            drop(polled);
+            if let Some(refusal) = self.consumer.context().refusal() {
+                return Err(self.refused(&refusal));
+            }
+            if begun.elapsed() >= limit {
+                let trouble = self.consumer.context().trouble().unwrap_or(trouble);
+                return Err(self.unreachable(&trouble, limit));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Returns what the partition holds; the end is the last stable offset.
+    pub(super) fn bounds(&self, partition: Partition) -> Result<Bounds> {
+        let topic = self.topic.as_str();
+        let (low, high) = self.retry(&format!("the ends of {topic}/{partition}"), || {
+            self.consumer.fetch_watermarks(topic, partition.0, TRY_LIMIT)
+        })?;
+        Ok(Bounds { low: Offset(low), high: Offset(high) })
+    }
+
+    /// Returns the offset of the first record at or after `time`, if there is one.
+    pub(super) fn stamped(&self, partition: Partition, time: Timestamp) -> Result<Option<Offset>> {
+        let topic = self.topic.as_str();
+        let found = self.retry(&format!("the offset of {topic}/{partition} at {time}"), || {
+            let mut times = TopicPartitionList::new();
+            times.add_partition_offset(topic, partition.0, Position::Offset(time.0.max(0)))?;
+            let answer = self.consumer.offsets_for_times(times, TRY_LIMIT)?;
+            let found = answer.elements().first().map(|element| element.error().map(|()| element.offset()));
+            found.unwrap_or(Ok(Position::End))
+        })?;
+        Ok(match found {
+            Position::Offset(offset) => Some(Offset(offset)),
+            _ => None,
+        })
+    }
+
+    fn look(&self) -> Result<Look> {
+        match self.consumer.fetch_metadata(Some(self.topic.as_str()), TRY_LIMIT) {
+            Ok(metadata) => self.judge(&metadata),
+            Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) => {
+                Err(self.refused(&error.to_string()))
+            }
+            Err(error) => Ok(Look::NotYet(error.to_string())),
+        }
+    }
+
+    fn judge(&self, metadata: &Metadata) -> Result<Look> {
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == self.topic.as_str()) else {
+            return Ok(Look::Unknown);
+        };
+        match topic.error().map(RDKafkaErrorCode::from) {
+            None => {}
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                return Ok(Look::Unknown);
+            }
+            Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic)) => {
+                return Err(self.refused(&code.to_string()));
+            }
+            Some(code) => return Ok(Look::NotYet(code.to_string())),
+        }
+        if topic.partitions().is_empty() {
+            return Ok(Look::NotYet("the topic has no partitions".to_owned()));
+        }
+        let mut partitions: Vec<_> = topic.partitions().iter().map(|partition| Partition(partition.id())).collect();
+        partitions.sort_unstable();
+        Ok(Look::Ready(partitions))
+    }
+
+    fn retry<T>(&self, what: &str, ask: impl Fn() -> Result<T, KafkaError>) -> Result<T> {
+        let begun = Instant::now();
+        loop {
+            let error = match ask() {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if let Some(RDKafkaErrorCode::TopicAuthorizationFailed) = error.rdkafka_error_code() {
+                return Err(self.refused(&error.to_string()));
+            }
+            if begun.elapsed() >= PARTITION_LIMIT {
+                return Err(Error::unavailable(format!("cannot learn {what} within {} s", PARTITION_LIMIT.as_secs()))
+                    .with_source(error));
+            }
+            tracing::debug!(what, %error, "brokers are asked again");
+            thread::sleep(PAUSE);
+        }
+    }
+
+    fn unknown(&self) -> Error {
+        let Self { topic, connection, .. } = self;
+        Error::invalid(format!("there is no topic {topic} at {}", self.brokers())).with_hint(format!(
+            "create it, or check 'topic' of the source and 'bootstrap.servers' of {}",
+            connection.name
+        ))
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        let Self { topic, connection, .. } = self;
+        let brokers = self.brokers();
+        Error::invalid(format!(
+            "the brokers at {brokers} do not let connection {} read {topic}: {why}",
+            connection.name
+        ))
+        .with_hint("check 'security.protocol', the 'sasl.*' and 'ssl.*' options of the connection, and the ACLs")
+    }
+
+    fn unreachable(&self, trouble: &str, limit: Duration) -> Error {
+        let (brokers, name) = (self.brokers(), &self.connection.name);
+        Error::unavailable(format!(
+            "no broker of connection {name} at {brokers} told about topic {} within {} s: {trouble}",
+            self.topic,
+            limit.as_secs()
+        ))
+        .with_hint("is the broker running, and does 'security.protocol' fit its listener?")
+    }
+
+    fn brokers(&self) -> &str {
+        match self.connection.options.get("bootstrap.servers") {
+            Some(OptionValue::Text(brokers)) => brokers,
+            _ => "its bootstrap servers",
+        }
+    }
+}

@@ -1,0 +1,323 @@
+use std::collections::BTreeMap;
+
+use alluvium_catalog::{ErrorKind, Offset, OptionValue, Partition};
+use bytes::Bytes;
+
+use super::embedded::{EmbeddedBroker, Message};
+use super::*;
+use crate::hop::{Fetched, Records};
+
+const TOPIC: &str = "orders";
+
+/// The positions of a table that does not exist.
+#[derive(Debug, Default)]
+struct Table(Mutex<BTreeMap<Partition, Offset>>);
+
+impl Table {
+    fn positions(&self) -> MutexGuard<'_, BTreeMap<Partition, Offset>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn land(&self, span: &Span) {
+        self.positions().extend(span.iter().map(|(partition, range)| (partition, range.next)));
+    }
+}
+
+#[async_trait]
+impl TablePositions for Table {
+    async fn positions(&self) -> Result<BTreeMap<Partition, Offset>> {
+        Ok(self.positions().clone())
+    }
+}
+
+struct Bench {
+    broker: EmbeddedBroker,
+    table: Arc<Table>,
+    settings: KafkaSettings,
+}
+
+impl Bench {
+    fn new(n_partitions: i32) -> Result<Self> {
+        let broker = EmbeddedBroker::start(&[(TOPIC, n_partitions)])?;
+        let mut settings = KafkaSettings::new(broker.connection("shop".parse()?), TOPIC.parse()?, "alluvium-test");
+        settings.limits = BatchLimits { rows_max: 1_000, bytes_max: 1 << 20, interval: Duration::from_millis(300) };
+        Ok(Self { broker, table: Arc::default(), settings })
+    }
+
+    async fn produce(&self, partition: i32, n_records: usize) -> Result<()> {
+        for index in 0..n_records {
+            let value = format!("{partition}-{index}");
+            let message = Message {
+                partition: Some(Partition(partition)),
+                key: Some(b"key"),
+                value: Some(value.as_bytes()),
+                ..Message::default()
+            };
+            self.broker.produce(TOPIC, message).await?;
+        }
+        self.broker.flush().await
+    }
+
+    async fn open(&self) -> Result<KafkaSource> {
+        KafkaSource::open(self.settings.clone(), Arc::clone(&self.table) as Arc<dyn TablePositions>).await
+    }
+}
+
+/// Waits for a batch; joining a group takes some seconds, in which a source is idle.
+async fn batch(source: &mut KafkaSource) -> Result<Fetched> {
+    for _ in 0..100 {
+        match source.fetch().await? {
+            Fetch::Batch(fetched) => return Ok(*fetched),
+            Fetch::Idle => {}
+            other => return Err(Error::internal(format!("expected a batch, got {other:?}"))),
+        }
+    }
+    Err(Error::internal("no batch came"))
+}
+
+/// Fetches until every position of `expected` was handed out, and lands it.
+async fn read_until(source: &mut KafkaSource, table: &Table, expected: &[(i32, i64)]) -> Result<usize> {
+    let expected: BTreeMap<_, _> =
+        expected.iter().map(|(partition, next)| (Partition(*partition), Offset(*next))).collect();
+    let mut n_records = 0;
+    while *table.positions() != expected {
+        let fetched = batch(source).await?;
+        n_records += fetched.records.len();
+        table.land(&fetched.span);
+        source.acknowledge(&fetched.span);
+    }
+    Ok(n_records)
+}
+
+fn values(records: &Records) -> Vec<String> {
+    records.iter().map(|record| String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_come_whole_and_in_order() -> Result<()> {
+    let bench = Bench::new(1)?;
+    let headers = vec![("h".to_owned(), Some(Bytes::from_static(b"1"))), ("h".to_owned(), None)];
+    let tombstone = Message { key: Some(b"k"), headers: headers.clone(), timestamp_ms: Some(42), ..Message::default() };
+    bench.broker.produce(TOPIC, tombstone).await?;
+    bench.produce(0, 2).await?;
+    let mut source = bench.open().await?;
+    let fetched = batch(&mut source).await?;
+    assert_eq!(fetched.span.to_string(), "0@[0,3)");
+    let first = fetched.records.get(0).ok_or_else(|| Error::internal("no record"))?;
+    assert_eq!((first.key, first.value, first.timestamp_ms), (Some(&b"k"[..]), None, Some(42)));
+    assert_eq!(fetched.records.headers(0), headers);
+    assert_eq!(values(&fetched.records), ["", "0-0", "0-1"]);
+    assert!(source.holds(&fetched.span));
+    assert!(source.identity().cluster.is_some());
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_close_by_rows_and_touch() -> Result<()> {
+    let mut bench = Bench::new(1)?;
+    bench.settings.limits.rows_max = 10;
+    bench.produce(0, 25).await?;
+    let mut source = bench.open().await?;
+    let mut spans = Vec::new();
+    for _ in 0..3 {
+        spans.push(batch(&mut source).await?.span.to_string());
+    }
+    assert_eq!(spans, ["0@[0,10)", "0@[10,20)", "0@[20,25)"]);
+    assert!(matches!(source.fetch().await?, Fetch::Idle));
+    assert_eq!(source.lag(), [Lag { partition: Partition(0), records: 0 }]);
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn startup_modes_begin_where_they_say() -> Result<()> {
+    for (startup, landed, expected) in [
+        (Startup::Earliest, None, "5 0@[0,5)"),
+        (Startup::Latest, None, "0 0@[5,5)"),
+        (Startup::Offsets(BTreeMap::from([(Partition(0), Offset(3))])), None, "2 0@[3,5)"),
+        (Startup::Latest, Some(Offset(1)), "4 0@[1,5)"),
+    ] {
+        let mut bench = Bench::new(1)?;
+        bench.settings.startup = startup;
+        bench.table.positions().extend(landed.map(|offset| (Partition(0), offset)));
+        bench.produce(0, 5).await?;
+        let mut source = bench.open().await?;
+        let fetched = batch(&mut source).await?;
+        assert_eq!(format!("{} {}", fetched.records.len(), fetched.span), expected);
+        source.close().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_drains_to_the_ends_of_the_start() -> Result<()> {
+    let mut bench = Bench::new(3)?;
+    bench.settings.once = true;
+    bench.produce(0, 5).await?;
+    bench.produce(1, 7).await?;
+    let mut source = bench.open().await?;
+    bench.produce(0, 2).await?;
+    let fetched = batch(&mut source).await?;
+    assert_eq!(fetched.span.to_string(), "0@[0,5) 1@[0,7)");
+    assert!(matches!(source.fetch().await?, Fetch::Drained));
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_on_an_empty_topic_drains_without_a_batch() -> Result<()> {
+    let mut bench = Bench::new(2)?;
+    bench.settings.once = true;
+    let mut source = bench.open().await?;
+    let mut fetch = source.fetch().await?;
+    while matches!(fetch, Fetch::Idle) {
+        fetch = source.fetch().await?;
+    }
+    assert!(matches!(fetch, Fetch::Drained), "{fetch:?}");
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resync_goes_on_from_the_table_without_gap_or_repetition() -> Result<()> {
+    let mut bench = Bench::new(2)?;
+    bench.settings.limits.rows_max = 100;
+    bench.produce(0, 500).await?;
+    bench.produce(1, 500).await?;
+    let mut source = bench.open().await?;
+    for _ in 0..5 {
+        let landed = batch(&mut source).await?;
+        bench.table.land(&landed.span);
+        let lost = batch(&mut source).await?;
+        assert!(source.holds(&lost.span));
+        source.resync().await?;
+        assert!(!source.holds(&lost.span));
+    }
+    let before: i64 = bench.table.positions().values().map(|offset| offset.0).sum();
+    let n_records = read_until(&mut source, &bench.table, &[(0, 500), (1, 500)]).await?;
+    assert_eq!(i64::try_from(n_records).ok(), Some(1_000 - before));
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_engine_pauses_and_loses_nothing() -> Result<()> {
+    let mut bench = Bench::new(2)?;
+    bench.settings.limits.rows_max = 50;
+    bench.produce(0, 400).await?;
+    bench.produce(1, 400).await?;
+    let mut source = bench.open().await?;
+    let first = batch(&mut source).await?;
+    bench.table.land(&first.span);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let n_records = read_until(&mut source, &bench.table, &[(0, 400), (1, 400)]).await?;
+    assert_eq!(n_records + first.records.len(), 800);
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_member_takes_over_partitions_and_fences_their_batches() -> Result<()> {
+    let bench = Bench::new(4)?;
+    for partition in 0..4 {
+        bench.produce(partition, 10).await?;
+    }
+    let mut first = bench.open().await?;
+    let n_first = read_until(&mut first, &bench.table, &[(0, 10), (1, 10), (2, 10), (3, 10)]).await?;
+    assert_eq!(n_first, 40);
+    for partition in 0..4 {
+        bench.produce(partition, 5).await?;
+    }
+    let mut unlanded = Vec::new();
+    while unlanded.iter().map(|fetched: &Fetched| fetched.records.len()).sum::<usize>() < 20 {
+        unlanded.push(batch(&mut first).await?);
+    }
+    let mut second = bench.open().await?;
+    let taken = batch(&mut second).await?;
+    let moved: Vec<_> = taken.span.iter().map(|(partition, _)| partition).collect();
+    assert!(!moved.is_empty() && moved.len() < 4, "{moved:?}");
+    for fetched in &unlanded {
+        let has_moved = fetched.span.iter().any(|(partition, _)| moved.contains(&partition));
+        assert_eq!(first.holds(&fetched.span), !has_moved, "{} {moved:?}", fetched.span);
+    }
+    assert!(taken.span.iter().all(|(_, range)| range.first == Offset(10)), "{}", taken.span);
+    assert!(second.holds(&taken.span));
+    second.close().await?;
+    first.resync().await?;
+    read_until(&mut first, &bench.table, &[(0, 15), (1, 15), (2, 15), (3, 15)]).await?;
+    first.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn position_out_of_range_is_told_and_not_reset() -> Result<()> {
+    let bench = Bench::new(1)?;
+    bench.produce(0, 5).await?;
+    bench.table.positions().insert(Partition(0), Offset(9));
+    let mut source = bench.open().await?;
+    let error = batch(&mut source).await.err().ok_or_else(|| Error::internal("a batch came"))?;
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.message().contains("offset 9 of orders/0") && error.message().contains("[0, 5)"), "{error}");
+    assert_eq!(source.fetch().await.err().map(|error| error.kind()), Some(ErrorKind::Closed));
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_that_moves_away_from_a_reader_is_told() -> Result<()> {
+    let mut bench = Bench::new(1)?;
+    bench.settings.limits.rows_max = 10;
+    bench.settings.limits.interval = Duration::from_secs(2);
+    bench.produce(0, 10).await?;
+    let mut source = bench.open().await?;
+    bench.table.land(&batch(&mut source).await?.span);
+    source.close().await?;
+    // The broker keeps 5 MiB of a partition.
+    let value = vec![b'x'; 100_000];
+    for _ in 0..100 {
+        bench.broker.produce(TOPIC, Message { value: Some(&value), ..Message::default() }).await?;
+        bench.broker.flush().await?;
+    }
+    let mut source = bench.open().await?;
+    let error = batch(&mut source).await.err().ok_or_else(|| Error::internal("a batch came"))?;
+    assert_eq!(error.kind(), ErrorKind::Data);
+    assert!(error.message().contains("are lost") && error.message().contains("offset 10 of orders/0"), "{error}");
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unknown_topic_and_silent_broker_are_told_in_time() -> Result<()> {
+    let mut bench = Bench::new(1)?;
+    bench.settings.topic = "order".parse()?;
+    let error = bench.open().await.err().ok_or_else(|| Error::internal("it opened"))?;
+    assert_eq!((error.kind(), error.hint().is_some()), (ErrorKind::Invalid, true), "{error}");
+    let nowhere = OptionValue::Text("127.0.0.1:1".to_owned());
+    bench.settings.connection.options.insert("bootstrap.servers".to_owned(), nowhere);
+    bench.settings.connect_limit = Duration::from_secs(3);
+    let error = bench.open().await.err().ok_or_else(|| Error::internal("it opened"))?;
+    assert_eq!((error.kind(), error.hint().is_some()), (ErrorKind::Unavailable, true), "{error}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_hands_out_what_there_is() -> Result<()> {
+    let mut bench = Bench::new(1)?;
+    bench.settings.limits.interval = Duration::from_secs(60);
+    bench.produce(0, 5).await?;
+    let mut source = bench.open().await?;
+    while !source.shared.is_filling.load(Ordering::Acquire) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bench.settings.stop.cancel();
+    let fetched = batch(&mut source).await?;
+    assert_eq!(fetched.span.to_string(), "0@[0,5)");
+    assert!(source.holds(&fetched.span));
+    assert!(matches!(source.fetch().await?, Fetch::Stopped));
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peek_shows_the_newest_of_each_partition() -> Result<()> {
+    let bench = Bench::new(2)?;
+    bench.produce(0, 5).await?;
+    bench.produce(1, 2).await?;
+    let limits = PeekLimits { records_max: 3, ..PeekLimits::default() };
+    let records = peek(&bench.settings.connection, &bench.settings.topic, limits).await?;
+    assert_eq!(values(&records), ["0-2", "0-3", "0-4", "1-0", "1-1"]);
+    let empty = EmbeddedBroker::start(&[(TOPIC, 1)])?;
+    assert!(peek(&empty.connection("shop".parse()?), &bench.settings.topic, limits).await?.is_empty());
+    Ok(())
+}

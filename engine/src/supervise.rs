@@ -1,0 +1,155 @@
+//! Runs flows, one task each, and restarts what may be tried again.
+//!
+//! A flow that fails halts alone; the others go on. What a restart can mend (a service that does not answer, a commit
+//! that met too many others) is tried again with growing waits; what needs a human halts at once, with the reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_catalog::store::{CatalogStore, Run};
+use alluvium_catalog::{Clock, Error, ErrorKind, Fate, Location, Name, Registry, Result, Stores};
+use alluvium_sql::Flow;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::config::Limits;
+use crate::metrics::{FlowState, Metrics};
+use crate::pipeline::{FlowParts, FlowRun, Tally};
+use crate::shutdown::Shutdown;
+
+/// What flows have in common: stores, catalog, time, numbers and limits.
+#[derive(Debug)]
+pub struct World {
+    /// How tables are reached.
+    pub stores: Stores,
+    /// Where tables without a location lie.
+    pub warehouse: Location,
+    /// Where commits are recorded.
+    pub catalog: Arc<dyn CatalogStore>,
+    /// Where the warehouse keeps registrations.
+    pub registry: Option<Registry>,
+    /// Time and ids.
+    pub clock: Arc<dyn Clock>,
+    /// The numbers shown.
+    pub metrics: Arc<Metrics>,
+    /// This process's run.
+    pub run: Uuid,
+    /// Attempts, waits and memory.
+    pub settings: Limits,
+}
+
+/// How flows are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Whether to stop when everything up to the ends at start has landed.
+    pub once: bool,
+}
+
+/// How all flows ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Each flow, in the order given.
+    pub flows: Vec<FlowSummary>,
+}
+
+/// How one flow ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlowSummary {
+    /// The flow.
+    pub flow: Name,
+    /// Versions that it landed.
+    pub commits: u64,
+    /// What became of its records.
+    pub fate: Fate,
+    /// Why it stopped by itself, if it did.
+    pub halted: Option<String>,
+}
+
+/// Restarts of a flow in a row, without a batch landed between them, before it halts.
+const RESTARTS_MAX: u32 = 20;
+
+/// Restarts in a row under `--once`, where somebody waits for an answer.
+const RESTARTS_MAX_ONCE: u32 = 4;
+
+/// Runs `flows` until `shutdown`, or until they are drained.
+///
+/// # Errors
+/// As of the catalog when the run cannot be recorded. A flow that halts is no error here; its summary tells.
+pub async fn run(
+    flows: Vec<Arc<Flow>>,
+    world: Arc<World>,
+    options: RunOptions,
+    shutdown: Shutdown,
+) -> Result<Summary> {
+    let mut record = Run { id: world.run, started_at: world.clock.now(), ended_at: None, error: None };
+    world.catalog.put_run(&record).await?;
+    let mut tasks = JoinSet::new();
+    for (place, flow) in flows.iter().enumerate() {
+        world.metrics.expect(flow.name());
+        let (flow, world, shutdown) = (Arc::clone(flow), Arc::clone(&world), shutdown.clone());
+        tasks.spawn(async move { (place, keep_running(flow, &world, options, &shutdown).await) });
+    }
+    let mut ended: Vec<(usize, FlowSummary)> = Vec::with_capacity(flows.len());
+    while let Some(joined) = tasks.join_next().await {
+        ended.push(joined.map_err(|cause| Error::internal("a flow's task stopped").with_source(cause))?);
+    }
+    ended.sort_by_key(|(place, _)| *place);
+    let summary = Summary { flows: ended.into_iter().map(|(_, flow)| flow).collect() };
+    record.ended_at = Some(world.clock.now());
+    record.error = summary.flows.iter().find_map(|flow| flow.halted.clone());
+    if let Err(error) = world.catalog.put_run(&record).await {
+        tracing::warn!(error = %error.chain(), "the catalog did not take the end of the run");
+    }
+    Ok(summary)
+}
+
+/// Runs one flow, again and again where that helps.
+async fn keep_running(flow: Arc<Flow>, world: &World, options: RunOptions, shutdown: &Shutdown) -> FlowSummary {
+    let mut total = Tally::default();
+    let mut restarts = 0;
+    let restarts_max = if options.once { RESTARTS_MAX_ONCE } else { RESTARTS_MAX };
+    let halted = loop {
+        let (tally, result) = run_once(&flow, world, options, shutdown).await;
+        total.add_all(&tally);
+        let Err(error) = result else { break None };
+        restarts = if tally.commits > 0 { 1 } else { restarts + 1 };
+        let may_mend = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Conflict);
+        if !may_mend || restarts > restarts_max || shutdown.is_draining() {
+            break Some(error);
+        }
+        let wait = backoff(world, restarts);
+        tracing::warn!(flow = %flow.name(), error = %error.chain(), ?wait, restarts, "flow failed, starting it again");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shutdown.draining() => break Some(error),
+        }
+    };
+    let state = if halted.is_some() { FlowState::Halted } else { FlowState::Stopped };
+    world.metrics.set_state(flow.name(), state);
+    if let Some(error) = &halted {
+        tracing::error!(
+            flow = %flow.name(), kind = %error.kind(), error = %error.chain(), hint = error.hint(), "flow halted"
+        );
+    }
+    let halted = halted.map(|error| match error.hint() {
+        Some(hint) => format!("{} (hint: {hint})", error.chain()),
+        None => error.chain(),
+    });
+    FlowSummary { flow: flow.name().clone(), commits: total.commits, fate: total.fate, halted }
+}
+
+async fn run_once(flow: &Arc<Flow>, world: &World, options: RunOptions, shutdown: &Shutdown) -> (Tally, Result<()>) {
+    let parts = FlowParts { flow: Arc::clone(flow), once: options.once, stop: shutdown.drain_token() };
+    let mut run = match FlowRun::open(parts, world).await {
+        Ok(run) => run,
+        Err(error) => return (Tally::default(), Err(error)),
+    };
+    let result = run.run(shutdown).await;
+    let closed = run.close().await;
+    (run.tally, result.and(closed))
+}
+
+fn backoff(world: &World, restarts: u32) -> Duration {
+    let doubled = world.settings.retry_wait_min.saturating_mul(1 << restarts.min(16));
+    doubled.min(world.settings.retry_wait_max)
+}

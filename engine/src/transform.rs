@@ -1,0 +1,243 @@
+//! Drives a flow's SQL over a batch, sets aside what cannot become a row, and leaves one change a key.
+//!
+//! After this stage every record of the batch has a fate, but for late rows, which only the table can tell.
+//!
+//! Before it: [`decode`](crate::decode). After it: [`write`](crate::write).
+
+mod collapse;
+mod isolate;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use alluvium_catalog::{Error, Fate, Input, Result};
+use alluvium_sql::{Change, ErrorMode, Flow, Shaped, Transform};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
+use arrow::compute::{concat, concat_batches, filter, filter_record_batch, not};
+use arrow::array::AsArray;
+use arrow::datatypes::{Int32Type, Int64Type};
+
+use crate::hop::{Changes, Decoded, Records, Reject, RejectClass};
+use collapse::Collapse;
+
+/// The transform stage of one flow.
+#[derive(Debug)]
+pub struct TransformStage {
+    flow: Arc<Flow>,
+    transform: Transform,
+    collapse: Option<Collapse>,
+}
+
+impl TransformStage {
+    /// Returns the stage of `flow`, whose SQL is compiled in `transform`.
+    ///
+    /// # Errors
+    /// `Invalid` when keys or sequence have types that cannot be compared.
+    pub fn try_new(flow: Arc<Flow>, transform: Transform) -> Result<Self> {
+        let collapse = match &flow.change {
+            Change::Append => None,
+            Change::Upsert { keys, .. } => Some(Collapse::try_new(&flow.table_schema, keys, transform.sequence_types())?),
+        };
+        Ok(Self { flow, transform, collapse })
+    }
+
+    /// Turns a decoded batch into changes of the table.
+    ///
+    /// # Errors
+    /// `Data` when there are rejects and the source says `fail`, or more of them than `error-handling.max.rejects`;
+    /// `Unavailable` when a table that the query joins cannot be read.
+    pub async fn apply(&mut self, decoded: Decoded) -> Result<Changes> {
+        let begun = Instant::now();
+        let Decoded { records, rows, tombstones, mut rejects, span, mut spent, .. } = decoded;
+        let n_candidates = records.len() - rejects.len();
+        let isolated = isolate::apply(&self.transform, rows).await?;
+        let n_failed = isolated.failed.len();
+        rejects.extend(reject_all(&records, &isolated.failed));
+        let mut shaped = isolated.shaped;
+        if let Some(tombstones) = tombstones.filter(|tombstones| tombstones.num_rows() > 0) {
+            shaped = join(&shaped, &self.transform.apply_tombstones(tombstones).await?)?;
+        }
+        let n_with_rows = distinct_records(&shaped);
+        let (shaped, nulls) = self.refuse_nulls(shaped)?;
+        rejects.extend(reject_all(&records, &nulls));
+        let n_refused = distinct(nulls.iter().map(|fault| fault.record));
+        let shaped = match &self.collapse {
+            Some(collapse) => collapse.newest(shaped)?,
+            None => shaped,
+        };
+        let n_applied = distinct_records(&shaped);
+        let mut fate = Fate {
+            records_in: records.len() as u64,
+            applied: n_applied as u64,
+            merged: (n_with_rows - n_refused - n_applied) as u64,
+            filtered: (n_candidates - n_failed - n_with_rows) as u64,
+            ..Fate::default()
+        };
+        self.settle_rejects(&mut fate, &rejects)?;
+        spent.transform = begun.elapsed();
+        let lookups = isolated.lookups.into_iter().map(|(table, version)| Input::Table { table, version }).collect();
+        let Shaped { rows, partitions, offsets, sequence, deletes } = shaped;
+        Ok(Changes { rows, partitions, offsets, sequence, deletes, rejects, lookups, fate, span, spent })
+    }
+
+    /// Gives rejects their fate, or stops the flow.
+    fn settle_rejects(&self, fate: &mut Fate, rejects: &[Reject]) -> Result<()> {
+        let Some(first) = rejects.first() else { return Ok(()) };
+        let at = |reject: &Reject| format!("{}/{}@{}", self.flow.definition.source.topic, reject.partition, reject.offset);
+        if rejects.len() > self.flow.limits.rejects_max {
+            return Err(Error::data(format!(
+                "flow {} met {} rejects in one batch, the first at {}: {}",
+                self.flow.name(),
+                rejects.len(),
+                at(first),
+                first.message
+            ))
+            .with_hint("raise 'error-handling.max.rejects' of the source if that many bad records are expected"));
+        }
+        let n_rejects = rejects.len() as u64;
+        match &self.flow.errors {
+            ErrorMode::Ignore => fate.dropped += n_rejects,
+            ErrorMode::Log(_) => fate.dead_lettered += n_rejects,
+            ErrorMode::Fail => {
+                return Err(Error::data(format!(
+                    "cannot land record at {}: {}: {}",
+                    at(first),
+                    first.class.as_str(),
+                    first.message
+                ))
+                .with_hint("set 'error-handling.mode' = 'log' on the source to keep bad records in a dead-letter table"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets aside rows with a NULL that the table does not allow. A delete needs only its key.
+    fn refuse_nulls(&self, shaped: Shaped) -> Result<(Shaped, Vec<Fault>)> {
+        let keys: &[String] = match &self.flow.change {
+            Change::Append => &[],
+            Change::Upsert { keys, .. } => keys,
+        };
+        let mut faults: Vec<Option<String>> = vec![None; shaped.rows.num_rows()];
+        let is_delete = |index: usize| shaped.deletes.as_ref().is_some_and(|deletes| deletes.value(index));
+        for (field, column) in self.flow.table_schema.fields().iter().zip(shaped.rows.columns()) {
+            let is_key = keys.contains(field.name());
+            if column.null_count() == 0 || (field.is_nullable() && !is_key) {
+                continue;
+            }
+            for (index, fault) in faults.iter_mut().enumerate() {
+                if column.is_null(index) && (is_key || !is_delete(index)) && fault.is_none() {
+                    *fault = Some(format!("column '{}' of {} is NULL", field.name(), self.flow.definition.table.name));
+                }
+            }
+        }
+        for column in &shaped.sequence {
+            if column.null_count() == 0 {
+                continue;
+            }
+            for (index, fault) in faults.iter_mut().enumerate() {
+                if column.is_null(index) && !is_delete(index) && fault.is_none() {
+                    *fault = Some("SEQUENCE BY is NULL, so the row has no place in the order of its key".to_owned());
+                }
+            }
+        }
+        if faults.iter().all(Option::is_none) {
+            return Ok((shaped, Vec::new()));
+        }
+        let keep: BooleanArray = faults.iter().map(|fault| Some(fault.is_none())).collect();
+        let refused = select(&shaped, &not(&keep).map_err(internal)?)?;
+        let messages = faults.into_iter().flatten();
+        let found = positions(&refused)
+            .zip(messages)
+            .map(|(record, message)| Fault { record, class: RejectClass::NullViolation, message })
+            .collect();
+        Ok((select(&shaped, &keep)?, found))
+    }
+}
+
+/// A record that failed after it was decoded.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    /// Partition and offset.
+    pub(crate) record: (i32, i64),
+    /// What kind of fault.
+    pub(crate) class: RejectClass,
+    /// What is wrong.
+    pub(crate) message: String,
+}
+
+/// Returns the rejects of `faults`, one a record.
+fn reject_all(records: &Records, faults: &[Fault]) -> Vec<Reject> {
+    if faults.is_empty() {
+        return Vec::new();
+    }
+    let mut wanted: std::collections::HashMap<(i32, i64), &Fault> = std::collections::HashMap::new();
+    for fault in faults {
+        wanted.entry(fault.record).or_insert(fault);
+    }
+    records
+        .iter()
+        .enumerate()
+        .filter_map(|(index, record)| {
+            let fault = wanted.get(&(record.partition.0, record.offset.0))?;
+            Reject::new(records, index, fault.class, fault.message.clone())
+        })
+        .collect()
+}
+
+/// Returns partition and offset of each row.
+pub(crate) fn positions(shaped: &Shaped) -> impl Iterator<Item = (i32, i64)> + '_ {
+    shaped.partitions.values().iter().copied().zip(shaped.offsets.values().iter().copied())
+}
+
+/// Counts the records that rows come from. Rows of one record usually stand together and in order of offset.
+fn distinct_records(shaped: &Shaped) -> usize {
+    let mut last: std::collections::HashMap<i32, i64> = std::collections::HashMap::new();
+    let mut n_records = 0;
+    for (partition, offset) in positions(shaped) {
+        match last.insert(partition, offset) {
+            Some(before) if before == offset => {}
+            Some(before) if before > offset => return distinct(positions(shaped)),
+            _ => n_records += 1,
+        }
+    }
+    n_records
+}
+
+fn distinct(records: impl Iterator<Item = (i32, i64)>) -> usize {
+    records.collect::<std::collections::HashSet<_>>().len()
+}
+
+fn internal(cause: arrow::error::ArrowError) -> Error {
+    Error::internal("cannot rearrange the rows of a batch").with_source(cause)
+}
+
+/// Returns the rows that `keep` says.
+fn select(shaped: &Shaped, keep: &BooleanArray) -> Result<Shaped> {
+    let one = |column: &dyn Array| filter(column, keep).map_err(internal);
+    Ok(Shaped {
+        rows: filter_record_batch(&shaped.rows, keep).map_err(internal)?,
+        partitions: one(&shaped.partitions)?.as_primitive::<Int32Type>().clone(),
+        offsets: one(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
+        sequence: shaped.sequence.iter().map(|column| one(column)).collect::<Result<_>>()?,
+        deletes: shaped.deletes.as_ref().map(|deletes| one(deletes).map(|kept| kept.as_boolean().clone())).transpose()?,
+    })
+}
+
+/// Returns the rows of `one`, then those of `other`.
+pub(crate) fn join(one: &Shaped, other: &Shaped) -> Result<Shaped> {
+    let both = |one: &dyn Array, other: &dyn Array| concat(&[one, other]).map_err(internal);
+    let sequence: Vec<ArrayRef> =
+        one.sequence.iter().zip(&other.sequence).map(|(one, other)| both(one, other)).collect::<Result<_>>()?;
+    let deletes = match (&one.deletes, &other.deletes) {
+        (Some(one), Some(other)) => Some(both(one, other)?.as_boolean().clone()),
+        _ => None,
+    };
+    let rows: RecordBatch = concat_batches(&one.rows.schema(), [&one.rows, &other.rows]).map_err(internal)?;
+    Ok(Shaped {
+        rows,
+        partitions: both(&one.partitions, &other.partitions)?.as_primitive::<Int32Type>().clone(),
+        offsets: both(&one.offsets, &other.offsets)?.as_primitive::<Int64Type>().clone(),
+        sequence,
+        deletes,
+    })
+}

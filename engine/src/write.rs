@@ -1,0 +1,89 @@
+//! Turns changes into staged files: everything a commit needs is uploaded here, and nothing is visible yet.
+//!
+//! One trait with two implementations: [`append`] adds rows, [`upsert`] keeps the newest row of each key by marking
+//! superseded rows in deletion vectors. A writer follows the table's log, so that what it stages fits the version that
+//! the commit is tried against; it never commits.
+//!
+//! Before it: [`transform`](crate::transform). After it: [`commit`](crate::commit).
+
+pub mod append;
+pub mod index;
+pub mod order;
+pub mod parquet;
+pub mod partition;
+pub mod stats;
+pub mod tombstones;
+pub mod upsert;
+pub mod vectors;
+
+use std::fmt;
+
+use alluvium_catalog::{Fate, Input, Result, Span};
+use async_trait::async_trait;
+
+use crate::commit::action::Action;
+use crate::commit::log::LogEntry;
+use crate::commit::state::TableState;
+use crate::hop::{Changes, Spent};
+use crate::write::parquet::DataFile;
+use crate::write::upsert::KeyChange;
+
+/// Out of write: uploaded files that wait for their commit.
+#[derive(Debug)]
+pub struct Staged {
+    /// New data files.
+    pub files: Vec<DataFile>,
+    /// Upserts: one change a key, in the order of the batch.
+    pub changes: Vec<KeyChange>,
+    /// Tables that were looked up.
+    pub lookups: Vec<Input>,
+    /// Fates decided so far; late rows move from `applied` to `merged` when the commit is drawn up.
+    pub fate: Fate,
+    /// What the batch covers.
+    pub span: Span,
+    /// Time spent so far.
+    pub spent: Spent,
+}
+
+/// What a commit changes, drawn up against one version of the table.
+#[derive(Debug, Default)]
+pub struct Draft {
+    /// Removes and Adds; the committer puts positions and lineage beside them.
+    pub actions: Vec<Action>,
+    /// The fates of the batch against that version.
+    pub fate: Fate,
+    /// Rows that are new under their key, or all rows for appends.
+    pub rows_inserted: u64,
+    /// Rows that replace an older row of their key.
+    pub rows_updated: u64,
+    /// Rows that a delete takes out.
+    pub rows_deleted: u64,
+    /// Deletion vectors written.
+    pub vectors_written: u64,
+}
+
+/// Stages batches for one table.
+#[async_trait]
+pub trait Writer: Send + Sync + fmt::Debug {
+    /// Uploads the new rows of `changes`.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not take a file. The files of a failed attempt are orphans for vacuum.
+    async fn stage(&mut self, changes: Changes) -> Result<Staged>;
+
+    /// Draws up the commit against `state`, the newest version known. Called again after each conflict, once
+    /// [`follow`](Self::follow) has been given the versions that came between.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not take a deletion vector.
+    async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft>;
+
+    /// Takes in a version that somebody else committed.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Data` when a file of that version cannot be read.
+    async fn follow(&mut self, entry: &LogEntry) -> Result<()>;
+
+    /// Takes in that `staged` has landed by `draft`.
+    fn landed(&mut self, staged: &Staged, draft: &Draft);
+}

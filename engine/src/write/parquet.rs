@@ -1,0 +1,118 @@
+//! Encodes rows as parquet and uploads them: one file a partition, in the order of the rows.
+//!
+//! A row's place in its file is its place in the part, which is what deletion vectors and the key index count by. A
+//! file that is uploaded is not part of the table until a commit says so; one that no commit names is an orphan for
+//! vacuum.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Clock, Error, Location, Result};
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use deltalake::kernel::Add;
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use super::partition::{self, Part};
+use super::stats::stats_json;
+use crate::commit::create::ENGINE_INFO;
+
+/// Rows handed to the encoder at once: slices of this size encode faster than one large batch (measured: 62-80 ms
+/// against 100-120 ms for 100,000 rows).
+const SLICE_ROWS: usize = 8192;
+
+/// Files encoded and uploaded at the same time.
+const FILES_IN_FLIGHT: usize = 4;
+
+/// Where data files go.
+#[derive(Debug, Clone)]
+pub struct DataFolder {
+    /// The store rooted at the table.
+    pub store: Arc<dyn ObjectStore>,
+    /// The table, for messages.
+    pub location: Location,
+    /// The partition columns.
+    pub partitioned_by: Vec<String>,
+    /// Names and dates files.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// A file that was uploaded and waits for its commit.
+#[derive(Debug, Clone)]
+pub struct DataFile {
+    /// The action that makes it part of the table.
+    pub add: Add,
+    /// The index, in the batch that was written, of each of its rows.
+    pub indices: Vec<u32>,
+}
+
+impl DataFolder {
+    /// Writes `rows` and returns the files, one a partition that occurs.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not take a file; `Internal` when rows cannot be encoded.
+    pub async fn write(&self, rows: &RecordBatch) -> Result<Vec<DataFile>> {
+        if rows.num_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let parts = partition::split(rows, &self.partitioned_by)?;
+        let writes: Vec<_> = parts.into_iter().map(|part| self.write_part(part)).collect();
+        futures::stream::iter(writes).buffered(FILES_IN_FLIGHT).try_collect().await
+    }
+
+    async fn write_part(&self, part: Part) -> Result<DataFile> {
+        let Part { values, rows, indices } = part;
+        let (bytes, stats) = tokio::task::spawn_blocking(move || -> Result<_> {
+            let (bytes, footer) = encode(&rows)?;
+            let stats = stats_json(&rows, &footer)?;
+            Ok((bytes, stats))
+        })
+        .await
+        .map_err(|cause| Error::internal("the encoder stopped").with_source(cause))??;
+        // Without partition folders: readers take partition values from the log, and a value needs no escaping.
+        let path = format!("part-{}.zstd.parquet", self.clock.new_id());
+        let size = bytes.len() as i64;
+        self.store.put(&Path::from(path.as_str()), bytes.into()).await.map_err(|cause| {
+            Error::unavailable(format!("cannot write {path} of the table at {}", self.location)).with_source(cause)
+        })?;
+        let add = Add {
+            path,
+            partition_values: values,
+            size,
+            modification_time: self.clock.now().0,
+            data_change: true,
+            stats: Some(stats),
+            ..Add::default()
+        };
+        Ok(DataFile { add, indices })
+    }
+}
+
+/// Encodes `rows` as one parquet file, zstd level 1, and returns its bytes and footer.
+///
+/// # Errors
+/// `Internal` when a type cannot be stored.
+pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
+    let failed = |cause| Error::internal("cannot encode rows as parquet").with_source(cause);
+    let level = ZstdLevel::try_new(1).map_err(failed)?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(level))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_created_by(ENGINE_INFO.to_owned())
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties)).map_err(failed)?;
+    let mut start = 0;
+    while start < rows.num_rows() {
+        let length = SLICE_ROWS.min(rows.num_rows() - start);
+        writer.write(&rows.slice(start, length)).map_err(failed)?;
+        start += length;
+    }
+    let footer = writer.close().map_err(failed)?;
+    Ok((bytes.into(), footer))
+}

@@ -1,0 +1,116 @@
+//! The statistics that the Delta log keeps of a data file, read out of the parquet footer.
+//!
+//! Bounds are written for top-level columns whose order every reader agrees on: numbers, dates, timestamps, decimals and
+//! strings. Numbers keep all their digits, since a rounded bound would prune rows that match. Source: Delta transaction
+//! log protocol, section "Per-file Statistics".
+
+use alluvium_catalog::{Error, Result};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Schema, TimeUnit};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use parquet::file::metadata::ParquetMetaData;
+
+/// Columns that bounds are kept for, by position: Delta's own default.
+const INDEXED_COLUMNS: usize = 32;
+
+/// Returns the statistics of a file that holds `rows` and whose footer is `footer`, as JSON text.
+///
+/// # Errors
+/// `Internal` when the footer does not belong to the rows.
+pub fn stats_json(rows: &RecordBatch, footer: &ParquetMetaData) -> Result<String> {
+    let schema = rows.schema();
+    let mut low = Members::default();
+    let mut high = Members::default();
+    let mut nulls = Members::default();
+    for (field, column) in schema.fields().iter().zip(rows.columns()).take(INDEXED_COLUMNS) {
+        if matches!(field.data_type(), DataType::Struct(_) | DataType::List(_) | DataType::Map(..)) {
+            continue;
+        }
+        nulls.push(field.name(), &column.null_count().to_string())?;
+        if !has_bounds(field.data_type()) || column.null_count() == column.len() {
+            continue;
+        }
+        if let Some((least, greatest)) = bounds(&schema, field.name(), footer)? {
+            low.push(field.name(), &least)?;
+            high.push(field.name(), &greatest)?;
+        }
+    }
+    Ok(format!(
+        r#"{{"numRecords":{},"minValues":{},"maxValues":{},"nullCount":{},"tightBounds":true}}"#,
+        rows.num_rows(),
+        low.close(),
+        high.close(),
+        nulls.close()
+    ))
+}
+
+/// Returns `stats` with the bounds marked as loose, as they are once a deletion vector hides rows.
+pub fn loosen(stats: &str) -> String {
+    stats.replace(r#""tightBounds":true"#, r#""tightBounds":false"#)
+}
+
+/// Returns the number of rows that `stats` tell, deleted ones included.
+pub fn num_records(stats: Option<&String>) -> Option<u64> {
+    let stats: serde_json::Value = serde_json::from_str(stats?).ok()?;
+    stats.get("numRecords")?.as_u64()
+}
+
+fn has_bounds(data_type: &DataType) -> bool {
+    data_type.is_numeric()
+        || matches!(data_type, DataType::Date32 | DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Utf8)
+}
+
+/// Returns the least and the greatest value of a column as JSON text, if the footer tells both.
+fn bounds(schema: &Schema, name: &str, footer: &ParquetMetaData) -> Result<Option<(String, String)>> {
+    let failed = |cause| Error::internal(format!("cannot read the statistics of column '{name}'")).with_source(cause);
+    let converter = StatisticsConverter::try_new(name, schema, footer.file_metadata().schema_descr()).map_err(failed)?;
+    let lows = converter.row_group_mins(footer.row_groups()).map_err(failed)?;
+    let highs = converter.row_group_maxes(footer.row_groups()).map_err(failed)?;
+    if lows.null_count() > 0 || highs.null_count() > 0 || lows.is_empty() {
+        return Ok(None);
+    }
+    let failed = |cause| Error::internal(format!("cannot compare the statistics of column '{name}'")).with_source(cause);
+    let order = arrow::compute::sort_to_indices(&lows, None, None).map_err(failed)?;
+    let least = order.values().first().copied().unwrap_or_default() as usize;
+    let order = arrow::compute::sort_to_indices(&highs, None, None).map_err(failed)?;
+    let greatest = order.values().last().copied().unwrap_or_default() as usize;
+    Ok(json_text(&lows, least)?.zip(json_text(&highs, greatest)?))
+}
+
+/// Returns a value as JSON text; `None` for those that JSON cannot hold (NaN, infinities).
+fn json_text(array: &ArrayRef, index: usize) -> Result<Option<String>> {
+    let failed = |cause| Error::internal("cannot write a statistic").with_source(cause);
+    let options = FormatOptions::default()
+        .with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.6f"))
+        .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.6fZ"));
+    let text = ArrayFormatter::try_new(array, &options).map_err(failed)?.value(index).to_string();
+    if !array.data_type().is_numeric() {
+        return serde_json::to_string(&text)
+            .map(Some)
+            .map_err(|cause| Error::internal("cannot write a statistic").with_source(cause));
+    }
+    let finite = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E'));
+    Ok(finite.then_some(text))
+}
+
+/// The members of a JSON object in the making.
+#[derive(Debug, Default)]
+struct Members(String);
+
+impl Members {
+    fn push(&mut self, name: &str, json: &str) -> Result<()> {
+        let name = serde_json::to_string(name).map_err(|cause| Error::internal("cannot write a name").with_source(cause))?;
+        self.0.push(if self.0.is_empty() { '{' } else { ',' });
+        self.0.push_str(&format!("{name}:{json}"));
+        Ok(())
+    }
+
+    fn close(mut self) -> String {
+        if self.0.is_empty() {
+            self.0.push('{');
+        }
+        self.0.push('}');
+        self.0
+    }
+}

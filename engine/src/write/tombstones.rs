@@ -1,0 +1,105 @@
+//! Remembers deletes beside the table, so that a late older row does not bring a deleted key back after a restart.
+//!
+//! Each batch with deletes writes one file, `_alluvium/tombstones/<id>.parquet`, before its commit: the key columns, the
+//! sequence and the position of each delete. A file whose commit did not land tells of records that come again, so it
+//! does no harm. Vacuum of other engines leaves folders alone whose names begin with an underscore.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Clock, Error, Location, Result};
+use arrow::array::RecordBatch;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::parquet::encode;
+
+/// Where the deletes of a table are remembered.
+#[derive(Debug, Clone)]
+pub struct TombstoneFolder {
+    /// The store rooted at the table.
+    pub store: Arc<dyn ObjectStore>,
+    /// The table, for messages.
+    pub location: Location,
+    /// Names files.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The deletes of one batch.
+#[derive(Debug)]
+pub struct Remembered {
+    /// Key columns, then sequence, partition and offset.
+    pub rows: RecordBatch,
+    /// When they were staged, epoch milliseconds.
+    pub at_ms: i64,
+}
+
+impl TombstoneFolder {
+    const PREFIX: &'static str = "_alluvium/tombstones";
+
+    /// Writes the deletes of a batch.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not take the file.
+    pub async fn write(&self, rows: &RecordBatch) -> Result<()> {
+        let (bytes, _) = encode(rows)?;
+        let path = Path::from(format!("{}/{:013}-{}.parquet", Self::PREFIX, self.clock.now().0, self.clock.new_id()));
+        self.store.put(&path, bytes.into()).await.map(drop).map_err(|cause| self.unavailable("write", &path, cause))
+    }
+
+    /// Reads all deletes staged at or after `since_ms`.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer; `Data` when a file is damaged.
+    pub async fn read(&self, since_ms: i64) -> Result<Vec<Remembered>> {
+        let mut remembered = Vec::new();
+        for (at_ms, path) in self.list().await?.into_iter().filter(|(at_ms, _)| *at_ms >= since_ms) {
+            let damaged = |cause: Box<dyn std::error::Error + Send + Sync>| {
+                Error::data(format!("{path} of the table at {} is damaged", self.location)).with_source(cause)
+            };
+            let result = self.store.get(&path).await.map_err(|cause| self.unavailable("read", &path, cause))?;
+            let bytes = result.bytes().await.map_err(|cause| self.unavailable("read", &path, cause))?;
+            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+                .and_then(ParquetRecordBatchReaderBuilder::build)
+                .map_err(|cause| damaged(cause.into()))?;
+            for rows in reader {
+                remembered.push(Remembered { rows: rows.map_err(|cause| damaged(cause.into()))?, at_ms });
+            }
+        }
+        Ok(remembered)
+    }
+
+    /// Removes the files of deletes staged before `before_ms` and returns how many there were.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer.
+    pub async fn forget(&self, before_ms: i64) -> Result<usize> {
+        let mut n_files = 0;
+        for (_, path) in self.list().await?.into_iter().filter(|(at_ms, _)| *at_ms < before_ms) {
+            self.store.delete(&path).await.map_err(|cause| self.unavailable("remove", &path, cause))?;
+            n_files += 1;
+        }
+        Ok(n_files)
+    }
+
+    /// Returns the files with the moment in their names, oldest first.
+    async fn list(&self) -> Result<Vec<(i64, Path)>> {
+        let prefix = Path::from(Self::PREFIX);
+        let files: Vec<_> =
+            self.store.list(Some(&prefix)).try_collect().await.map_err(|cause| self.unavailable("list", &prefix, cause))?;
+        let mut dated: Vec<(i64, Path)> = files
+            .into_iter()
+            .filter_map(|file| {
+                let at_ms = file.location.filename()?.split_once('-')?.0.parse().ok()?;
+                Some((at_ms, file.location))
+            })
+            .collect();
+        dated.sort();
+        Ok(dated)
+    }
+
+    fn unavailable(&self, verb: &str, path: &Path, cause: object_store::Error) -> Error {
+        Error::unavailable(format!("cannot {verb} {path} of the table at {}", self.location)).with_source(cause)
+    }
+}

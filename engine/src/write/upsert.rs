@@ -1,0 +1,398 @@
+//! Upserts: the newest row of each key stands.
+//!
+//! A batch writes its rows to new files, marks the rows that they supersede in deletion vectors, and commits both at
+//! once; the cost is that of the batch. Where a row is, the [`KeyIndex`] knows; which of two changes is newer, [`Order`]
+//! decides. Rows carry their position in hidden columns, so that the index can be made again from the table.
+
+mod scan;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_catalog::{Error, Result};
+use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
+use arrow::array::{Array, ArrayRef, RecordBatch, StructArray, UInt32Array};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::row::{RowConverter, SortField};
+use async_trait::async_trait;
+use roaring::RoaringTreemap;
+
+use super::index::{Entry, FileOrdinal, KeyIndex, Place, RowPlace};
+use super::order::{Order, Orders};
+use super::parquet::DataFolder;
+use super::stats::loosen;
+use super::tombstones::TombstoneFolder;
+use super::vectors::VectorFolder;
+use super::{Draft, Staged, Writer};
+use crate::commit::action::{Action, Add, Remove};
+use crate::commit::log::LogEntry;
+use crate::commit::state::TableState;
+use crate::hop::Changes;
+
+/// The columns that an upsert table orders its rows by.
+#[derive(Debug, Clone)]
+pub struct UpsertColumns {
+    /// The declared columns.
+    pub declared: SchemaRef,
+    /// The key columns.
+    pub keys: Vec<String>,
+    /// The types of the fields of SEQUENCE BY.
+    pub sequence: Vec<DataType>,
+    /// The stored columns that hold the sequence; `None` where the hidden column does.
+    pub stored_sequence: Option<Vec<String>>,
+}
+
+impl UpsertColumns {
+    /// Returns the table's columns: the declared ones, then the hidden ones.
+    pub fn stored(&self) -> SchemaRef {
+        let mut fields: Vec<Arc<Field>> = self.declared.fields().iter().cloned().collect();
+        fields.push(Arc::new(Field::new(HIDDEN_PARTITION, DataType::Int32, true)));
+        fields.push(Arc::new(Field::new(HIDDEN_OFFSET, DataType::Int64, true)));
+        if self.stored_sequence.is_none() {
+            fields.push(Arc::new(Field::new(HIDDEN_SEQUENCE, self.hidden_sequence_type(), true)));
+        }
+        Arc::new(Schema::new(fields))
+    }
+
+    fn hidden_sequence_type(&self) -> DataType {
+        match &self.sequence[..] {
+            [single] => single.clone(),
+            several => DataType::Struct(sequence_fields(several)),
+        }
+    }
+
+    /// Returns the value of the hidden sequence column.
+    fn hidden_sequence(&self, sequence: &[ArrayRef]) -> Result<ArrayRef> {
+        if let [single] = sequence {
+            return Ok(Arc::clone(single));
+        }
+        let fields = sequence_fields(&self.sequence);
+        StructArray::try_new(fields, sequence.to_vec(), None)
+            .map(|column| Arc::new(column) as ArrayRef)
+            .map_err(|cause| Error::internal("cannot store SEQUENCE BY").with_source(cause))
+    }
+}
+
+/// The fields of the hidden sequence column, `f0`, `f1`, ...
+fn sequence_fields(types: &[DataType]) -> Fields {
+    types.iter().enumerate().map(|(index, field)| Field::new(format!("f{index}"), field.clone(), true)).collect()
+}
+
+/// One change of a batch to a key.
+#[derive(Debug, Clone)]
+pub struct KeyChange {
+    /// The key in the index's form.
+    pub key: Box<[u8]>,
+    /// Its place in the order of the key.
+    pub order: Order,
+    /// Its row: the place of the file in [`Staged::files`] and the row in it; `None` for deletes.
+    pub stored: Option<(usize, u32)>,
+}
+
+/// What a change means to the table as the index knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// The key has a newer change already.
+    Late,
+    /// The key has no live row.
+    New,
+    /// The key's row is superseded.
+    Supersedes(RowPlace),
+}
+
+/// Stages upserts and deletes for one table.
+#[derive(Debug)]
+pub struct UpsertWriter {
+    folder: DataFolder,
+    vectors: VectorFolder,
+    tombstones: TombstoneFolder,
+    columns: UpsertColumns,
+    keys: RowConverter,
+    orders: Orders,
+    index: KeyIndex,
+}
+
+impl UpsertWriter {
+    /// Returns a writer into `folder` whose index is made from `state` and from the deletes of the last `retention`.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Data` when a file of the table cannot be read.
+    pub async fn open(
+        folder: DataFolder,
+        columns: UpsertColumns,
+        state: &TableState,
+        retention: Duration,
+    ) -> Result<Self> {
+        let (store, location, clock) = (Arc::clone(&folder.store), folder.location.clone(), Arc::clone(&folder.clock));
+        let vectors = VectorFolder { store: Arc::clone(&store), location: location.clone(), clock: Arc::clone(&clock) };
+        let tombstones = TombstoneFolder { store, location, clock };
+        let key_types = columns
+            .keys
+            .iter()
+            .map(|key| columns.declared.field_with_name(key).map(|field| SortField::new(field.data_type().clone())))
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map_err(|cause| Error::internal("a key column is not declared").with_source(cause))?;
+        let keys = RowConverter::new(key_types)
+            .map_err(|cause| Error::invalid("a key column has a type that cannot be compared").with_source(cause))?;
+        let orders = Orders::try_new(columns.sequence.clone())?;
+        let index = KeyIndex::default();
+        let mut writer = Self { folder, vectors, tombstones, columns, keys, orders, index };
+        writer.index_table(state, retention).await?;
+        Ok(writer)
+    }
+
+    /// Returns the index, for reports and checks.
+    pub fn index(&self) -> &KeyIndex {
+        &self.index
+    }
+
+    /// Forgets deletes older than `retention`, in memory and beside the table.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer.
+    pub async fn forget(&mut self, retention: Duration) -> Result<()> {
+        let before_ms = self.folder.clock.now().0 - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+        self.index.forget(before_ms);
+        self.tombstones.forget(before_ms).await.map(drop)
+    }
+
+    fn verdict(&self, change: &KeyChange) -> Verdict {
+        match self.index.get(&change.key) {
+            None => Verdict::New,
+            Some(known) if known.order.is_newer_than(&change.order) => Verdict::Late,
+            Some(Entry { place: Place::Row(place), .. }) => Verdict::Supersedes(*place),
+            Some(Entry { place: Place::Deleted { .. }, .. }) => Verdict::New,
+        }
+    }
+
+    /// Returns the stored form of the rows at `indices`.
+    fn stored_rows(&self, changes: &Changes, indices: &UInt32Array) -> Result<RecordBatch> {
+        let mut columns = changes.rows.columns().to_vec();
+        columns.push(Arc::new(changes.partitions.clone()));
+        columns.push(Arc::new(changes.offsets.clone()));
+        if self.columns.stored_sequence.is_none() {
+            columns.push(self.columns.hidden_sequence(&changes.sequence)?);
+        }
+        let failed = |cause| Error::internal("cannot store the rows of a batch").with_source(cause);
+        let rows = RecordBatch::try_new(self.columns.stored(), columns).map_err(failed)?;
+        take_record_batch(&rows, indices).map_err(failed)
+    }
+
+    async fn remember_deletes(&self, changes: &Changes, indices: &UInt32Array) -> Result<()> {
+        if indices.is_empty() {
+            return Ok(());
+        }
+        let failed = |cause| Error::internal("cannot remember the deletes of a batch").with_source(cause);
+        let mut fields = Vec::new();
+        let mut columns = Vec::new();
+        for key in &self.columns.keys {
+            let column = changes.rows.column_by_name(key).ok_or_else(|| Error::internal("a key column is missing"))?;
+            fields.push(Field::new(key, column.data_type().clone(), true));
+            columns.push(Arc::clone(column));
+        }
+        for (index, column) in changes.sequence.iter().enumerate() {
+            fields.push(Field::new(format!("{HIDDEN_SEQUENCE}_{index}"), column.data_type().clone(), true));
+            columns.push(Arc::clone(column));
+        }
+        fields.push(Field::new(HIDDEN_PARTITION, DataType::Int32, false));
+        columns.push(Arc::new(changes.partitions.clone()));
+        fields.push(Field::new(HIDDEN_OFFSET, DataType::Int64, false));
+        columns.push(Arc::new(changes.offsets.clone()));
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
+        self.tombstones.write(&take_record_batch(&rows, indices).map_err(failed)?).await
+    }
+
+    fn key_changes(&self, changes: &Changes) -> Result<Vec<KeyChange>> {
+        let keys = self
+            .columns
+            .keys
+            .iter()
+            .map(|key| changes.rows.column_by_name(key).cloned())
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Error::internal("rows lack a key column"))?;
+        let keys = self
+            .keys
+            .convert_columns(&keys)
+            .map_err(|cause| Error::internal("cannot compare keys").with_source(cause))?;
+        let orders = self.orders.of(&changes.sequence, &changes.offsets, &changes.partitions)?;
+        Ok(keys
+            .iter()
+            .zip(orders)
+            .map(|(key, order)| KeyChange { key: key.data().into(), order, stored: None })
+            .collect())
+    }
+
+    /// Draws up what the changes do to the table as the index knows it.
+    fn outcome(&self, staged: &Staged) -> Outcome {
+        let mut outcome = Outcome::default();
+        for change in &staged.changes {
+            let record = (change.order.partition, change.order.offset);
+            match self.verdict(change) {
+                Verdict::Late => {
+                    outcome.late_records.insert(record);
+                    if let Some((file, row)) = change.stored {
+                        outcome.late_rows.entry(file).or_default().insert(u64::from(row));
+                    }
+                    continue;
+                }
+                Verdict::New => outcome.inserted += u64::from(change.stored.is_some()),
+                Verdict::Supersedes((file, row)) => {
+                    outcome.superseded.entry(file).or_default().insert(u64::from(row));
+                    let counter = if change.stored.is_some() { &mut outcome.updated } else { &mut outcome.deleted };
+                    *counter += 1;
+                }
+            }
+            outcome.applied_records.insert(record);
+        }
+        for (file, row) in self.index.doubles() {
+            outcome.superseded.entry(file).or_default().insert(u64::from(row));
+        }
+        outcome
+    }
+}
+
+/// What a batch does to the table.
+#[derive(Debug, Default)]
+struct Outcome {
+    inserted: u64,
+    updated: u64,
+    deleted: u64,
+    /// Rows of live files that are gone after the commit.
+    superseded: BTreeMap<FileOrdinal, RoaringTreemap>,
+    /// Rows of staged files that never count, by the file's place.
+    late_rows: HashMap<usize, RoaringTreemap>,
+    late_records: HashSet<(i32, i64)>,
+    applied_records: HashSet<(i32, i64)>,
+}
+
+impl Outcome {
+    /// Returns the records that have no effect at all.
+    fn merged(&self) -> u64 {
+        self.late_records.difference(&self.applied_records).count() as u64
+    }
+}
+
+#[async_trait]
+impl Writer for UpsertWriter {
+    async fn stage(&mut self, changes: Changes) -> Result<Staged> {
+        let mut key_changes = self.key_changes(&changes)?;
+        let mut kept = Vec::new();
+        let mut deleted = Vec::new();
+        for (index, change) in (0_u32..).zip(&key_changes) {
+            let deletes = changes.deletes.as_ref().is_some_and(|deletes| deletes.value(index as usize));
+            match (deletes, self.verdict(change)) {
+                (_, Verdict::Late) => {}
+                (true, _) => deleted.push(index),
+                (false, _) => kept.push(index),
+            }
+        }
+        let kept = UInt32Array::from(kept);
+        let files = self.folder.write(&self.stored_rows(&changes, &kept)?).await?;
+        for (place, file) in files.iter().enumerate() {
+            for (row, index) in (0_u32..).zip(&file.indices) {
+                let index = kept.values().get(*index as usize).copied().unwrap_or_default() as usize;
+                if let Some(change) = key_changes.get_mut(index) {
+                    change.stored = Some((place, row));
+                }
+            }
+        }
+        self.remember_deletes(&changes, &UInt32Array::from(deleted)).await?;
+        let Changes { lookups, fate, span, spent, .. } = changes;
+        Ok(Staged { files, changes: key_changes, lookups, fate, span, spent })
+    }
+
+    async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft> {
+        let outcome = self.outcome(staged);
+        let mut draft = Draft {
+            fate: staged.fate,
+            rows_inserted: outcome.inserted,
+            rows_updated: outcome.updated,
+            rows_deleted: outcome.deleted,
+            ..Draft::default()
+        };
+        draft.fate.merged += outcome.merged();
+        draft.fate.applied = draft.fate.applied.saturating_sub(outcome.merged());
+        let mut hidden: Vec<(Add, RoaringTreemap)> = Vec::new();
+        for (ordinal, superseded) in &outcome.superseded {
+            let Some((path, rows, deleted)) = self.index.file(*ordinal) else { continue };
+            let add = state.files.get(path).ok_or_else(|| {
+                Error::internal(format!("the index knows {path}, which the table at {} does not", self.folder.location))
+            })?;
+            draft.actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
+            let gone = deleted | superseded;
+            if gone.len() < rows {
+                hidden.push((add.clone(), gone));
+            }
+        }
+        for (place, file) in staged.files.iter().enumerate() {
+            match outcome.late_rows.get(&place) {
+                Some(late) if late.len() == file.indices.len() as u64 => {}
+                Some(late) => hidden.push((file.add.clone(), late.clone())),
+                None => draft.actions.push(Action::Add(file.add.clone())),
+            }
+        }
+        let (adds, gone): (Vec<_>, Vec<_>) = hidden.into_iter().unzip();
+        let descriptors = self.vectors.write(&gone).await?;
+        draft.vectors_written = descriptors.len() as u64;
+        for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
+            add.stats = add.stats.as_deref().map(loosen);
+            add.deletion_vector = Some(descriptor);
+            add.data_change = true;
+            draft.actions.push(Action::Add(add));
+        }
+        Ok(draft)
+    }
+
+    async fn follow(&mut self, entry: &LogEntry) -> Result<()> {
+        self.follow_log(entry).await
+    }
+
+    fn landed(&mut self, staged: &Staged, _draft: &Draft) {
+        let outcome = self.outcome(staged);
+        let now_ms = self.folder.clock.now().0;
+        let verdicts: Vec<_> = staged.changes.iter().map(|change| self.verdict(change)).collect();
+        let ordinals: Vec<_> = staged
+            .files
+            .iter()
+            .enumerate()
+            .map(|(place, file)| {
+                let late = outcome.late_rows.get(&place).cloned().unwrap_or_default();
+                self.index.put_file(&file.add.path, file.indices.len() as u64, late)
+            })
+            .collect();
+        for (change, verdict) in staged.changes.iter().zip(verdicts) {
+            if verdict == Verdict::Late {
+                continue;
+            }
+            let place = match change.stored.and_then(|(file, row)| Some((*ordinals.get(file)?, row))) {
+                Some(place) => Place::Row(place),
+                None => Place::Deleted { at_ms: now_ms },
+            };
+            let order = match self.index.get(&change.key) {
+                Some(replaced) => change.order.clone().over(&replaced.order),
+                None => change.order.clone(),
+            };
+            self.index.put(&change.key, Entry { order, place });
+        }
+        for (ordinal, rows) in &outcome.superseded {
+            self.index.delete_rows(*ordinal, rows);
+        }
+        self.index.settle_doubles();
+    }
+}
+
+/// Returns the action that takes `add` with its present vector out of the table.
+fn removal(add: &Add, now_ms: i64) -> Remove {
+    Remove {
+        path: add.path.clone(),
+        data_change: true,
+        deletion_timestamp: Some(now_ms),
+        extended_file_metadata: Some(true),
+        partition_values: Some(add.partition_values.clone()),
+        size: Some(add.size),
+        deletion_vector: add.deletion_vector.clone(),
+        ..Remove::default()
+    }
+}

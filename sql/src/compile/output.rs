@@ -1,0 +1,240 @@
+//! Matches the columns that a query gives with those that a table has, by name and type.
+//!
+//! Only what loses nothing happens by itself (`INT` to `BIGINT`); for the rest the error says which CAST to write.
+
+use std::sync::Arc;
+
+use alluvium_catalog::Column;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned};
+
+use super::places::Place;
+use crate::diagnostic::{Diagnostic, TextSpan, code};
+use crate::parser::parse_type;
+use crate::types::{arrow_type, sql_type};
+
+/// A column that a query gives.
+#[derive(Debug, Clone)]
+pub(super) struct OutputColumn {
+    pub(super) field: FieldRef,
+    /// Where it is written.
+    pub(super) span: TextSpan,
+    /// The column that it is without change, if it is one.
+    pub(super) plain: Option<String>,
+}
+
+impl OutputColumn {
+    pub(super) fn name(&self) -> &str {
+        self.field.name()
+    }
+}
+
+/// Returns the columns that `query` gives by `fields`, each with its place.
+pub(super) fn output_columns(query: &Query, fields: &[FieldRef], place: &Place<'_>) -> Vec<OutputColumn> {
+    let items = select(&query.body).map(|select| select.projection.as_slice()).unwrap_or_default();
+    let wild = items.iter().any(|item| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)));
+    let column = |(at, field): (usize, &FieldRef)| {
+        let item = match items.get(at) {
+            Some(item) if !wild && items.len() == fields.len() => Some(item),
+            _ => items.iter().find(|item| item_name(item).is_some_and(|name| name.value == *field.name())),
+        };
+        let span = item.and_then(|item| place.source.range(item_span(item))).unwrap_or(place.span.clone());
+        let plain = match item {
+            Some(item) => item_column(item).map(|ident| ident.value.clone()),
+            None => wild.then(|| field.name().clone()),
+        };
+        OutputColumn { field: field.clone(), span, plain }
+    };
+    fields.iter().enumerate().map(column).collect()
+}
+
+fn select(body: &SetExpr) -> Option<&Select> {
+    match body {
+        SetExpr::Select(select) => Some(select),
+        SetExpr::Query(query) => select(&query.body),
+        _ => None,
+    }
+}
+
+fn item_name(item: &SelectItem) -> Option<&Ident> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(alias),
+        SelectItem::UnnamedExpr(_) => item_column(item),
+        _ => None,
+    }
+}
+
+fn item_span(item: &SelectItem) -> datafusion::sql::sqlparser::tokenizer::Span {
+    match item {
+        SelectItem::UnnamedExpr(_) => item_column(item).map_or_else(|| item.span(), |ident| ident.span),
+        _ => item.span(),
+    }
+}
+
+/// Returns the column that an item is, renamed or not.
+fn item_column(item: &SelectItem) -> Option<&Ident> {
+    match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => match expr {
+            Expr::Identifier(ident) => Some(ident),
+            Expr::CompoundIdentifier(idents) => idents.last(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Checks that `output` gives exactly the columns of `table`, each in a type that becomes the table's without loss.
+pub(super) fn check_assignment(
+    output: &[OutputColumn],
+    table: &Schema,
+    is_upsert: bool,
+    place: &Place<'_>,
+) -> Vec<Diagnostic> {
+    let mut diagnostics = Vec::new();
+    let names = || table.fields().iter().map(|field| field.name().as_str());
+    for column in output {
+        let Ok(target) = table.field_with_name(column.name()) else {
+            diagnostics.push(extra(column, names(), is_upsert, place));
+            continue;
+        };
+        if !becomes(column.field.data_type(), target.data_type()) {
+            let (got, wanted) = (sql_type(column.field.data_type()), sql_type(target.data_type()));
+            let message = format!("column '{}' is {wanted} in the table, but the query gives {got}", column.name());
+            let written = place.source.text().get(column.span.clone()).unwrap_or_default();
+            let operand =
+                if column.plain.is_some() || written.contains('\n') { column.name() } else { expression(written) };
+            let diagnostic = Diagnostic::new(code::TYPE_MISMATCH, place.source, column.span.clone(), message);
+            diagnostics.push(diagnostic.with_hint(format!("write CAST({operand} AS {wanted}) AS {}", column.name())));
+        }
+    }
+    for field in table.fields() {
+        if !output.iter().any(|column| column.name() == field.name()) {
+            let message = format!("the query gives no column '{}'", field.name());
+            let data_type = sql_type(field.data_type());
+            let hint = if field.is_nullable() {
+                format!("add CAST(NULL AS {data_type}) AS {}", field.name())
+            } else {
+                format!("add {data_type} AS {}: it is NOT NULL in the table", field.name())
+            };
+            diagnostics.push(place.error(code::MISSING_OUTPUT, message).with_hint(hint));
+        }
+    }
+    diagnostics
+}
+
+/// Returns what stands before `AS` in a select item.
+fn expression(written: &str) -> &str {
+    let lower = written.to_ascii_lowercase();
+    lower.rfind(" as ").and_then(|at| written.get(..at)).unwrap_or(written).trim()
+}
+
+fn extra<'a>(
+    column: &OutputColumn,
+    names: impl Iterator<Item = &'a str>,
+    is_upsert: bool,
+    place: &Place<'_>,
+) -> Diagnostic {
+    let message = format!("the table has no column '{}'", column.name());
+    let diagnostic = Diagnostic::new(code::EXTRA_OUTPUT, place.source, column.span.clone(), message);
+    if is_upsert {
+        return diagnostic.with_hint(format!("leave it out of the table with COLUMNS * EXCEPT ({})", column.name()));
+    }
+    diagnostic.with_nearest(column.name(), names)
+}
+
+/// Returns the columns of a table that takes what `output` gives; `keys` may not be NULL.
+///
+/// # Errors
+/// The columns that no table can hold.
+pub(super) fn derived_schema(
+    output: &[OutputColumn],
+    keys: &[String],
+    place: &Place<'_>,
+) -> Result<SchemaRef, Vec<Diagnostic>> {
+    let mut diagnostics = Vec::new();
+    let mut fields = Vec::new();
+    for column in output {
+        let error = |message| Diagnostic::new(code::BAD_TYPE, place.source, column.span.clone(), message);
+        let written = sql_type(column.field.data_type());
+        let legal = column.name().chars().all(|next| next.is_alphanumeric() || matches!(next, '_' | '-'));
+        match parse_type(&written).ok().and_then(|parsed| arrow_type(&parsed).ok()) {
+            Some(_) if !legal => {
+                diagnostics.push(error("the column has no name".to_owned()).with_hint("name it with AS"));
+            }
+            Some(data_type) => {
+                let nullable = column.field.is_nullable() && !keys.iter().any(|key| key == column.name());
+                fields.push(Field::new(column.name(), data_type, nullable));
+            }
+            None => {
+                let message = format!("column '{}' is {written}, which a table cannot hold", column.name());
+                diagnostics.push(error(message).with_hint("write CAST(.. AS type)"));
+            }
+        }
+    }
+    if diagnostics.is_empty() { Ok(Arc::new(Schema::new(fields))) } else { Err(diagnostics) }
+}
+
+/// Returns the columns of `schema` as the catalog keeps them.
+pub(super) fn catalog_columns(schema: &Schema) -> Vec<Column> {
+    let column = |field: &FieldRef| Column {
+        name: field.name().clone(),
+        data_type: sql_type(field.data_type()),
+        nullable: field.is_nullable(),
+        comment: None,
+        tags: Vec::new(),
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+/// Tells whether every value of type `from` is one of type `to`.
+fn becomes(from: &DataType, to: &DataType) -> bool {
+    use DataType::{
+        Binary, BinaryView, Decimal128, Decimal256, Dictionary, Float32, Float64, Int8, Int16, Int32, Int64,
+        LargeBinary, LargeList, LargeUtf8, List, ListView, Map, Null, Struct, Timestamp, UInt8, UInt16, UInt32, UInt64,
+        Utf8, Utf8View,
+    };
+    match (from, to) {
+        _ if from == to => true,
+        (Null, _) => true,
+        (Dictionary(_, values), _) => becomes(values, to),
+        (LargeUtf8 | Utf8View, Utf8) | (LargeBinary | BinaryView, Binary) => true,
+        (Int8 | UInt8, Int16 | Int32 | Int64 | Float32 | Float64) => true,
+        (Int16 | UInt16, Int32 | Int64 | Float32 | Float64) | (Int32 | UInt32, Int64 | Float64) => true,
+        (Float32, Float64) => true,
+        (Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64, Decimal128(precision, scale)) => {
+            i16::from(*precision) - i16::from(*scale) >= digits(from)
+        }
+        (Decimal128(had, had_scale) | Decimal256(had, had_scale), Decimal128(precision, scale)) => {
+            let whole = |precision: u8, scale: i8| i16::from(precision) - i16::from(scale);
+            scale >= had_scale && whole(*precision, *scale) >= whole(*had, *had_scale)
+        }
+        (Timestamp(had, from_zone), Timestamp(unit, to_zone)) => {
+            // An instant is the same in every zone; a finer unit would lose digits.
+            from_zone.is_some() == to_zone.is_some() && had <= unit
+        }
+        (List(from) | LargeList(from) | ListView(from), List(to)) => becomes(from.data_type(), to.data_type()),
+        (Map(from, _), Map(to, _)) => match (from.data_type(), to.data_type()) {
+            (Struct(from), Struct(to)) => {
+                from.iter().zip(to).all(|(from, to)| becomes(from.data_type(), to.data_type()))
+            }
+            _ => false,
+        },
+        (Struct(from), Struct(to)) => {
+            let pairs = || from.iter().zip(to);
+            from.len() == to.len()
+                && pairs().all(|(from, to)| from.name() == to.name() && becomes(from.data_type(), to.data_type()))
+        }
+        _ => false,
+    }
+}
+
+/// How many decimal digits the values of an integer type have at most.
+fn digits(data_type: &DataType) -> i16 {
+    match data_type {
+        DataType::Int8 | DataType::UInt8 => 3,
+        DataType::Int16 | DataType::UInt16 => 5,
+        DataType::Int32 | DataType::UInt32 => 10,
+        DataType::Int64 => 19,
+        _ => 20,
+    }
+}

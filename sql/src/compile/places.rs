@@ -1,0 +1,161 @@
+//! Finds the places in the file that errors of the planner mean.
+//!
+//! DataFusion tells the place of most errors about names and functions, and none of the others; those point at the
+//! expression or query that was planned. Names that the planner did not place are looked for in the text.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use datafusion::common::{Column, SchemaError, Span as PlannerSpan};
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Visit, Visitor};
+use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+
+use super::plan::STREAM_TABLE;
+use super::streamed::Offence;
+use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
+
+/// A piece of a file that is being planned.
+#[derive(Debug, Clone)]
+pub(super) struct Place<'a> {
+    pub(super) source: &'a Arc<SourceText>,
+    /// Where the piece is.
+    pub(super) span: TextSpan,
+}
+
+impl Place<'_> {
+    /// Returns an error about the whole piece.
+    pub(super) fn error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(code, self.source, self.span.clone(), message)
+    }
+
+    /// Returns an error at `ident`, which the piece holds.
+    pub(super) fn error_at(&self, code: &'static str, ident: &Ident, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::new(code, self.source, self.of(ident), message)
+    }
+
+    /// Returns the error that `offence` is.
+    pub(super) fn offence(&self, offence: Offence) -> Diagnostic {
+        let span = self.source.range(offence.span).unwrap_or(self.span.clone());
+        let diagnostic = Diagnostic::new(offence.code, self.source, span, offence.message);
+        match offence.hint {
+            Some(hint) => diagnostic.with_hint(hint),
+            None => diagnostic,
+        }
+    }
+
+    /// Returns the place of `ident`, or the whole piece where it has none.
+    pub(super) fn of(&self, ident: &Ident) -> TextSpan {
+        self.source.range(ident.span).unwrap_or(self.span.clone())
+    }
+
+    /// Returns the planner's errors about `planned`, which is the piece.
+    pub(super) fn planner_errors(&self, error: &DataFusionError, planned: &impl Visit) -> Vec<Diagnostic> {
+        error.iter().map(|error| self.planner_error(error, planned)).collect()
+    }
+
+    fn planner_error(&self, error: &DataFusionError, planned: &impl Visit) -> Diagnostic {
+        let told = error.diagnostic().and_then(|diagnostic| self.range(diagnostic.span?));
+        if let DataFusionError::SchemaError(schema_error, _) = error.find_root() {
+            return self.schema_error(schema_error, told, planned);
+        }
+        let span = told.unwrap_or(self.span.clone());
+        let message = match error.diagnostic() {
+            Some(diagnostic) => diagnostic.message.clone(),
+            None => root_message(error),
+        };
+        let (message, hint) = split_hint(&message);
+        let diagnostic = Diagnostic::new(code::PLAN, self.source, span, message);
+        match hint {
+            Some(hint) => diagnostic.with_hint(hint),
+            None => diagnostic,
+        }
+    }
+
+    fn schema_error(&self, error: &SchemaError, told: Option<TextSpan>, planned: &impl Visit) -> Diagnostic {
+        let find = |column: &Column| {
+            let placed = column.spans.first().and_then(|span| self.range(span));
+            told.clone().or(placed).or_else(|| self.find(&column.name, planned)).unwrap_or(self.span.clone())
+        };
+        match error {
+            SchemaError::FieldNotFound { field, valid_fields } => {
+                let names = valid_fields.iter().filter(|column| !is_hidden(column)).map(|column| column.name.as_str());
+                let message = format!("column '{}' not found", field.name);
+                Diagnostic::new(code::UNKNOWN_COLUMN, self.source, find(field), message)
+                    .with_nearest(&field.name, names)
+            }
+            SchemaError::AmbiguousReference { field } => {
+                let message = format!("column '{}' could be of several tables", field.name);
+                Diagnostic::new(code::UNKNOWN_COLUMN, self.source, find(field), message).with_hint("write table.column")
+            }
+            SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+                let span = self.find(name, planned).unwrap_or(self.span.clone());
+                Diagnostic::new(code::DUPLICATE_COLUMN, self.source, span, format!("two columns are named '{name}'"))
+                    .with_hint("give one another name with AS")
+            }
+        }
+    }
+
+    /// Returns the first place at which `name` is written as a column.
+    fn find(&self, name: &str, planned: &impl Visit) -> Option<TextSpan> {
+        struct Find<'a>(&'a str);
+        impl Visitor for Find<'_> {
+            type Break = Span;
+            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Span> {
+                let ident = match expr {
+                    Expr::Identifier(ident) => Some(ident),
+                    Expr::CompoundIdentifier(idents) => idents.iter().find(|ident| ident.value == self.0),
+                    _ => None,
+                };
+                match ident {
+                    Some(ident) if ident.value == self.0 => ControlFlow::Break(ident.span),
+                    _ => ControlFlow::Continue(()),
+                }
+            }
+        }
+        match planned.visit(&mut Find(name)) {
+            ControlFlow::Break(span) => self.source.range(span),
+            ControlFlow::Continue(()) => None,
+        }
+    }
+
+    fn range(&self, span: PlannerSpan) -> Option<TextSpan> {
+        let location = |at: datafusion::common::Location| Location { line: at.line, column: at.column };
+        self.source.range(Span { start: location(span.start), end: location(span.end) })
+    }
+}
+
+fn is_hidden(column: &Column) -> bool {
+    column.name.starts_with("_alluvium_")
+        || column.relation.as_ref().is_some_and(|relation| relation.table() == STREAM_TABLE)
+}
+
+/// Returns what the innermost error says, without the planner's prefixes.
+fn root_message(error: &DataFusionError) -> String {
+    match error.find_root() {
+        DataFusionError::Plan(message)
+        | DataFusionError::NotImplemented(message)
+        | DataFusionError::Execution(message)
+        | DataFusionError::Internal(message) => first_part(message),
+        other => first_part(&other.strip_backtrace()),
+    }
+}
+
+fn first_part(message: &str) -> String {
+    let message = message.split("\n\nbacktrace:").next().unwrap_or(message).trim().trim_end_matches('.');
+    let mut chars = message.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// Splits the planner's `Did you mean 'x'?` off.
+fn split_hint(message: &str) -> (String, Option<String>) {
+    let lower = first_part(message);
+    match lower.split_once("Did you mean") {
+        Some((said, hint)) => {
+            let said = said.trim().trim_end_matches(['.', ',']).to_owned();
+            let hint = hint.lines().next().unwrap_or_default();
+            (said, Some(format!("did you mean{hint}")))
+        }
+        None => (lower, None),
+    }
+}

@@ -1,0 +1,183 @@
+//! What `CREATE STREAMING TABLE` means.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Location, Table, TableName};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::sql::sqlparser::ast::Ident;
+
+use super::scope::object_span;
+use super::source::{catalog_column, check_column_name, column_type};
+use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
+use crate::options::{TableSettings, table_settings};
+use crate::statement::CreateStreamingTable;
+use crate::types::sql_type;
+
+/// A table with its columns and settings understood.
+#[derive(Debug, Clone)]
+pub(super) struct ResolvedTable {
+    /// As the catalog keeps it.
+    pub(super) definition: Table,
+    /// Its columns; `None` where they are those of the first flow.
+    pub(super) schema: Option<SchemaRef>,
+    /// What its properties mean.
+    pub(super) settings: TableSettings,
+}
+
+/// Returns the table that `created` means, or reports why there is none.
+pub(super) fn resolve_table(
+    source: &Arc<SourceText>,
+    created: &CreateStreamingTable,
+    name: &TableName,
+    warehouse: &Location,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<ResolvedTable> {
+    let before = diagnostics.len();
+    let span = object_span(source, &created.name).unwrap_or(0..0);
+    let settings = table_settings(source, span.clone(), &created.properties, diagnostics);
+    let location = location(source, created, name, warehouse, diagnostics);
+    let schema = columns(source, created, diagnostics);
+    let columns = created.columns.iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| catalog_column(column, field.data_type())).collect();
+    if schema.fields().len() == created.columns.len() && !created.columns.is_empty() {
+        let table = Checked { source, created, schema: &schema };
+        table.check_key(diagnostics);
+        table.check_partitions(span, diagnostics);
+    }
+    if diagnostics.len() > before {
+        return None;
+    }
+    let names = |idents: &[Ident]| idents.iter().map(|ident| ident.value.clone()).collect();
+    let definition = Table {
+        name: name.clone(),
+        location: location?,
+        columns,
+        primary_key: created.primary_key.as_ref().map(|key| names(&key.value)).unwrap_or_default(),
+        partitioned_by: names(&created.partitioned_by),
+        comment: created.comment.clone(),
+        properties: settings.written.clone(),
+    };
+    let schema = (!created.columns.is_empty()).then_some(schema);
+    Some(ResolvedTable { definition, schema, settings })
+}
+
+fn location(
+    source: &Arc<SourceText>,
+    created: &CreateStreamingTable,
+    name: &TableName,
+    warehouse: &Location,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Location> {
+    let (found, span) = match &created.location {
+        Some(written) => (written.value.parse(), written.span.clone()),
+        None => (
+            warehouse.join(&format!("{}/{}", name.schema(), name.table())),
+            object_span(source, &created.name).unwrap_or(0..0),
+        ),
+    };
+    match found {
+        Ok(location) => Some(location),
+        Err(error) => {
+            let diagnostic = Diagnostic::new(code::BAD_OPTION, source, span, error.message());
+            diagnostics.push(diagnostic.with_hint(error.hint().unwrap_or_default()));
+            None
+        }
+    }
+}
+
+/// Returns the declared columns; fewer than declared where some are reported.
+fn columns(source: &Arc<SourceText>, created: &CreateStreamingTable, diagnostics: &mut Vec<Diagnostic>) -> SchemaRef {
+    let mut fields: Vec<Field> = Vec::new();
+    for column in &created.columns {
+        // Spark and Hive read column names without their case, so two names must differ by more.
+        let repeated = fields.iter().any(|field| field.name().eq_ignore_ascii_case(&column.name.value));
+        check_column_name(source, &column.name, repeated, diagnostics);
+        if let Some(character) = column.name.value.chars().find(|next| " ,;{}()\n\t=".contains(*next)) {
+            let span = source.range(column.name.span).unwrap_or(0..0);
+            let message = format!("a table's column cannot have {character:?} in its name");
+            let hint = "rename it in the flow with AS; Delta tables without column mapping refuse it";
+            diagnostics.push(Diagnostic::new(code::BAD_COLUMN, source, span, message).with_hint(hint));
+        }
+        if let Some(data_type) = column_type(source, column, diagnostics) {
+            fields.push(Field::new(&column.name.value, data_type, column.nullable));
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// A table whose columns have types.
+struct Checked<'a> {
+    source: &'a Arc<SourceText>,
+    created: &'a CreateStreamingTable,
+    schema: &'a SchemaRef,
+}
+
+impl Checked<'_> {
+    fn check_key(&self, diagnostics: &mut Vec<Diagnostic>) {
+        let key = self.created.primary_key.as_ref().map(|key| key.value.as_slice()).unwrap_or_default();
+        for (at, ident) in key.iter().enumerate() {
+            let Some(field) = self.listed(ident, &key[..at], diagnostics) else { continue };
+            if field.is_nullable() {
+                let message = format!("key column '{}' may be NULL", ident.value);
+                let hint = format!("declare it {} NOT NULL", sql_type(field.data_type()));
+                diagnostics.push(self.error(code::NULLABLE_KEY, ident, message).with_hint(hint));
+            }
+            if !can_be_key(field.data_type()) {
+                let message = format!("key column '{}' cannot be {}", ident.value, sql_type(field.data_type()));
+                let hint = "a key is of integers, DECIMAL, STRING, BINARY, BOOLEAN, DATE or TIMESTAMP";
+                diagnostics.push(self.error(code::BAD_KEYS, ident, message).with_hint(hint));
+            }
+        }
+    }
+
+    fn check_partitions(&self, span: TextSpan, diagnostics: &mut Vec<Diagnostic>) {
+        let partitions = &self.created.partitioned_by;
+        let mut all_exist = true;
+        for (at, ident) in partitions.iter().enumerate() {
+            let Some(field) = self.listed(ident, &partitions[..at], diagnostics) else {
+                all_exist = false;
+                continue;
+            };
+            if !can_be_partition(field.data_type()) {
+                let data_type = sql_type(field.data_type());
+                let message = format!("a table cannot be partitioned by '{}', which is {data_type}", ident.value);
+                let hint = "partition by integers, STRING, BOOLEAN or DATE";
+                diagnostics.push(self.error(code::BAD_PARTITION, ident, message).with_hint(hint));
+            }
+        }
+        if all_exist && partitions.len() == self.schema.fields().len() {
+            let message = "a table needs a column that it is not partitioned by";
+            diagnostics.push(Diagnostic::new(code::BAD_PARTITION, self.source, span, message));
+        }
+    }
+
+    /// Returns the column that `ident` lists, or reports that there is none or that `earlier` ones list it.
+    fn listed(&self, ident: &Ident, earlier: &[Ident], diagnostics: &mut Vec<Diagnostic>) -> Option<&Field> {
+        if earlier.contains(ident) {
+            let message = format!("column '{}' is listed twice", ident.value);
+            diagnostics.push(self.error(code::DUPLICATE_COLUMN, ident, message));
+            return None;
+        }
+        let field = self.schema.field_with_name(&ident.value).ok();
+        if field.is_none() {
+            let names = self.schema.fields().iter().map(|field| field.name().as_str());
+            let message = format!("column '{}' not found", ident.value);
+            diagnostics.push(self.error(code::UNKNOWN_COLUMN, ident, message).with_nearest(&ident.value, names));
+        }
+        field
+    }
+
+    fn error(&self, code: &'static str, ident: &Ident, message: String) -> Diagnostic {
+        Diagnostic::new(code, self.source, self.source.range(ident.span).unwrap_or(0..0), message)
+    }
+}
+
+/// Tells whether values of a type are equal exactly when their bytes are.
+pub(super) fn can_be_key(data_type: &DataType) -> bool {
+    !(data_type.is_nested() || data_type.is_floating())
+}
+
+/// Tells whether a type makes sensible folders, with one spelling a value.
+fn can_be_partition(data_type: &DataType) -> bool {
+    !(data_type.is_nested() || data_type.is_floating() || matches!(data_type, DataType::Binary))
+}

@@ -1,0 +1,366 @@
+//! Tests of meaning: what compiles and to what, and how each slip is shown.
+
+use std::collections::BTreeMap;
+
+use alluvium_catalog::FlowKind;
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+
+use super::*;
+use crate::pipeline::{Change, ErrorMode, Flow, KeyFormat};
+use crate::types::sql_type;
+
+const EXAMPLE: &str = include_str!("../../examples/orders.sql");
+
+/// What the cases below read and write.
+const SHOP: &str = "
+CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');
+CREATE SOURCE orders_raw (
+  order_id BIGINT NOT NULL, customer_id BIGINT, email STRING, amount DECIMAL(18,2), status STRING, updated_at TIMESTAMP,
+  items ARRAY<STRUCT<sku: STRING, n: INT>>, rating DOUBLE, kafka_offset BIGINT METADATA FROM 'offset',
+  event_time AS coalesce(updated_at, TIMESTAMP '2026-01-01T00:00:00Z'), cents AS CAST(amount * 100 AS BIGINT)
+) WITH ('connection' = 'shop', 'topic' = 'shop.orders');
+CREATE STREAMING TABLE silver.orders (
+  order_id BIGINT NOT NULL, customer_id BIGINT, amount DECIMAL(18,2), status STRING, updated_at TIMESTAMP,
+  PRIMARY KEY (order_id) NOT ENFORCED);
+CREATE STREAMING TABLE bronze.events (order_id BIGINT, status STRING);
+CREATE STREAMING TABLE dim.customers (customer_id BIGINT NOT NULL, country STRING, PRIMARY KEY (customer_id));
+";
+
+struct Catalog {
+    tables: BTreeMap<TableName, SchemaRef>,
+    definitions: Definitions,
+}
+
+#[async_trait]
+impl Names for Catalog {
+    async fn connection(&self, name: &Name) -> Result<Option<Connection>> {
+        Ok(self.definitions.connections.iter().find(|known| known.name == *name).cloned())
+    }
+    async fn source(&self, name: &Name) -> Result<Option<Source>> {
+        Ok(self.definitions.sources.iter().find(|known| known.name == *name).cloned())
+    }
+    async fn table(&self, name: &TableName) -> Result<Option<Table>> {
+        Ok(self.definitions.tables.iter().find(|known| known.name == *name).cloned())
+    }
+    async fn table_schema(&self, name: &TableName) -> Result<Option<SchemaRef>> {
+        Ok(self.tables.get(name).cloned())
+    }
+    async fn table_names(&self) -> Result<Vec<TableName>> {
+        Ok(self.tables.keys().cloned().collect())
+    }
+}
+
+fn compiler(definitions: Definitions) -> Result<Compiler> {
+    let countries = Schema::new(vec![Field::new("code", DataType::Utf8, true), Field::new("n", DataType::Int64, true)]);
+    let tables = [("dim.countries".parse()?, Arc::new(countries))].into_iter().collect();
+    Ok(Compiler::new("memory:///lake".parse()?, Arc::new(Catalog { tables, definitions })))
+}
+
+async fn compile(texts: &[&str]) -> Result<Pipeline, Diagnostics> {
+    let names = ["shop.sql", "orders.sql", "more.sql"];
+    let files: Vec<_> = names.iter().zip(texts).map(|(name, text)| Arc::new(SourceText::new(*name, *text))).collect();
+    let compiler = compiler(Definitions::default()).map_err(|error| {
+        crate::diagnostic::Diagnostic::new("", &Arc::new(SourceText::new("", "")), 0..0, error.chain())
+    })?;
+    compiler.compile(&files).await
+}
+
+/// Compiles each case beside the shop and shows its errors.
+async fn refused(cases: &[&str]) -> String {
+    let mut shown = String::new();
+    for case in cases {
+        match compile(&[SHOP, case]).await {
+            Ok(pipeline) => shown.push_str(&format!("taken: {case}: {} flows\n", pipeline.flows.len())),
+            Err(diagnostics) => shown.push_str(&diagnostics.render(false)),
+        }
+    }
+    shown
+}
+
+async fn only(case: &str) -> Result<Arc<Flow>, Diagnostics> {
+    let mut flows = compile(&[SHOP, case]).await?.flows;
+    assert_eq!(flows.len(), 1, "{case}");
+    flows.pop().ok_or_else(|| Diagnostics(Vec::new()))
+}
+
+fn columns(schema: &Schema) -> String {
+    let column = |field: &Arc<Field>| {
+        format!(
+            "{} {}{}",
+            field.name(),
+            sql_type(field.data_type()),
+            if field.is_nullable() { "" } else { " NOT NULL" }
+        )
+    };
+    schema.fields().iter().map(column).collect::<Vec<_>>().join(", ")
+}
+
+const ORDERS: &str = "CREATE FLOW f AS AUTO CDC INTO silver.orders
+FROM (SELECT order_id, customer_id, amount, status, updated_at, kafka_offset FROM STREAM(orders_raw))
+KEYS (order_id) APPLY AS DELETE WHEN status = 'DELETED' SEQUENCE BY struct(updated_at, kafka_offset)
+COLUMNS * EXCEPT (kafka_offset)";
+
+#[tokio::test]
+async fn the_example_compiles() -> Result<(), Diagnostics> {
+    let flows = compile(&[EXAMPLE]).await?.flows;
+    let names: Vec<&str> = flows.iter().map(|flow| flow.name().as_str()).collect();
+    assert_eq!(names, ["orders_upsert", "customers_upsert", "order_events"]);
+    let upsert = &flows[0];
+    assert_eq!(upsert.definition.table.location.to_string(), "memory:///lake/silver/orders");
+    assert!(matches!(&upsert.errors, ErrorMode::Log(table) if table.to_string() == "ops.orders_dlq"));
+    let Change::Upsert { keys, stored_sequence, delete_when, .. } = &upsert.change else {
+        return Err(Diagnostics(Vec::new()));
+    };
+    assert_eq!(
+        (keys.as_slice(), stored_sequence.as_deref()),
+        (&["order_id".to_owned()][..], Some(&["updated_at".to_owned()][..]))
+    );
+    assert!(delete_when.is_some() && !flows[2].is_upsert());
+    assert_eq!(upsert.key_format, KeyFormat::Json { fields: vec!["order_id".to_owned()] });
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sequence_that_is_not_stored_is_hidden() -> Result<(), Diagnostics> {
+    let flow = only(ORDERS).await?;
+    let Change::Upsert { sequence, stored_sequence, .. } = &flow.change else { return Err(Diagnostics(Vec::new())) };
+    assert_eq!((sequence.len(), stored_sequence), (2, &None));
+    assert_eq!(flow.computed.len(), 2);
+    assert_eq!(flow.source_schema.fields().len(), 9, "computed columns are not decoded");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_without_query_gives_all_columns_and_no_hidden_ones() -> Result<(), Diagnostics> {
+    let flow = only(
+        "CREATE STREAMING TABLE t (PRIMARY KEY (order_id));
+         CREATE FLOW f AS AUTO CDC INTO t FROM STREAM(orders_raw) KEYS (order_id) SEQUENCE BY kafka_offset",
+    )
+    .await?;
+    assert_eq!(
+        columns(&flow.table_schema),
+        "order_id BIGINT NOT NULL, customer_id BIGINT, email STRING, amount DECIMAL(18,2), status STRING, \
+         updated_at TIMESTAMP, items ARRAY<STRUCT<sku: STRING, n: INT>>, rating DOUBLE, kafka_offset BIGINT, \
+         event_time TIMESTAMP, cents BIGINT"
+    );
+    assert_eq!(flow.definition.table.columns.len(), 11);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_as_query_is_a_flow_of_its_name() -> Result<(), Diagnostics> {
+    let flow = only(
+        "\n\nCREATE STREAMING TABLE paid AS SELECT order_id AS id, upper(email) AS email, sha256(status) AS hash
+         FROM STREAM orders_raw AS o WHERE o.status = 'PAID'",
+    )
+    .await?;
+    assert_eq!(columns(&flow.table_schema), "id BIGINT NOT NULL, email STRING, hash BINARY");
+    let version = &flow.definition.flow;
+    assert_eq!((version.flow.as_str(), version.kind, version.line), ("paid", FlowKind::Append, 3));
+    assert_eq!(version.table.to_string(), "default.paid");
+    Ok(())
+}
+
+#[tokio::test]
+async fn lookups_are_listed_and_planned_against_their_columns() -> Result<(), Diagnostics> {
+    let flow = only(
+        "CREATE STREAMING TABLE t AS
+         WITH d AS (SELECT code, max(n) AS n FROM dim.countries GROUP BY code)
+         SELECT o.order_id, c.country, d.n FROM STREAM(orders_raw) o
+         LEFT JOIN dim.customers c ON c.customer_id = o.customer_id
+         LEFT JOIN d ON d.code = c.country
+         WHERE NOT EXISTS (SELECT 1 FROM dim.customers x WHERE x.customer_id = o.order_id)",
+    )
+    .await?;
+    let lookups: Vec<String> = flow.lookups.iter().map(ToString::to_string).collect();
+    assert_eq!(lookups, ["dim.countries", "dim.customers"]);
+    assert_eq!(columns(&flow.table_schema), "order_id BIGINT NOT NULL, country STRING, n BIGINT");
+    Ok(())
+}
+
+#[tokio::test]
+async fn timestamps_in_casts_mean_what_they_mean_in_columns() -> Result<(), Diagnostics> {
+    let flow = only(
+        "CREATE STREAMING TABLE t AS SELECT CAST(status AS TIMESTAMP) AS a, CAST(status AS TIMESTAMP_NTZ) AS b,
+         CAST(status AS STRING) AS c, CAST(NULL AS MAP<STRING, INT>) AS d FROM STREAM(orders_raw)",
+    )
+    .await?;
+    assert_eq!(columns(&flow.table_schema), "a TIMESTAMP, b TIMESTAMP_NTZ, c STRING, d MAP<STRING, INT>");
+    let instant = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    assert_eq!(flow.table_schema.field(0).data_type(), &instant);
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_loses_nothing_is_widened() -> Result<(), Diagnostics> {
+    let flow = only(
+        "CREATE STREAMING TABLE t (id DECIMAL(20,0), cents DECIMAL(30,5), n BIGINT, s STRING);
+         CREATE FLOW f AS INSERT INTO t BY NAME
+         SELECT order_id AS id, amount AS cents, CAST(cents AS INT) AS n, concat(status, '!') AS s FROM STREAM(orders_raw)",
+    )
+    .await?;
+    assert_eq!(columns(&flow.table_schema), "id DECIMAL(20,0), cents DECIMAL(30,5), n BIGINT, s STRING");
+    Ok(())
+}
+
+#[tokio::test]
+async fn definitions_of_the_catalog_go_the_way_of_a_file() -> Result<(), Diagnostics> {
+    let from_file = only(ORDERS).await?;
+    let shop = Arc::new(SourceText::new("shop.sql", SHOP));
+    let internal = |error: alluvium_catalog::Error| {
+        Diagnostics::from(crate::diagnostic::Diagnostic::new("", &shop, 0..0, error.chain()))
+    };
+    let definitions = compiler(Definitions::default()).map_err(internal)?.definitions(&[Arc::clone(&shop)])?;
+    assert_eq!((definitions.connections.len(), definitions.sources.len(), definitions.tables.len()), (1, 1, 3));
+    let file = Arc::new(SourceText::new("orders.sql", ORDERS));
+    let from_catalog = compiler(definitions).map_err(internal)?.compile(&[file]).await?;
+    assert_eq!(from_catalog.flows[0].definition, from_file.definition);
+    assert_eq!(from_catalog.flows[0].source_schema, from_file.source_schema);
+    assert_eq!(from_catalog.flows[0].table_schema, from_file.table_schema);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_hash_follows_the_meaning_and_not_the_layout() -> Result<(), Diagnostics> {
+    let hash = |flow: &Flow| flow.definition.flow.sql_hash.clone();
+    let first = only(ORDERS).await?;
+    assert_eq!(hash(&first).len(), 64);
+    let spaced = ORDERS.replace("KEYS", "-- the key\n  KEYS").replace("CREATE FLOW", "create  or replace flow");
+    assert_eq!(hash(&first), hash(&*only(&spaced).await?));
+    assert_ne!(hash(&first), hash(&*only(&ORDERS.replace("'DELETED'", "'GONE'")).await?));
+    let elsewhere = SHOP.replace("localhost:9092", "kafka:9092");
+    assert_eq!(hash(&first), hash(&*compile(&[&elsewhere, ORDERS]).await?.flows[0]));
+    let other_source = SHOP.replace("'shop.orders'", "'shop.orders2'");
+    assert_ne!(hash(&first), hash(&*compile(&[&other_source, ORDERS]).await?.flows[0]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn slips_in_sources_and_tables() {
+    insta::assert_snapshot!(
+        refused(&[
+            "CREATE SOURCE s (id UUID, id BIGINT, k INT METADATA FROM 'key', x INT METADATA FROM 'ofset', _alluvium_offset INT)
+             WITH ('connection' = 'shop', 'topic' = 't')",
+            "CREATE SOURCE s (id BIGINT, x AS upper(nam), y AS sum(id)) WITH ('connection' = 'shop', 'topic' = 't')",
+            "CREATE SOURCE s (id BIGINT, x AS uper(id)) WITH ('connection' = 'shop', 'topic' = 't')",
+            "CREATE SOURCE s (id BIGINT, x AS now()) WITH ('connection' = 'shop', 'topic' = 't', 'key.fields' = 'di')",
+            "CREATE SOURCE s (x AS 1) WITH ('connection' = 'shop', 'topic' = 't')",
+            "CREATE SOURCE orders_raw (id BIGINT) WITH ('connection' = 'shop', 'topic' = 't')",
+            "CREATE CONNECTION shop2 TYPE kinesis WITH ('bootstrap.servers' = 'a:1', 'sasl.password' = 'hunter2')",
+            "CREATE STREAMING TABLE `1st` (id BIGINT)",
+            "CREATE STREAMING TABLE a.b.c (id BIGINT)",
+            "CREATE STREAMING TABLE t (id BIGINT, ID INT, `a b` INT, PRIMARY KEY (id, idd), PRIMARY KEY (id))",
+            "CREATE STREAMING TABLE t (id BIGINT, ID INT, `a b` INT)",
+            "CREATE STREAMING TABLE t (id BIGINT, r DOUBLE NOT NULL, PRIMARY KEY (id, r, x, id))",
+            "CREATE STREAMING TABLE t (id BIGINT, r DOUBLE) PARTITIONED BY (id, r)",
+            "CREATE STREAMING TABLE t (id BIGINT, d DATE) PARTITIONED BY (dd)",
+            "CREATE STREAMING TABLE t (id BIGINT) LOCATION 'ftp://x/y' TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write')",
+            "CREATE STREAMING TABLE silver.orders (id BIGINT)",
+            "SELECT 1; SHOW FLOWS",
+            "CREATE SOURCE s (id BIGINT) WITH ('connection' = 'shp', 'topic' = 't'); CREATE STREAMING TABLE t AS SELECT id FROM STREAM(s)",
+            "CREATE SOURCE s (id BIGINT) WITH ('connection' = 'shop', 'topic' = 't', 'error-handling.mode' = 'log',
+             'error-handling.log.target' = 'bronze.events')",
+        ])
+        .await
+    );
+}
+
+#[tokio::test]
+async fn slips_in_queries() {
+    insta::assert_snapshot!(
+        refused(&[
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, statuss AS status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, Status FROM STREAM(orders_raw) WHERE o.status = 'a'",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, uper(status) AS status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, upper(items) AS status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.event BY NAME SELECT order_id, status FROM STREAM(orders)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM orders_raw",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT 1 AS order_id, 'x' AS status",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT a.order_id, b.status FROM STREAM(orders_raw) a JOIN STREAM(orders_raw) b ON a.order_id = b.order_id",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) JOIN dim.custmers c USING (customer_id)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, country AS status FROM STREAM(orders_raw) JOIN dim.customers VERSION AS OF 3 c USING (customer_id)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, country AS status FROM STREAM(orders_raw) RIGHT JOIN dim.customers c USING (customer_id)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, country AS status FROM dim.customers c LEFT JOIN STREAM(orders_raw) USING (customer_id)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, country AS status FROM dim.customers c FULL JOIN STREAM(orders_raw) USING (customer_id)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT customer_id AS order_id, country AS status FROM dim.customers c WHERE EXISTS (SELECT 1 FROM STREAM(orders_raw) o WHERE o.customer_id = c.customer_id)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT customer_id, status FROM STREAM(orders_raw) o JOIN dim.customers c ON true",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT _alluvium_offset AS order_id, status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw), generate_series(1, 2)",
+        ])
+        .await
+    );
+}
+
+#[tokio::test]
+async fn what_would_mean_per_batch() {
+    insta::assert_snapshot!(
+        refused(&[
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT count(*) AS order_id, status FROM STREAM(orders_raw) GROUP BY status",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT max(order_id) AS order_id, 'x' AS status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT row_number() OVER (ORDER BY order_id) AS order_id, status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT DISTINCT order_id, status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) ORDER BY order_id LIMIT 5",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) UNION ALL SELECT n, code FROM dim.countries",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME WITH s AS (SELECT * FROM STREAM(orders_raw)) SELECT order_id, status FROM (SELECT DISTINCT order_id, status FROM s)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, CAST(now() AS STRING) AS status FROM STREAM(orders_raw) WHERE updated_at < CURRENT_TIMESTAMP",
+        ])
+        .await
+    );
+}
+
+#[tokio::test]
+async fn slips_between_query_and_table() {
+    insta::assert_snapshot!(
+        refused(&[
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO silver.orders BY NAME SELECT customer_id, amount, updated_at, statu FROM (SELECT *, status AS statu FROM STREAM(orders_raw))",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, upper(status) FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, order_id AS status, status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT status AS order_id, order_id AS status FROM STREAM(orders_raw)",
+            "CREATE STREAMING TABLE t (a DECIMAL(18,2), b INT, c FLOAT, d TIMESTAMP, e TIMESTAMP, f STRUCT<x: INT>);
+             CREATE FLOW f AS INSERT INTO t BY NAME SELECT amount * 2 AS a, order_id AS b, rating AS c,
+             to_timestamp(status) AS d, CAST(status AS TIMESTAMP_NTZ) AS e, items[1] AS f FROM STREAM(orders_raw)",
+            "CREATE STREAMING TABLE t AS SELECT upper(status), to_timestamp(status) AS ts, CAST(order_id AS BIGINT UNSIGNED) AS u FROM STREAM(orders_raw)",
+            "CREATE STREAMING TABLE t PARTITIONED BY (day) AS SELECT order_id FROM STREAM(orders_raw)",
+        ])
+        .await
+    );
+}
+
+#[tokio::test]
+async fn slips_in_change_flows() {
+    let keys = ORDERS.replace("KEYS (order_id)", "KEYS (order_di)");
+    let other = ORDERS.replace("KEYS (order_id)", "KEYS (order_id, customer_id)");
+    let unordered = ORDERS.replace("SEQUENCE BY struct(updated_at, kafka_offset)", "");
+    let misspelt = ORDERS.replace("struct(updated_at, kafka_offset)", "struct(update_at, kafka_offset)");
+    let nested = ORDERS.replace("kafka_offset FROM", "items FROM").replace("struct(updated_at, kafka_offset)", "items");
+    let choice = ORDERS.replace("EXCEPT (kafka_offset)", "EXCEPT (kafka_ofset, order_id)");
+    let delete = ORDERS.replace("status = 'DELETED'", "amount + 1");
+    let lookup = ORDERS.replace("status = 'DELETED'", "order_id IN (SELECT customer_id FROM dim.customers)");
+    let aggregate = ORDERS.replace("struct(updated_at, kafka_offset)", "max(updated_at)");
+    let stored = ORDERS.replace("COLUMNS * EXCEPT (kafka_offset)", "");
+    let keyless = ORDERS
+        .replace("silver.orders", "bronze.events")
+        .replace("COLUMNS * EXCEPT (kafka_offset)", "COLUMNS (order_id, status)");
+    let nullable = "CREATE STREAMING TABLE t (PRIMARY KEY (id));
+        CREATE FLOW f AS AUTO CDC INTO t FROM (SELECT customer_id AS id, kafka_offset FROM STREAM(orders_raw)) KEYS (id) SEQUENCE BY kafka_offset";
+    let float = "CREATE STREAMING TABLE t (PRIMARY KEY (rating));
+        CREATE FLOW f AS AUTO CDC INTO t FROM STREAM(orders_raw) KEYS (rating) SEQUENCE BY rating";
+    let twice = format!("{ORDERS};\n{}", ORDERS.replace("CREATE FLOW f", "CREATE FLOW g"));
+    let same = format!("{ORDERS};\n{ORDERS}");
+    let cases = [
+        &keys, &other, &unordered, &misspelt, &nested, &choice, &delete, &lookup, &aggregate, &stored, &keyless,
+        nullable, float, &twice, &same,
+    ];
+    insta::assert_snapshot!(refused(&cases.map(|case: &str| case)).await);
+}
+
+#[tokio::test]
+async fn all_errors_of_all_files_are_reported_in_order() {
+    let diagnostics = compile(&[
+        "CREATE SOURCE s (id UUID) WITH ('connection' = 'x')",
+        "CREATE FLOW f AS INSERT INTO t BY NAME SELECT a FROM STREAM(s); CREATE STREAMING TABLE t (id BIGINT, id INT)",
+    ])
+    .await;
+    insta::assert_snapshot!(diagnostics.err().map(|diagnostics| diagnostics.to_string()).unwrap_or_default());
+}

@@ -1,0 +1,117 @@
+//! A SQL file as it was read, and the way from lines and columns to bytes and back.
+
+use std::fmt;
+
+use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
+
+use super::TextSpan;
+
+/// A line and a column, both from 1; the column counts characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column.
+    pub column: usize,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.line, self.column)
+    }
+}
+
+/// The text of a SQL file and the name that errors call it by.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SourceText {
+    name: String,
+    text: String,
+    /// The byte at which each line begins.
+    lines: Vec<usize>,
+}
+
+impl SourceText {
+    /// Returns `text` under `name`, which is a file's path or says where the text came from.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        let lines = std::iter::once(0).chain(breaks).collect();
+        Self { name: name.into(), text, lines }
+    }
+
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns the line and column of a byte.
+    pub fn position(&self, byte: usize) -> Position {
+        let byte = self.clamp(byte..byte).start;
+        let line = self.lines.partition_point(|start| *start <= byte).max(1);
+        let start = self.lines.get(line - 1).copied().unwrap_or(0);
+        let column = self.text.get(start..byte).map_or(0, |before| before.chars().count());
+        Position { line, column: column + 1 }
+    }
+
+    /// Returns the bytes between two places as the tokenizer counts them (lines and characters, both from 1), or
+    /// nothing for the empty span that stands for "unknown".
+    pub(crate) fn range(&self, span: Span) -> Option<TextSpan> {
+        let start = self.byte(span.start)?;
+        let end = self.byte(span.end)?;
+        Some(start..end.max(start))
+    }
+
+    /// Returns the byte of a place as the tokenizer counts it.
+    pub(crate) fn byte(&self, location: Location) -> Option<usize> {
+        let line = usize::try_from(location.line.checked_sub(1)?).ok()?;
+        let column = usize::try_from(location.column.checked_sub(1)?).ok()?;
+        let start = *self.lines.get(line)?;
+        let end = self.lines.get(line + 1).copied().unwrap_or(self.text.len());
+        let characters = self.text.get(start..end)?;
+        Some(characters.char_indices().nth(column).map_or(end, |(at, _)| start + at))
+    }
+
+    /// Returns `span` within the text and at the edges of characters.
+    pub(crate) fn clamp(&self, span: TextSpan) -> TextSpan {
+        let floor = |byte: usize| {
+            let mut at = byte.min(self.text.len());
+            while !self.text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let start = floor(span.start);
+        start..floor(span.end).max(start)
+    }
+}
+
+impl SourceCode for SourceText {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        lines_before: usize,
+        lines_after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let contents = self.text.as_str().read_span(span, lines_before, lines_after)?;
+        // Asked without context, the place itself is meant: there miette counts bytes, we count characters.
+        let exact = self.position(span.offset());
+        let (line, column) = match (lines_before, lines_after) {
+            (0, 0) => (exact.line - 1, exact.column - 1),
+            _ => (contents.line(), contents.column()),
+        };
+        Ok(Box::new(MietteSpanContents::new_named(
+            self.name.clone(),
+            contents.data(),
+            *contents.span(),
+            line,
+            column,
+            contents.line_count(),
+        )))
+    }
+}

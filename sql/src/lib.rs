@@ -1,0 +1,33 @@
+//! What a query or a transform means: the dialect, its compiler, the session that reads tables, and the REPL.
+//!
+//! ```text
+//! file --parser--> Statement --compile--> Pipeline { Flow, .. } --Transform--> rows of the table
+//! REPL --parser--> Statement --session--> rows on the screen
+//! ```
+//! One parser and one executor serve files and REPL. This crate never talks to Kafka and never writes a table.
+
+pub mod diagnostic;
+pub mod statement;
+mod parser;
+mod types;
+mod options;
+mod compile;
+pub mod pipeline;
+pub mod transform;
+pub mod tables;
+mod time_travel;
+mod system;
+pub mod session;
+pub mod repl;
+
+pub use compile::{Compiler, Names};
+pub use diagnostic::{Diagnostic, Diagnostics, SourceText};
+pub use parser::{parse_file, parse_statements};
+pub use pipeline::{
+    BatchLimits, Change, ErrorMode, Flow, HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE, KeyFormat, Pipeline,
+    RecordLimits, Startup,
+};
+pub use session::Session;
+pub use tables::{OpenTable, TableReader};
+pub use transform::{Shaped, Transform};
+pub use types::{arrow_type, sql_type};

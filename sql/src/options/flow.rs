@@ -1,0 +1,32 @@
+//! The options of a flow: when its batches close.
+
+use std::sync::Arc;
+
+use super::reading::Reading;
+use super::{Known, units};
+use crate::diagnostic::{Diagnostic, SourceText, TextSpan};
+use crate::pipeline::BatchLimits;
+use crate::statement::WrittenOption;
+
+const KNOWN: [Known; 3] = [
+    Known { key: "commit.interval", default: Some("10 seconds"), doc: "the longest time that a batch gathers rows" },
+    Known { key: "commit.rows", default: Some("500000"), doc: "the most records of a batch" },
+    Known { key: "commit.bytes", default: Some("256 MB"), doc: "the most bytes of a batch" },
+];
+
+/// Returns when the batches of the flow that is named at `owner` close, and reports what is wrong with its options.
+pub(crate) fn batch_limits(
+    source: &Arc<SourceText>,
+    owner: TextSpan,
+    written: &[WrittenOption],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> BatchLimits {
+    let mut reading = Reading { source, owner, written, known: KNOWN.to_vec(), diagnostics };
+    reading.check(&[], &[]);
+    let default = BatchLimits::default();
+    BatchLimits {
+        rows_max: reading.value("commit.rows", units::count).unwrap_or(default.rows_max),
+        bytes_max: reading.value("commit.bytes", units::bytes).unwrap_or(default.bytes_max),
+        interval: reading.value("commit.interval", units::duration).unwrap_or(default.interval),
+    }
+}

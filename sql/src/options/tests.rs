@@ -1,0 +1,170 @@
+//! Tests of options: every slip is one error with a hint.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Offset, OptionValue, Partition, Timestamp};
+
+use super::*;
+use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
+use crate::parser::parse_file;
+use crate::pipeline::{ErrorMode, Startup};
+use crate::statement::{Statement, WrittenOption};
+
+/// Reads `options` as those of a connection and hands them on.
+fn written(options: &str) -> Result<(Arc<SourceText>, Vec<WrittenOption>), Diagnostics> {
+    let source = Arc::new(SourceText::new("orders.sql", format!("CREATE CONNECTION shop TYPE kafka WITH ({options})")));
+    match parse_file(&source)?.pop().map(|statement| statement.value) {
+        Some(Statement::CreateConnection(connection)) => Ok((source, connection.options)),
+        other => Err(Diagnostic::new("", &source, 0..0, format!("{other:?}")).into()),
+    }
+}
+
+fn rendered(diagnostics: Vec<Diagnostic>) -> String {
+    Diagnostics(diagnostics).render(false)
+}
+
+#[test]
+fn slips_in_connections_are_shown_with_hints() -> Result<(), Diagnostics> {
+    let mut shown = String::new();
+    for options in [
+        "",
+        "'bootstrap.servers' = ''",
+        "'bootstrap.servers' = 'a:x,b:2'",
+        "'bootstrap.servers' = 'a:1', 'sasl.pasword' = 'hunter2'",
+        "'bootstrap.servers' = 'a:1', 'sasl.password' = 'hunter2'",
+        "'bootstrap.servers' = 'a:1', 'sasl.jaas.config' = 'x', 'ssl.key.pem' = 'y'",
+        "'bootstrap.servers' = 'a:1', 'secuity.protocol' = 'SSL'",
+        "'bootstrap.servers' = 'a:1', 'security.protocol' = 'TLS'",
+        "'bootstrap.servers' = 'a:1', 'security.protocol' = 'SASL_SSL'",
+        "'bootstrap.servers' = 'a:1', 'enable.auto.commit' = true, 'auto.offset.reset' = 'earliest', 'group.id' = 'g'",
+        "'bootstrap.servers' = 'a:1', 'ssl.key.password' = secret('vault', 'x')",
+        "'bootstrap.servers' = secret('env', 'X'), 'sasl.mechanism' = 'OAUTHBEARER'",
+    ] {
+        let (source, options) = written(options)?;
+        let mut diagnostics = Vec::new();
+        connection_options(&source, 18..22, &options, &mut diagnostics);
+        shown.push_str(&rendered(diagnostics));
+    }
+    insta::assert_snapshot!(shown);
+    Ok(())
+}
+
+#[test]
+fn a_secured_connection_is_taken() -> Result<(), Diagnostics> {
+    let (source, options) = written(
+        "'bootstrap.servers' = 'a:1, b', 'security.protocol' = 'sasl_ssl', 'sasl.mechanisms' = 'SCRAM-SHA-512',
+         'sasl.username' = 'u', 'sasl.password' = secret('env', 'P'), 'fetch.min.bytes' = 1",
+    )?;
+    let mut diagnostics = Vec::new();
+    let options = connection_options(&source, 0..0, &options, &mut diagnostics);
+    assert_eq!(diagnostics, []);
+    assert_eq!(options.get("fetch.min.bytes"), Some(&OptionValue::Text("1".to_owned())));
+    assert!(matches!(options.get("sasl.password"), Some(OptionValue::Secret(secret)) if secret.name == "P"));
+    Ok(())
+}
+
+#[test]
+fn slips_in_sources_are_shown_with_hints() -> Result<(), Diagnostics> {
+    let mut shown = String::new();
+    for options in [
+        "'topic' = 'a/b', 'format' = 'avro'",
+        "'connection' = 'c', 'topic' = 't', 'formt' = 'json', 'value.token' = 'x'",
+        "'connection' = 'c', 'topic' = 't', 'scan.startup.mode' = 'earliest'",
+        "'connection' = 'c', 'topic' = 't', 'scan.startup.mode' = 'timestamp'",
+        "'connection' = 'c', 'topic' = 't', 'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp-millis' = 'noon'",
+        "'connection' = 'c', 'topic' = 't', 'scan.startup.timestamp-millis' = 5",
+        "'connection' = 'c', 'topic' = 't', 'scan.startup.mode' = 'specific-offsets', 'scan.startup.specific-offsets' = '0:42'",
+        "'connection' = 'c', 'topic' = 't', 'error-handling.mode' = 'log'",
+        "'connection' = 'c', 'topic' = 't', 'error-handling.log.target' = 'a.b'",
+        "'connection' = 'c', 'topic' = 't', 'record.max.bytes' = '1 parsec', 'json.max.depth' = 0",
+        "'connection' = 'c', 'topic' = 't', 'key.format' = 'raw', 'key.fields' = 'a, b'",
+        "'connection' = secret('env', 'X'), 'topic' = 't', 'key.fields' = ','",
+    ] {
+        let (source, options) = written(options)?;
+        let mut diagnostics = Vec::new();
+        source_settings(&source, 18..22, &options, &mut diagnostics);
+        shown.push_str(&rendered(diagnostics));
+    }
+    insta::assert_snapshot!(shown);
+    Ok(())
+}
+
+#[test]
+fn startup_modes_are_understood() -> Result<(), Diagnostics> {
+    let offsets = [(Partition(0), Offset(42)), (Partition(1), Offset(300))].into_iter().collect();
+    for (options, expected) in [
+        ("", Startup::Earliest),
+        (", 'scan.startup.mode' = 'latest-offset'", Startup::Latest),
+        (
+            ", 'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp-millis' = 1700000000000",
+            Startup::Timestamp(Timestamp(1_700_000_000_000)),
+        ),
+        (
+            ", 'scan.startup.mode' = 'timestamp', 'scan.startup.timestamp-millis' = '2023-11-14T22:13:20Z'",
+            Startup::Timestamp(Timestamp(1_700_000_000_000)),
+        ),
+        (
+            ", 'scan.startup.mode' = 'specific-offsets', 'scan.startup.specific-offsets' = 'partition:0,offset:42;partition:1,offset:300'",
+            Startup::Offsets(offsets),
+        ),
+    ] {
+        let (source, options) = written(&format!("'connection' = 'c', 'topic' = 't'{options}"))?;
+        let mut diagnostics = Vec::new();
+        let settings = source_settings(&source, 0..0, &options, &mut diagnostics);
+        assert_eq!(diagnostics, []);
+        assert_eq!(settings.startup, expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_source_has_defaults_and_keeps_all_it_was_given() -> Result<(), Diagnostics> {
+    let (source, options) = written(
+        "'connection' = 'c', 'topic' = 't', 'group.id' = 'g', 'error-handling.mode' = 'LOG',
+         'error-handling.log.target' = 'ops.dlq', 'record.max.bytes' = '64 MB', 'key.fields' = 'a, b'",
+    )?;
+    let mut diagnostics = Vec::new();
+    let settings = source_settings(&source, 0..0, &options, &mut diagnostics);
+    assert_eq!(diagnostics, []);
+    assert_eq!(settings.limits.record_bytes_max, 64 << 20);
+    assert_eq!(settings.limits.json_depth_max, 64);
+    assert_eq!(settings.written.get("group.id").map(String::as_str), Some("g"));
+    assert!(matches!(settings.errors, ErrorMode::Log(table) if table.to_string() == "ops.dlq"));
+    assert_eq!(settings.key_format, WrittenKeyFormat::Json(Some(vec!["a".to_owned(), "b".to_owned()])));
+    Ok(())
+}
+
+#[test]
+fn slips_in_tables_and_flows_are_shown_with_hints() -> Result<(), Diagnostics> {
+    let mut shown = String::new();
+    for options in [
+        "'delta.setTransactionRetentionDuration' = 'interval 7 days', 'delta.columnMapping.mode' = 'name'",
+        "'alluvium.upsert' = 'copy-on-write', 'alluvium.tombstone.retention' = '7'",
+        "'alluvium.upserts' = 'merge-on-read', 'owner' = 'me'",
+    ] {
+        let (source, options) = written(options)?;
+        let mut diagnostics = Vec::new();
+        table_settings(&source, 18..22, &options, &mut diagnostics);
+        shown.push_str(&rendered(diagnostics));
+    }
+    let (source, options) = written("'commit.interval' = 'soon', 'commit.rows' = -1, 'commit.size' = 1")?;
+    let mut diagnostics = Vec::new();
+    batch_limits(&source, 18..22, &options, &mut diagnostics);
+    shown.push_str(&rendered(diagnostics));
+    insta::assert_snapshot!(shown);
+    Ok(())
+}
+
+#[test]
+fn the_defaults_that_are_shown_are_those_that_hold() -> Result<(), Diagnostics> {
+    let (source, none) = written("")?;
+    let mut diagnostics = Vec::new();
+    let limits = batch_limits(&source, 0..0, &none, &mut diagnostics);
+    assert_eq!(limits, crate::pipeline::BatchLimits::default());
+    let table = table_settings(&source, 0..0, &none, &mut diagnostics);
+    assert_eq!(table.tombstone_retention.as_secs(), 7 * 86_400);
+    assert_eq!(diagnostics, []);
+    let settings = source_settings(&source, 0..0, &none, &mut diagnostics);
+    assert_eq!(settings.limits, crate::pipeline::RecordLimits::default());
+    Ok(())
+}

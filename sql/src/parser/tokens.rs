@@ -1,0 +1,196 @@
+//! Cuts a text into tokens and the tokens into statements, and refuses what no parser should be asked to read.
+//!
+//! The parser recurses over what it reads, and so does everything after it. [`check_depth`] bounds the nesting before
+//! that begins, because a stack that overflows takes the process with it.
+
+use std::sync::Arc;
+
+use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_TABLE_ALIAS};
+use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Word};
+
+use super::dialect::AlluviumDialect;
+use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
+
+/// The tokens of one statement, without white space and comments, and its place without the semicolon.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub(super) tokens: Vec<TokenWithSpan>,
+    pub(super) span: TextSpan,
+}
+
+/// The deepest nesting of brackets; people write 10.
+const BRACKETS_MAX: usize = 64;
+
+/// The most tokens between two commas: a chain such as `1 + 1 + ..` nests one level a link. Measured: the stack of a
+/// thread with 2 MiB holds four times as much in a debug build.
+const RUN_TOKENS_MAX: usize = 1_000;
+
+/// The most set operators and EXPLAINs in one statement, which nest without brackets.
+const SET_OPERATORS_MAX: usize = 100;
+
+/// Returns the statements of a text.
+///
+/// # Errors
+/// Where the text cannot be cut into tokens: an open string or comment, a stray character.
+pub(super) fn chunks(source: &Arc<SourceText>) -> Result<Vec<Chunk>, Diagnostic> {
+    let tokens = Tokenizer::new(&AlluviumDialect, source.text()).tokenize_with_location().map_err(|error| {
+        let start = source.byte(error.location).unwrap_or(source.text().len());
+        let first = source.text()[start..].chars().next().map_or(0, char::len_utf8);
+        Diagnostic::new(code::TOKEN, source, start..start + first, lowercase_first(&error.message))
+            .with_label("begins here")
+    })?;
+    let mut chunks = Vec::new();
+    let mut current = Vec::new();
+    for token in tokens {
+        match token.token {
+            Token::Whitespace(_) | Token::EOF => {}
+            Token::SemiColon => chunks.extend(chunk(source, std::mem::take(&mut current))),
+            _ => current.push(token),
+        }
+    }
+    chunks.extend(chunk(source, current));
+    Ok(chunks)
+}
+
+fn chunk(source: &SourceText, tokens: Vec<TokenWithSpan>) -> Option<Chunk> {
+    let start = source.range(tokens.first()?.span)?.start;
+    let end = source.range(tokens.last()?.span)?.end;
+    Some(Chunk { tokens, span: start..end })
+}
+
+/// Checks that a statement may be parsed by recursion.
+///
+/// # Errors
+/// At the token where a limit is passed.
+pub(super) fn check_depth(source: &Arc<SourceText>, chunk: &Chunk) -> Result<(), Diagnostic> {
+    let refuse = |token: &TokenWithSpan, message: String, hint: &str| {
+        let span = source.range(token.span).unwrap_or(chunk.span.clone());
+        Err(Diagnostic::new(code::TOO_DEEP, source, span, message).with_hint(hint))
+    };
+    let (mut brackets, mut angles, mut set_operators) = (0_usize, 0_usize, 0_usize);
+    // Tokens since the last comma, one count for each open bracket.
+    let mut runs = vec![0_usize];
+    let mut before: Option<&Token> = None;
+    for token in &chunk.tokens {
+        match &token.token {
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                brackets += 1;
+                runs.push(0);
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                brackets = brackets.saturating_sub(1);
+                if runs.len() > 1 {
+                    runs.pop();
+                }
+            }
+            Token::Lt if before.is_some_and(opens_type) => angles += 1,
+            Token::Gt => angles = angles.saturating_sub(1),
+            Token::ShiftRight => angles = angles.saturating_sub(2),
+            Token::Comma => runs.iter_mut().last().into_iter().for_each(|run| *run = 0),
+            Token::Word(word) if nests(word) => set_operators += 1,
+            _ => {}
+        }
+        if let Some(run) = runs.last_mut() {
+            *run += 1;
+            if *run > RUN_TOKENS_MAX {
+                return refuse(
+                    token,
+                    format!("an expression has more than {RUN_TOKENS_MAX} tokens"),
+                    "split it; IN (..) replaces a chain of OR",
+                );
+            }
+        }
+        if brackets + angles > BRACKETS_MAX {
+            return refuse(
+                token,
+                format!("the statement is nested more than {BRACKETS_MAX} deep"),
+                "split it with WITH name AS (..)",
+            );
+        }
+        if set_operators > SET_OPERATORS_MAX {
+            return refuse(token, format!("the statement joins more than {SET_OPERATORS_MAX} queries"), "split it");
+        }
+        before = Some(&token.token);
+    }
+    Ok(())
+}
+
+fn opens_type(token: &Token) -> bool {
+    matches!(token, Token::Word(word) if ["ARRAY", "MAP", "STRUCT", "ROW"].iter().any(|name| is_word(word, name)))
+}
+
+fn nests(word: &Word) -> bool {
+    matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS | Keyword::EXPLAIN)
+}
+
+/// Tells whether an unquoted `word` is `name`, in any case.
+pub(super) fn is_word(word: &Word, name: &str) -> bool {
+    word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name)
+}
+
+/// Writes `STREAM(s)` for `STREAM s` and `STRUCT<` for `ROW<`, which sqlparser does not read.
+pub(super) fn normalized(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let mut written = Vec::with_capacity(tokens.len() + 2);
+    for at in 0..tokens.len() {
+        let mut token = tokens[at].clone();
+        let next = |ahead: usize| tokens.get(at + ahead).map(|token| &token.token);
+        if let Token::Word(word) = &mut token.token
+            && is_word(word, "ROW")
+            && begins_row_type(next(1), next(2), next(3))
+        {
+            "STRUCT".clone_into(&mut word.value);
+            word.keyword = Keyword::STRUCT;
+        }
+        let is_streamed = at >= 2 && is_bare_stream(&tokens[..at], &token.token);
+        let end = token.span.end;
+        if is_streamed {
+            written.push(TokenWithSpan::new(Token::LParen, Span::new(token.span.start, token.span.start)));
+        }
+        written.push(token);
+        if is_streamed {
+            written.push(TokenWithSpan::new(Token::RParen, Span::new(end, end)));
+        }
+    }
+    written
+}
+
+/// Tells whether `before` ends with `FROM STREAM` or the like, and `token` is the source's name.
+fn is_bare_stream(before: &[TokenWithSpan], token: &Token) -> bool {
+    let [.., first, second] = before else {
+        return false;
+    };
+    let Token::Word(name) = token else {
+        return false;
+    };
+    let after_relation_word =
+        matches!(&first.token, Token::Word(word) if matches!(word.keyword, Keyword::FROM | Keyword::JOIN));
+    let is_name = name.quote_style.is_some()
+        || (name.keyword != Keyword::AS && !RESERVED_FOR_TABLE_ALIAS.contains(&name.keyword));
+    after_relation_word && is_name && matches!(&second.token, Token::Word(word) if is_word(word, "STREAM"))
+}
+
+/// Tells `ROW<a INT` from the comparison `row < a AND ..`.
+fn begins_row_type(angle: Option<&Token>, field: Option<&Token>, after: Option<&Token>) -> bool {
+    const OPERATORS: [Keyword; 9] = [
+        Keyword::AND,
+        Keyword::OR,
+        Keyword::IS,
+        Keyword::IN,
+        Keyword::LIKE,
+        Keyword::BETWEEN,
+        Keyword::NOT,
+        Keyword::THEN,
+        Keyword::AS,
+    ];
+    let begins_type = match after {
+        Some(Token::Word(word)) => !OPERATORS.contains(&word.keyword),
+        other => other == Some(&Token::Colon),
+    };
+    angle == Some(&Token::Lt) && matches!(field, Some(Token::Word(_))) && begins_type
+}
+
+/// Returns `text` with a lowercase first letter, as messages of this program begin.
+pub(super) fn lowercase_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}

@@ -1,0 +1,335 @@
+//! The answers of the commands that show what the catalog knows, as rows, so that every format can show them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use alluvium_catalog::store::FlowEntry;
+use alluvium_catalog::{
+    Commit, Dataset, DatasetKind, Error, FlowKind, FlowVersion, Input, Origin, Result, Source, TableName,
+};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
+
+use super::backend::{Backend, Opened};
+
+/// Commits listed at once: a few screens.
+const COMMITS_MAX: usize = 100;
+
+/// Rows and what stands above them.
+#[derive(Debug)]
+pub(super) struct Described {
+    /// Lines that only people read.
+    pub(super) heading: Vec<String>,
+    /// The rows.
+    pub(super) rows: RecordBatch,
+}
+
+impl From<RecordBatch> for Described {
+    fn from(rows: RecordBatch) -> Self {
+        Self { heading: vec![], rows }
+    }
+}
+
+/// Lists the catalog's datasets and the tables that were only opened here.
+pub(super) async fn datasets(backend: &dyn Backend) -> Result<Described> {
+    let datasets = backend.catalog().datasets().await?;
+    let mut opened = backend.tables().await?;
+    opened.retain(|name| datasets.iter().all(|dataset| dataset.name != *name));
+    list(&datasets, &opened)
+}
+
+/// Lists the catalog's Delta tables.
+pub(super) async fn tables(backend: &dyn Backend) -> Result<Described> {
+    let mut datasets = backend.catalog().datasets().await?;
+    datasets.retain(|dataset| matches!(dataset.kind, DatasetKind::Delta | DatasetKind::DeadLetter));
+    list(&datasets, &[])
+}
+
+fn list(datasets: &[Dataset], opened: &[TableName]) -> Result<Described> {
+    let blank = opened.iter().map(|_| None);
+    let kinds = datasets.iter().map(|dataset| kind(dataset.kind)).chain(opened.iter().map(|_| "opened"));
+    let names = datasets.iter().map(|dataset| &dataset.name).chain(opened);
+    let locations = datasets.iter().map(|dataset| Some(dataset.location.to_string()));
+    Ok(rows(vec![
+        ("name", texts(names.map(ToString::to_string))),
+        ("kind", texts(kinds.map(str::to_owned))),
+        ("location", maybe_texts(locations.chain(blank.clone()))),
+        ("owner", maybe_texts(datasets.iter().map(|dataset| dataset.owner.clone()).chain(blank.clone()))),
+        ("description", maybe_texts(datasets.iter().map(about).chain(blank))),
+    ])?
+    .into())
+}
+
+/// Lists the schemas of all datasets.
+pub(super) async fn schemas(backend: &dyn Backend) -> Result<Described> {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for dataset in backend.catalog().datasets().await? {
+        *counts.entry(dataset.name.schema().to_owned()).or_default() += 1;
+    }
+    Ok(rows(vec![("schema", texts(counts.keys().cloned())), ("datasets", numbers(counts.values().copied()))])?.into())
+}
+
+/// Lists the functions whose names contain `pattern`.
+pub(super) async fn functions(backend: &dyn Backend, pattern: Option<&str>) -> Result<Described> {
+    let pattern = pattern.unwrap_or_default().to_lowercase();
+    let names: BTreeSet<String> =
+        backend.functions().await?.into_iter().filter(|name| name.contains(&pattern)).collect();
+    Ok(rows(vec![("function", texts(names))])?.into())
+}
+
+/// Lists the sources.
+pub(super) async fn sources(backend: &dyn Backend) -> Result<Described> {
+    let sources = backend.catalog().sources().await?;
+    Ok(rows(vec![
+        ("source", texts(sources.iter().map(|source| source.name.to_string()))),
+        ("topic", texts(sources.iter().map(|source| source.topic.to_string()))),
+        ("connection", texts(sources.iter().map(|source| source.connection.to_string()))),
+        ("columns", numbers(sources.iter().map(|source| source.columns.len() as u64))),
+        ("comment", maybe_texts(sources.iter().map(|source| source.comment.clone()))),
+    ])?
+    .into())
+}
+
+/// Lists the flows by their newest versions.
+pub(super) async fn flows(backend: &dyn Backend) -> Result<Described> {
+    let flows = newest(backend.catalog().flows().await?);
+    let version = |get: fn(&FlowVersion) -> String| texts(flows.iter().map(|entry| get(&entry.version)));
+    Ok(rows(vec![
+        ("flow", version(|version| version.flow.to_string())),
+        ("version", numbers(flows.iter().map(|entry| entry.seq))),
+        ("kind", version(|version| flow_kind(version.kind).to_owned())),
+        ("source", version(|version| version.source.to_string())),
+        ("table", version(|version| version.table.to_string())),
+        ("lookups", version(|version| joined(&version.lookups))),
+        ("defined at", version(|version| format!("{}:{}", version.file, version.line))),
+    ])?
+    .into())
+}
+
+/// Lists the newest commits, of `table` or of all.
+pub(super) async fn commits(backend: &dyn Backend, table: Option<&TableName>) -> Result<Described> {
+    let commits = backend.catalog().commits(table, COMMITS_MAX).await?;
+    let number = |get: fn(&Commit) -> u64| numbers(commits.iter().map(get));
+    Ok(rows(vec![
+        ("table", texts(commits.iter().map(|commit| commit.table.to_string()))),
+        ("version", number(|commit| commit.version)),
+        ("committed at", texts(commits.iter().map(|commit| commit.committed_at.to_string()))),
+        ("flow", texts(commits.iter().map(|commit| commit.lineage.flow.to_string()))),
+        ("records", number(|commit| commit.lineage.fate.records_in)),
+        ("inserted", number(|commit| commit.lineage.rows_inserted)),
+        ("updated", number(|commit| commit.lineage.rows_updated)),
+        ("deleted", number(|commit| commit.lineage.rows_deleted)),
+        ("rejected", number(|commit| commit.lineage.fate.dead_lettered + commit.lineage.fate.dropped)),
+        ("read", texts(commits.iter().map(inputs))),
+    ])?
+    .into())
+}
+
+/// Shows the columns of a dataset or source, under what else is known of it.
+pub(super) async fn describe(backend: &dyn Backend, name: &TableName) -> Result<Described> {
+    let dataset = backend.catalog().dataset(name).await?;
+    if dataset.is_none() && name.schema() == TableName::DEFAULT_SCHEMA {
+        let sources = backend.catalog().sources().await?;
+        if let Some(source) = sources.into_iter().find(|source| source.name.as_str() == name.table()) {
+            return describe_source(&source);
+        }
+    }
+    let opened = backend.open(name).await;
+    match (dataset, opened) {
+        (dataset, Ok(opened)) => describe_opened(name, dataset.as_ref(), &opened),
+        // A table that no batch has landed in yet is still known by its declaration.
+        (Some(dataset), Err(_)) if dataset.table.is_some() => describe_declared(&dataset),
+        (_, Err(error)) => Err(error),
+    }
+}
+
+fn describe_source(source: &Source) -> Result<Described> {
+    let from = |origin: &Origin| match origin {
+        Origin::Value => "value".to_owned(),
+        Origin::Metadata(key) => format!("metadata {key:?}").to_lowercase(),
+        Origin::Computed(expression) => format!("as {expression}"),
+    };
+    let columns = &source.columns;
+    let rows = rows(vec![
+        ("column", texts(columns.iter().map(|column| column.column.name.clone()))),
+        ("type", texts(columns.iter().map(|column| column.column.data_type.clone()))),
+        ("nullable", booleans(columns.iter().map(|column| column.column.nullable))),
+        ("from", texts(columns.iter().map(|column| from(&column.origin)))),
+        ("tags", texts(columns.iter().map(|column| column.column.tags.join(", ")))),
+        ("comment", maybe_texts(columns.iter().map(|column| column.column.comment.clone()))),
+    ])?;
+    let mut heading = vec![format!("source {}", source.name)];
+    heading.push(format!("  topic        {} over connection {}", source.topic, source.connection));
+    heading.extend(source.comment.iter().map(|comment| format!("  comment      {comment}")));
+    heading.extend(source.options.iter().map(|(key, value)| format!("  '{key}' = '{value}'")));
+    Ok(Described { heading, rows })
+}
+
+fn describe_opened(name: &TableName, dataset: Option<&Dataset>, opened: &Opened) -> Result<Described> {
+    let declared = dataset.and_then(|dataset| dataset.table.as_ref());
+    let column = |name: &str| declared.and_then(|table| table.columns.iter().find(|column| column.name == name));
+    let fields = opened.schema.fields();
+    let rows = rows(vec![
+        ("column", texts(fields.iter().map(|field| field.name().clone()))),
+        ("type", texts(fields.iter().map(|field| crate::types::sql_type(field.data_type())))),
+        ("nullable", booleans(fields.iter().map(|field| field.is_nullable()))),
+        ("tags", texts(fields.iter().map(|field| column(field.name()).map(|c| c.tags.join(", ")).unwrap_or_default()))),
+        ("comment", maybe_texts(fields.iter().map(|field| column(field.name()).and_then(|c| c.comment.clone())))),
+    ])?;
+    let mut heading = heading(name, dataset);
+    heading.extend(opened.version.map(|version| format!("  version      {version}")));
+    Ok(Described { heading, rows })
+}
+
+fn describe_declared(dataset: &Dataset) -> Result<Described> {
+    let columns = dataset.table.as_ref().map(|table| table.columns.as_slice()).unwrap_or_default();
+    let rows = rows(vec![
+        ("column", texts(columns.iter().map(|column| column.name.clone()))),
+        ("type", texts(columns.iter().map(|column| column.data_type.clone()))),
+        ("nullable", booleans(columns.iter().map(|column| column.nullable))),
+        ("tags", texts(columns.iter().map(|column| column.tags.join(", ")))),
+        ("comment", maybe_texts(columns.iter().map(|column| column.comment.clone()))),
+    ])?;
+    let mut heading = heading(&dataset.name, Some(dataset));
+    heading.push("  version      none: nothing landed yet, or the location cannot be reached".to_owned());
+    Ok(Described { heading, rows })
+}
+
+fn heading(name: &TableName, dataset: Option<&Dataset>) -> Vec<String> {
+    let Some(dataset) = dataset else { return vec![name.to_string()] };
+    let mut heading = vec![format!("{} {name}", kind(dataset.kind))];
+    heading.push(format!("  location     {}", dataset.location));
+    heading.extend(dataset.owner.iter().map(|owner| format!("  owner        {owner}")));
+    heading.extend(about(dataset).map(|description| format!("  description  {description}")));
+    if !dataset.tags.is_empty() {
+        heading.push(format!("  tags         {}", dataset.tags.join(", ")));
+    }
+    if let Some(table) = dataset.table.as_ref().filter(|table| !table.primary_key.is_empty()) {
+        heading.push(format!("  primary key  {}", table.primary_key.join(", ")));
+    }
+    if let Some(table) = dataset.table.as_ref().filter(|table| !table.partitioned_by.is_empty()) {
+        heading.push(format!("  partitioned  by {}", table.partitioned_by.join(", ")));
+    }
+    heading
+}
+
+/// Shows what `table` is made from and what is made from it, all the way, by the newest flow versions.
+pub(super) async fn lineage(backend: &dyn Backend, table: &TableName) -> Result<Described> {
+    let flows = newest(backend.catalog().flows().await?);
+    let is_known = flows.iter().any(|entry| entry.version.table == *table || entry.version.lookups.contains(table));
+    if !is_known && backend.catalog().dataset(table).await?.is_none() {
+        return Err(Error::invalid(format!("the catalog has no table {table}")).with_hint("'\\d' lists what there is"));
+    }
+    let sources = backend.catalog().sources().await?;
+    let topic = |flow: &FlowVersion| {
+        let source = sources.iter().find(|source| source.name == flow.source);
+        source.map_or(String::new(), |source| format!(" (topic {})", source.topic))
+    };
+    let mut edges: Vec<(&str, u64, String, &FlowVersion)> = Vec::new();
+    for (depth, flow) in walk(&flows, table, |flow, table| flow.table == *table, |flow| flow.lookups.clone()) {
+        edges.push(("upstream", depth, format!("source {}{}", flow.source, topic(flow)), flow));
+        edges.extend(flow.lookups.iter().map(|lookup| ("upstream", depth, lookup.to_string(), flow)));
+    }
+    let made = |flow: &FlowVersion| vec![flow.table.clone()];
+    for (depth, flow) in walk(&flows, table, |flow, table| flow.lookups.contains(table), made) {
+        edges.push(("downstream", depth, flow.table.to_string(), flow));
+    }
+    Ok(rows(vec![
+        ("direction", texts(edges.iter().map(|(direction, ..)| (*direction).to_owned()))),
+        ("distance", numbers(edges.iter().map(|(_, depth, ..)| *depth))),
+        ("what", texts(edges.iter().map(|(_, _, what, _)| what.clone()))),
+        ("by flow", texts(edges.iter().map(|(.., flow)| flow.flow.to_string()))),
+        ("defined at", texts(edges.iter().map(|(.., flow)| format!("{}:{}", flow.file, flow.line)))),
+    ])?
+    .into())
+}
+
+/// Returns the flows that touch `start`, then those that touch what these lead to, each once, with its distance.
+fn walk<'a>(
+    flows: &'a [FlowEntry],
+    start: &TableName,
+    touches: impl Fn(&FlowVersion, &TableName) -> bool,
+    leads_to: impl Fn(&FlowVersion) -> Vec<TableName>,
+) -> Vec<(u64, &'a FlowVersion)> {
+    let mut found = Vec::new();
+    let mut seen = BTreeSet::from([start.clone()]);
+    let mut next = VecDeque::from([(1, start.clone())]);
+    while let Some((depth, table)) = next.pop_front() {
+        for flow in flows.iter().map(|entry| &entry.version).filter(|flow| touches(flow, &table)) {
+            if !found.iter().any(|(_, known): &(u64, &FlowVersion)| known.flow == flow.flow) {
+                found.push((depth, flow));
+            }
+            next.extend(
+                leads_to(flow).into_iter().filter(|table| seen.insert(table.clone())).map(|table| (depth + 1, table)),
+            );
+        }
+    }
+    found
+}
+
+fn newest(flows: Vec<FlowEntry>) -> Vec<FlowEntry> {
+    let mut newest: BTreeMap<_, FlowEntry> = BTreeMap::new();
+    for entry in flows {
+        let known = newest.get(&entry.version.flow).map_or(0, |known| known.seq);
+        if entry.seq >= known {
+            newest.insert(entry.version.flow.clone(), entry);
+        }
+    }
+    newest.into_values().collect()
+}
+
+fn about(dataset: &Dataset) -> Option<String> {
+    dataset.description.clone().or_else(|| dataset.table.as_ref()?.comment.clone())
+}
+
+fn inputs(commit: &Commit) -> String {
+    let input = |input: &Input| match input {
+        Input::Kafka { topic, ranges, .. } => {
+            let ranges = ranges.iter().map(|range| format!("{}:[{}, {})", range.partition, range.first, range.next));
+            format!("{topic} {}", ranges.collect::<Vec<_>>().join(" "))
+        }
+        Input::Table { table, version } => format!("{table}@{version}"),
+    };
+    commit.lineage.inputs.iter().map(input).collect::<Vec<_>>().join("; ")
+}
+
+fn joined(names: &[TableName]) -> String {
+    names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn kind(kind: DatasetKind) -> &'static str {
+    match kind {
+        DatasetKind::Delta => "delta",
+        DatasetKind::DeadLetter => "dead letters",
+        DatasetKind::Parquet => "parquet",
+        DatasetKind::Csv => "csv",
+        DatasetKind::Json => "json",
+    }
+}
+
+fn flow_kind(kind: FlowKind) -> &'static str {
+    match kind {
+        FlowKind::Append => "append",
+        FlowKind::AutoCdc => "auto cdc",
+    }
+}
+
+fn texts(values: impl IntoIterator<Item = String>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn maybe_texts(values: impl Iterator<Item = Option<String>>) -> ArrayRef {
+    Arc::new(StringArray::from_iter(values))
+}
+
+fn numbers(values: impl Iterator<Item = u64>) -> ArrayRef {
+    Arc::new(UInt64Array::from_iter_values(values))
+}
+
+fn booleans(values: impl Iterator<Item = bool>) -> ArrayRef {
+    Arc::new(BooleanArray::from_iter(values.map(Some)))
+}
+
+fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+    RecordBatch::try_from_iter(columns)
+        .map_err(|source| Error::internal("cannot lay out the catalog's answer").with_source(source))
+}

@@ -1,0 +1,143 @@
+//! The history file: everything typed but secrets.
+//!
+//! A statement that may hold a credential is never saved, neither in the file nor for this sitting: a history that is
+//! searched on a shared screen leaks as well as a file does.
+
+use std::path::Path;
+
+use alluvium_catalog::{Error, Result};
+use reedline::{FileBackedHistory, History, HistoryItem, HistoryItemId, HistorySessionId, SearchQuery};
+
+use super::lex::{Kind, Lexer};
+
+/// The entries kept: years of use, and still read at once.
+const ENTRIES_MAX: usize = 10_000;
+
+/// Words of which one in a statement with a quoted text keeps it out of the history.
+const SECRET_WORDS: [&str; 9] =
+    ["password", "passwd", "secret", "token", "credential", "jaas", "access_key", "private_key", "api_key"];
+
+/// A history file that leaves out statements with secrets.
+pub(super) struct DiscreetHistory {
+    file: FileBackedHistory,
+}
+
+impl DiscreetHistory {
+    /// Opens or begins the history at `path`, readable by its owner alone.
+    ///
+    /// # Errors
+    /// `Unavailable` when the file cannot be opened.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| {
+            Error::unavailable(format!("cannot open the history {}", path.display())).with_source(source)
+        };
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|source| failed(source.into()))?;
+        }
+        restrict(path).map_err(|source| failed(source.into()))?;
+        let file = FileBackedHistory::with_file(ENTRIES_MAX, path.to_owned());
+        Ok(Self { file: file.map_err(|source| failed(source.to_string().into()))? })
+    }
+}
+
+/// Creates the file if it is missing, and takes it from everyone but its owner.
+fn restrict(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        let file = options.mode(0o600).open(path)?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))
+    }
+    #[cfg(not(unix))]
+    options.open(path).map(drop)
+}
+
+/// Tells whether `text` may hold a credential: a word like `password`, bare or within quotes, and a quoted text.
+/// A reference, `secret('env', 'NAME')`, is left out as well: better one statement too few.
+pub(super) fn may_hold_secret(text: &str) -> bool {
+    let lower = text.to_lowercase().replace(['.', '-'], "_");
+    let holds_text = Lexer::new(text).any(|lexeme| matches!(lexeme.kind, Kind::Text | Kind::Quoted));
+    holds_text && SECRET_WORDS.iter().any(|word| lower.contains(word))
+}
+
+impl History for DiscreetHistory {
+    fn save(&mut self, item: HistoryItem) -> reedline::Result<HistoryItem> {
+        if may_hold_secret(&item.command_line) {
+            return Ok(item);
+        }
+        self.file.save(item)
+    }
+
+    fn load(&self, id: HistoryItemId) -> reedline::Result<HistoryItem> {
+        self.file.load(id)
+    }
+
+    fn count(&self, query: SearchQuery) -> reedline::Result<i64> {
+        self.file.count(query)
+    }
+
+    fn search(&self, query: SearchQuery) -> reedline::Result<Vec<HistoryItem>> {
+        self.file.search(query)
+    }
+
+    fn update(&mut self, id: HistoryItemId, updater: &dyn Fn(HistoryItem) -> HistoryItem) -> reedline::Result<()> {
+        self.file.update(id, updater)
+    }
+
+    fn clear(&mut self) -> reedline::Result<()> {
+        self.file.clear()
+    }
+
+    fn delete(&mut self, id: HistoryItemId) -> reedline::Result<()> {
+        self.file.delete(id)
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.file.sync()
+    }
+
+    fn session(&self) -> Option<HistorySessionId> {
+        self.file.session()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn statements_with_secrets_never_reach_the_file() -> TestResult {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("state/history");
+        let mut history = DiscreetHistory::open(&path)?;
+        for line in [
+            "SELECT 1;",
+            "CREATE CONNECTION c TYPE kafka WITH ('sasl.password' = 'hunter2');",
+            "CREATE CONNECTION c TYPE kafka WITH ('AWS.Secret-Access.Key' = 'hunter2');",
+            "CREATE CONNECTION c TYPE kafka WITH ('sasl.jaas.config' = 'hunter2 open",
+            "SELECT password FROM users;",
+        ] {
+            history.save(HistoryItem::from_command_line(line))?;
+        }
+        history.sync()?;
+        let text = std::fs::read_to_string(&path)?;
+        assert_eq!(text, "SELECT 1;\nSELECT password FROM users;\n");
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_is_its_owners_alone() -> TestResult {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("history");
+        std::fs::write(&path, "SELECT 1;\n")?;
+        DiscreetHistory::open(&path)?;
+        assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! What every format makes of every kind of value.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Builder, Int64Array,
+    ListArray, MapBuilder, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray,
+};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use arrow::error::ArrowError;
+
+use super::*;
+
+fn mixed() -> Result<RecordBatch, ArrowError> {
+    let tags = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None]), None]);
+    let address = StructArray::from(vec![
+        (Arc::new(Field::new("city", DataType::Utf8, true)), string(&[Some("K\u{f6}ln \"x\""), None])),
+        (Arc::new(Field::new("code", DataType::Int64, true)), Arc::new(Int64Array::from(vec![None, Some(7)])) as _),
+    ]);
+    let mut levels = MapBuilder::new(None, Int32Builder::new(), StringBuilder::new());
+    levels.keys().append_value(1);
+    levels.values().append_value("low");
+    levels.append(true)?;
+    levels.append(false)?;
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("id", Arc::new(Int64Array::from(vec![Some(1), Some(-20_000)]))),
+        ("name", string(&[Some("a,\"b\"|\n\tc\\"), Some("")])),
+        ("amount", Arc::new(Decimal128Array::from(vec![Some(12_345), None]).with_precision_and_scale(18, 2)?)),
+        ("ratio", Arc::new(Float64Array::from(vec![Some(0.1), Some(f64::NAN)]))),
+        ("is_new", Arc::new(BooleanArray::from(vec![Some(true), None]))),
+        ("day", Arc::new(Date32Array::from(vec![Some(20_000), None]))),
+        ("at", Arc::new(TimestampMicrosecondArray::from(vec![Some(1_700_000_000_000_001), None]))),
+        (
+            "zoned",
+            Arc::new(TimestampMicrosecondArray::from(vec![Some(1_700_000_000_000_000), None]).with_timezone("UTC")),
+        ),
+        ("raw", Arc::new(BinaryArray::from_opt_vec(vec![Some(b"\x00\xff"), None]))),
+        ("tags", Arc::new(tags)),
+        ("address", Arc::new(address)),
+        ("levels", Arc::new(levels.finish())),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+}
+
+fn string(values: &[Option<&str>]) -> ArrayRef {
+    Arc::new(StringArray::from(values.to_vec()))
+}
+
+fn render(batches: &[RecordBatch], options: RenderOptions) -> Result<(String, Rendered)> {
+    let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    let mut out = Vec::new();
+    let mut renderer = Renderer::new(&schema, options);
+    for batch in batches {
+        if renderer.write(batch, &mut out)? == Appetite::Enough {
+            break;
+        }
+    }
+    let rendered = renderer.finish(&mut out)?;
+    Ok((String::from_utf8_lossy(&out).into_owned(), rendered))
+}
+
+type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+fn numbers(n_rows: i64) -> Result<RecordBatch, ArrowError> {
+    RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..n_rows)) as ArrayRef)])
+}
+
+#[test]
+fn every_format_shows_every_kind_of_value() -> TestResult {
+    for (name, format) in Format::ALL {
+        let (text, _) = render(&[mixed()?], RenderOptions { format, ..RenderOptions::default() })?;
+        insta::assert_snapshot!(format!("mixed_{name}"), text);
+    }
+    let expanded = RenderOptions { expanded: Expanded::On, ..RenderOptions::default() };
+    insta::assert_snapshot!("mixed_expanded", render(&[mixed()?], expanded)?.0);
+    Ok(())
+}
+
+#[test]
+fn a_result_without_rows_still_shows_its_columns() -> TestResult {
+    let mut shown = String::new();
+    for (name, format) in Format::ALL {
+        let (text, rendered) =
+            render(&[mixed()?.project(&[0, 1])?.slice(0, 0)], RenderOptions { format, ..RenderOptions::default() })?;
+        assert_eq!(rendered, Rendered { shown: 0, total: 0, is_cut: false });
+        shown.push_str(&format!("-- {name}\n{text}"));
+    }
+    insta::assert_snapshot!(shown);
+    Ok(())
+}
+
+#[test]
+fn a_result_without_columns_writes_nothing_but_json_brackets() -> TestResult {
+    for (name, format) in Format::ALL {
+        let (text, _) = render(&[], RenderOptions { format, ..RenderOptions::default() })?;
+        assert!(!text.contains('\u{250c}'), "{name}: {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn wide_text_is_cut_to_the_screen() -> TestResult {
+    let wide = "word ".repeat(40) + "\u{1f600}\u{5b57}".repeat(30).as_str();
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int64Array::from(vec![1])) as ArrayRef),
+        ("text", string(&[Some(&wide)])),
+        ("short", string(&[Some("x")])),
+    ])?;
+    let (text, _) = render(&[batch], RenderOptions { width: Some(60), ..RenderOptions::default() })?;
+    assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    insta::assert_snapshot!(text);
+    Ok(())
+}
+
+#[test]
+fn columns_that_do_not_fit_are_expanded() -> TestResult {
+    let options = RenderOptions { expanded: Expanded::Auto, width: Some(60), ..RenderOptions::default() };
+    let (text, _) = render(&[mixed()?], options)?;
+    assert!(text.starts_with("-[ row 1 ]"), "{text}");
+    let (text, _) = render(&[mixed()?.project(&[0, 2])?], options)?;
+    assert!(text.starts_with('\u{250c}'), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_plan_keeps_its_lines() -> TestResult {
+    let batch = RecordBatch::try_from_iter([
+        ("plan_type", string(&[Some("logical_plan")])),
+        ("plan", string(&[Some("Projection: a\n  TableScan: t")])),
+    ])?;
+    let (text, _) = render(&[batch], RenderOptions { width: Some(20), ..RenderOptions::default() })?;
+    insta::assert_snapshot!(text);
+    Ok(())
+}
+
+#[test]
+fn rows_beyond_the_limit_are_counted() -> TestResult {
+    let limited = RenderOptions { rows_max: Some(200), ..RenderOptions::default() };
+    let (text, rendered) = render(&[numbers(150)?, numbers(9_850)?], limited)?;
+    assert_eq!(text.lines().count(), 204);
+    assert_eq!(rendered.note().as_deref(), Some("200 of 10,000 rows; \\rows all"));
+
+    let many = vec![numbers(1_000_000)?; 3];
+    let (_, rendered) = render(&many, limited)?;
+    assert_eq!(rendered.note().as_deref(), Some("200 of more than 2,000,000 rows; \\rows all"));
+
+    let csv = RenderOptions { format: Format::Csv, ..limited };
+    assert_eq!(render(&[numbers(10_000)?], csv)?.1.note(), None);
+    Ok(())
+}
+
+#[test]
+fn a_table_without_limit_is_written_in_parts() -> TestResult {
+    let (text, rendered) = render(&[numbers(25_000)?], RenderOptions::default())?;
+    assert_eq!(text.lines().filter(|line| line.contains("n ")).count(), 3);
+    assert_eq!(rendered.shown, 25_000);
+    Ok(())
+}
+
+#[test]
+fn numbers_are_grouped() {
+    let groups = [0, 12, 999, 1_000, 1_234_567].map(grouped);
+    assert_eq!(groups, ["0", "12", "999", "1,000", "1,234,567"]);
+    assert_eq!([counted(1, "row"), counted(1_200, "row")], ["1 row", "1,200 rows"]);
+}

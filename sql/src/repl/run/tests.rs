@@ -1,0 +1,274 @@
+//! Scripted runs over a backend that knows DataFusion's own statements.
+
+use std::io::Cursor;
+use std::sync::{Mutex, PoisonError};
+
+use alluvium_catalog::TableName;
+use alluvium_catalog::store::{CatalogStore, MemoryStore};
+use async_trait::async_trait;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
+use tokio::sync::Notify;
+
+use super::super::backend::{Answer, Opened};
+use super::super::input::{Input, Interrupt, ScriptFrom};
+use super::super::{Console, Repl};
+use super::*;
+use crate::diagnostic::{Diagnostic, Diagnostics, code};
+use crate::session::failure::from_datafusion;
+
+type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+struct Plain {
+    context: SessionContext,
+    catalog: MemoryStore,
+    /// Told when a statement that never ends has begun.
+    begun: Arc<Notify>,
+}
+
+impl std::fmt::Debug for Plain {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Plain").finish_non_exhaustive()
+    }
+}
+
+impl Plain {
+    fn new() -> Self {
+        let config = SessionConfig::new().with_information_schema(true).with_target_partitions(1);
+        Self {
+            context: SessionContext::new_with_config(config),
+            catalog: MemoryStore::default(),
+            begun: Arc::default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Plain {
+    async fn run(&self, written: Written) -> Result<Answer> {
+        match written.text() {
+            "FOREVER" => {
+                self.begun.notify_one();
+                std::future::pending::<()>().await;
+            }
+            "GONE" => return Err(Error::unavailable("cannot open s3://lake/t").with_hint("is the service up?")),
+            text if text.starts_with("WRONG") => {
+                let statement = Arc::new(SourceText::new(written.source.name(), text));
+                let diagnostic = Diagnostic::new(code::SYNTAX, &statement, 0..5, "expected a statement, found WRONG");
+                let diagnostics = Diagnostics::from(diagnostic);
+                return Err(Error::from(diagnostics.clone()).with_source(diagnostics));
+            }
+            _ => {}
+        }
+        let failed = |source| from_datafusion("cannot run the statement", source);
+        let frame = self.context.sql(written.text()).await.map_err(failed)?;
+        let schema = Arc::clone(frame.schema().inner());
+        let rows = frame.execute_stream().await.map_err(failed)?;
+        Ok(Answer { schema, rows: rows.map(move |batch| batch.map_err(failed)).boxed(), notes: vec![] })
+    }
+
+    fn catalog(&self) -> &dyn CatalogStore {
+        &self.catalog
+    }
+
+    async fn open(&self, name: &TableName) -> Result<Opened> {
+        Err(Error::invalid(format!("the catalog has no table {name}")))
+    }
+
+    async fn tables(&self) -> Result<Vec<TableName>> {
+        Ok(vec![])
+    }
+
+    async fn functions(&self) -> Result<Vec<String>> {
+        Ok(vec!["abs".to_owned(), "date_part".to_owned()])
+    }
+}
+
+/// A handle whose bytes stay readable.
+#[derive(Debug, Clone, Default)]
+pub(in super::super) struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    pub(in super::super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a run wrote, and how it ended.
+#[derive(Debug)]
+struct Ran {
+    exit: Exit,
+    out: String,
+    err: String,
+}
+
+async fn run_with(options: ReplOptions, stdin: &str, scripts: Vec<ScriptFrom>) -> Ran {
+    let (out, err) = (Captured::default(), Captured::default());
+    let stdin = Box::new(Cursor::new(stdin.as_bytes().to_vec()));
+    let console = Console { stdin, out: Box::new(out.clone()), err: Box::new(err.clone()) };
+    let repl = Repl::with_backend(Arc::new(Plain::new()), options, console);
+    let exit = repl.run(Input::Scripts(scripts)).await;
+    Ran { exit, out: out.text(), err: err.text() }
+}
+
+fn csv() -> ReplOptions {
+    ReplOptions { interrupt: Interrupt::Notified(Arc::default()), ..ReplOptions::script(Format::Csv) }
+}
+
+fn arguments(texts: &[&str]) -> Vec<ScriptFrom> {
+    texts.iter().map(|text| ScriptFrom::Argument((*text).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn arguments_run_in_order_and_need_no_semicolon() {
+    let ran = run_with(csv(), "", arguments(&["SELECT 1 AS a", "SELECT 2 AS b; SELECT ';' AS c;"])).await;
+    assert_eq!((ran.exit, ran.out.as_str(), ran.err.as_str()), (Exit::Ok, "a\n1\nb\n2\nc\n;\n", ""));
+}
+
+#[tokio::test]
+async fn the_first_error_ends_a_script_and_is_shown_in_its_place() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("two.sql");
+    std::fs::write(&path, "SELECT 1 AS a;\n-- then\nWRONG statement;\nSELECT 2 AS b;\n")?;
+    let ran = run_with(csv(), "", vec![ScriptFrom::File(path.clone())]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::SqlError, "a\n1\n"));
+    insta::assert_snapshot!(ran.err.replace(&path.display().to_string(), "two.sql"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn keep_going_runs_the_rest_and_still_fails() {
+    let options = ReplOptions { keep_going: true, ..csv() };
+    let ran = run_with(options, "", arguments(&["WRONG; SELECT 1 AS a; GONE", "SELECT 2 AS b"])).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::SqlError, "a\n1\nb\n2\n"));
+    assert!(ran.err.contains("hint: is the service up?"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn exits_tell_what_went_wrong() {
+    let exit = async |script: &str| run_with(csv(), "", arguments(&[script])).await.exit;
+    assert_eq!(exit("SELECT 1").await.code(), 0);
+    assert_eq!(exit("SELECT nothing").await.code(), 1);
+    assert_eq!(exit("\\nope").await.code(), 1);
+    assert_eq!(exit("GONE").await.code(), 3);
+    let missing = vec![ScriptFrom::File("/nowhere/x.sql".into())];
+    let ran = run_with(csv(), "", missing).await;
+    assert_eq!(ran.exit.code(), 2);
+    assert!(ran.err.starts_with("error: cannot read /nowhere/x.sql: "), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn standard_input_runs_statements_as_they_end() {
+    let stdin = "SELECT 1\n AS a;\n\\format json\nSELECT 2 AS b; SELECT\n3 AS c;\nSELECT 4 AS d";
+    let ran = run_with(csv(), stdin, vec![ScriptFrom::Stdin]).await;
+    assert_eq!(ran.exit, Exit::Ok);
+    assert_eq!(ran.out, "a\n1\n[\n{\"b\":2}\n]\n[\n{\"c\":3}\n]\n[\n{\"d\":4}\n]\n");
+    assert_eq!(ran.err, "format is json\n");
+}
+
+#[tokio::test]
+async fn errors_on_standard_input_name_the_line() {
+    let ran = run_with(csv(), "SELECT 1 AS a;\n\nWRONG;\n", vec![ScriptFrom::Stdin]).await;
+    assert_eq!(ran.exit, Exit::SqlError);
+    assert!(ran.err.contains("stdin, from line"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn quitting_ends_everything() {
+    let ran = run_with(csv(), "", arguments(&["SELECT 1 AS a; \\q\nSELECT 2 AS b", "SELECT 3 AS c"])).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, "a\n1\n"));
+}
+
+#[tokio::test]
+async fn results_go_to_a_file_and_back() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("a b.csv");
+    let script = format!("\\o {}\nSELECT 1 AS a;\n\\o\nSELECT 2 AS b;", path.display());
+    let ran = run_with(csv(), "", arguments(&[&script])).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, "b\n2\n"));
+    assert_eq!(std::fs::read_to_string(path)?, "a\n1\n");
+    Ok(())
+}
+
+#[tokio::test]
+async fn scripts_include_scripts_but_not_themselves() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let inner = folder.path().join("inner.sql");
+    std::fs::write(&inner, "SELECT 1 AS a;")?;
+    let ran = run_with(csv(), "", arguments(&[&format!("\\i {}\nSELECT 2 AS b", inner.display())])).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, "a\n1\nb\n2\n"));
+
+    std::fs::write(&inner, format!("\\i {}", inner.display()))?;
+    let ran = run_with(csv(), "", vec![ScriptFrom::File(inner)]).await;
+    assert_eq!(ran.exit, Exit::SqlError);
+    assert_eq!(ran.err.matches("does a script include itself?").count(), 1, "{}", ran.err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_change_what_follows() {
+    let options = ReplOptions { is_quiet: true, ..csv() };
+    let script = "\\format table\n\\rows 2\nSELECT * FROM (VALUES (1), (2), (3)) AS t(n);\n\\x on\nSELECT 1 AS a;\n\
+                  \\x off\nSELECT 2 AS b\\G\nEXPLAIN FORMAT INDENT SELECT 1 AS one;";
+    let ran = run_with(options, "", arguments(&[script])).await;
+    assert_eq!(ran.exit, Exit::Ok);
+    insta::assert_snapshot!(format!("{}--\n{}", ran.out, ran.err));
+}
+
+#[tokio::test]
+async fn a_running_statement_is_interrupted() {
+    let interrupt: Arc<Notify> = Arc::default();
+    let backend = Plain::new();
+    let begun = Arc::clone(&backend.begun);
+    let (out, err) = (Captured::default(), Captured::default());
+    let console = Console { stdin: Box::new(Cursor::new(vec![])), out: Box::new(out), err: Box::new(err.clone()) };
+    let options = ReplOptions { interrupt: Interrupt::Notified(Arc::clone(&interrupt)), keep_going: true, ..csv() };
+    let repl = Repl::with_backend(Arc::new(backend), options, console);
+    let (exit, ()) = tokio::join!(repl.run(Input::Scripts(arguments(&["FOREVER; SELECT 1"]))), async {
+        begun.notified().await;
+        interrupt.notify_waiters();
+    });
+    assert_eq!((exit.code(), err.text().as_str()), (130, "interrupted\n"));
+}
+
+#[tokio::test]
+async fn a_reader_that_went_away_ends_the_run_in_silence() {
+    struct Gone;
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let err = Captured::default();
+    let console = Console { stdin: Box::new(Cursor::new(vec![])), out: Box::new(Gone), err: Box::new(err.clone()) };
+    let repl = Repl::with_backend(Arc::new(Plain::new()), csv(), console);
+    let exit = repl.run(Input::Scripts(arguments(&["SELECT 1; SELECT 2"]))).await;
+    assert_eq!((exit, err.text().as_str()), (Exit::Ok, ""));
+}
+
+#[tokio::test]
+async fn functions_are_listed_by_pattern() {
+    let ran = run_with(csv(), "", arguments(&["\\df DATE"])).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, "function\ndate_part\n"));
+}
+
+#[test]
+fn times_are_said_as_people_say_them() {
+    let said = [7, 1_234, 61_500].map(|millis| took(Duration::from_millis(millis)));
+    assert_eq!(said, ["7 ms", "1.23 s", "1 min 1 s"]);
+}

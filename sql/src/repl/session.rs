@@ -1,0 +1,209 @@
+//! Runs the REPL's statements by a [`Session`], and lets it look at topics.
+//!
+//! A session peeks at a source when a query names it. How many records that takes depends on the query, and what was
+//! seen is worth a note; both pass through the one statement that runs at a time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use alluvium_catalog::store::CatalogStore;
+use alluvium_catalog::{Error, Name, Result, TableName};
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use async_trait::async_trait;
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast;
+
+use super::backend::{Answer, Backend, Opened, Written};
+use super::peek::{Peek, PeekLimit, bare_relations, limit_of, unstream};
+use super::render::{counted, grouped};
+use crate::diagnostic::{Diagnostics, SourceText};
+use crate::parser::parse_file;
+use crate::session::{self, Session};
+use crate::statement::Statement;
+
+/// A session as the REPL's backend.
+#[derive(Debug)]
+pub(super) struct SessionBackend {
+    session: Session,
+    catalog: Arc<dyn CatalogStore>,
+    peeking: Option<Arc<Peeking>>,
+}
+
+impl SessionBackend {
+    /// Returns a backend over `session`, which reads the tables of `catalog`. Sources can be queried if there is a `peek`.
+    pub(super) fn new(session: Session, catalog: Arc<dyn CatalogStore>, peek: Option<Arc<dyn Peek>>) -> Self {
+        let peeking = peek.map(|peek| {
+            let catalog = Arc::clone(&catalog);
+            Arc::new(Peeking { peek, catalog, current: Mutex::default() })
+        });
+        let session = match &peeking {
+            Some(peeking) => session.with_peek(Arc::clone(peeking) as Arc<dyn session::Peek>),
+            None => session,
+        };
+        Self { session, catalog, peeking }
+    }
+
+    /// Makes the peek of `statement` ready, if it reads a source.
+    async fn prepare(&self, statement: &mut Statement) -> Result<()> {
+        let Statement::Sql(written) = statement else { return Ok(()) };
+        let Some(sql) = sql_of(written) else { return Ok(()) };
+        let relations = bare_relations(sql);
+        if relations.is_empty() {
+            return Ok(());
+        }
+        let sources = self.catalog.sources().await?;
+        let named = |relation: &&String| sources.iter().any(|source| source.name.as_str() == relation.as_str());
+        let Some(source) = relations.iter().find(named) else { return Ok(()) };
+        let Some(peeking) = &self.peeking else {
+            return Err(Error::invalid(format!("cannot look at source {source}: this session reads no topics")));
+        };
+        let limit = match sql {
+            ast::Statement::Query(query) => limit_of(query),
+            _ => PeekLimit::default(),
+        };
+        peeking.begin(limit);
+        unstream(sql);
+        Ok(())
+    }
+
+    async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>> {
+        self.session.sql(sql).await?.collect().await
+    }
+
+    async fn names(&self, sql: &str) -> Result<Vec<Vec<String>>> {
+        let mut names = Vec::new();
+        for batch in self.rows(sql).await? {
+            let columns: Vec<_> = batch.columns().iter().filter_map(|column| column.as_string_opt::<i32>()).collect();
+            let row = |row: usize| columns.iter().map(|column| column.value(row).to_owned()).collect();
+            names.extend((0..batch.num_rows()).map(row));
+        }
+        Ok(names)
+    }
+}
+
+#[async_trait]
+impl Backend for SessionBackend {
+    async fn run(&self, written: Written) -> Result<Answer> {
+        let source = Arc::new(SourceText::new(written.source.name(), written.text()));
+        let with_places = |diagnostics: Diagnostics| Error::from(diagnostics.clone()).with_source(diagnostics);
+        let mut statements = parse_file(&source).map_err(with_places)?;
+        let Some(mut statement) = statements.pop().map(|statement| statement.value) else {
+            return Err(Error::invalid("there is no statement in the text"));
+        };
+        self.prepare(&mut statement).await?;
+        let answer = self.session.run(statement).await?;
+        let notes = self.peeking.as_ref().map(|peeking| peeking.end()).unwrap_or_default();
+        Ok(Answer { schema: answer.schema(), rows: answer.stream().await?, notes })
+    }
+
+    fn catalog(&self) -> &dyn CatalogStore {
+        self.catalog.as_ref()
+    }
+
+    async fn open(&self, name: &TableName) -> Result<Opened> {
+        let quoted = format!("\"{}\".\"{}\"", name.schema(), name.table());
+        let schema = self.session.sql(&format!("SELECT * FROM {quoted} LIMIT 0")).await?.schema();
+        // Files have no history, and that is all that can be wrong with a table that was just opened.
+        let newest = self.rows(&format!("DESCRIBE HISTORY {quoted} LIMIT 1")).await.unwrap_or_default();
+        Ok(Opened { schema, version: newest.first().and_then(first_version) })
+    }
+
+    async fn tables(&self) -> Result<Vec<TableName>> {
+        let all = "SELECT table_schema, table_name FROM information_schema.tables \
+                   WHERE table_schema NOT IN ('information_schema', 'system') ORDER BY 1, 2";
+        let names = self.names(all).await?;
+        let parsed = names.iter().filter_map(|name| match &name[..] {
+            [schema, table] => TableName::try_new(schema, table).ok(),
+            _ => None,
+        });
+        Ok(parsed.collect())
+    }
+
+    async fn functions(&self) -> Result<Vec<String>> {
+        let all = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY 1";
+        Ok(self.names(all).await?.into_iter().flatten().collect())
+    }
+}
+
+/// Returns the SQL statement in `written`, also below EXPLAIN and COPY.
+fn sql_of(written: &mut DfStatement) -> Option<&mut ast::Statement> {
+    match written {
+        DfStatement::Statement(statement) => Some(statement),
+        DfStatement::Explain(explain) => sql_of(&mut explain.statement),
+        _ => None,
+    }
+}
+
+fn first_version(newest: &RecordBatch) -> Option<u64> {
+    let versions = newest.column_by_name("version")?;
+    let versions = arrow::compute::cast(versions, &arrow::datatypes::DataType::Int64).ok()?;
+    versions.as_primitive::<Int64Type>().iter().next().flatten().and_then(|version| u64::try_from(version).ok())
+}
+
+/// Peeks for a session, within the bounds of the statement that runs, and notes what was seen.
+#[derive(Debug)]
+struct Peeking {
+    peek: Arc<dyn Peek>,
+    catalog: Arc<dyn CatalogStore>,
+    current: Mutex<Current>,
+}
+
+/// The statement that runs.
+#[derive(Debug, Default)]
+struct Current {
+    limit: PeekLimit,
+    notes: Vec<String>,
+}
+
+impl Peeking {
+    fn begin(&self, limit: PeekLimit) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Current { limit, notes: vec![] };
+    }
+
+    fn end(&self) -> Vec<String> {
+        std::mem::take(&mut *self.current.lock().unwrap_or_else(PoisonError::into_inner)).notes
+    }
+
+    fn limit(&self) -> PeekLimit {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).limit
+    }
+
+    fn note(&self, note: String) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if !current.notes.contains(&note) {
+            current.notes.push(note);
+        }
+    }
+}
+
+#[async_trait]
+impl session::Peek for Peeking {
+    async fn peek(&self, name: &Name) -> Result<RecordBatch> {
+        let sources = self.catalog.sources().await?;
+        let Some(source) = sources.into_iter().find(|source| source.name == *name) else {
+            return Err(Error::invalid(format!("the catalog has no source {name}")));
+        };
+        let connections = self.catalog.connections().await?;
+        let Some(connection) = connections.into_iter().find(|connection| connection.name == source.connection) else {
+            return Err(Error::invalid(format!("the catalog has no connection {}", source.connection)));
+        };
+        let limit = self.limit();
+        // The implementation is held to its bound here, so that no broker can hang a query.
+        let grace = limit.timeout + PeekLimit::GRACE;
+        let peeked = tokio::time::timeout(grace, self.peek.peek(&source, &connection, limit)).await;
+        let rows = peeked.map_err(|_| {
+            Error::unavailable(format!("topic {} gave no answer within {} s", source.topic, grace.as_secs()))
+        })??;
+        let n_rows = counted(rows.num_rows(), "record");
+        let bound = if rows.num_rows() < limit.records_max {
+            String::new()
+        } else {
+            format!(" (no more than {})", grouped(limit.records_max))
+        };
+        self.note(format!("peeked at {n_rows}{bound} of topic {}; nothing was committed", source.topic));
+        Ok(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests;

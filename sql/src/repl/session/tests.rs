@@ -1,0 +1,99 @@
+//! The REPL over real sessions: Delta tables in a folder, sources that are peeked at.
+
+use std::io::Cursor;
+use std::sync::{Arc, Mutex};
+
+use alluvium_catalog::store::CatalogStore;
+use alluvium_catalog::{Connection, Result, Source};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use async_trait::async_trait;
+
+use super::super::input::{Input, Interrupt, ScriptFrom};
+use super::super::run::tests::Captured;
+use super::super::{Console, Exit, Format, Repl, ReplOptions};
+use super::*;
+use crate::session::SessionSettings;
+use crate::system::samples;
+use crate::tables::fixture::{Lake, TestResult, people, with_hidden};
+
+/// Answers with as many rows as it may, and remembers what it was asked.
+#[derive(Debug, Default)]
+struct Canned(Mutex<Vec<usize>>);
+
+#[async_trait]
+impl Peek for Canned {
+    async fn peek(&self, source: &Source, _: &Connection, limit: PeekLimit) -> Result<RecordBatch> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(limit.records_max);
+        let n_rows = i64::try_from(limit.records_max).unwrap_or(i64::MAX);
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..n_rows));
+        RecordBatch::try_from_iter([("order_id", ids)])
+            .map_err(|cause| Error::internal(source.name.to_string()).with_source(cause))
+    }
+}
+
+async fn lake() -> TestResult<Lake> {
+    let lake = Lake::new()?;
+    let first = with_hidden(&people(&[(1, "ann")])?)?;
+    let second = with_hidden(&people(&[(2, "bob")])?)?;
+    lake.table("silver.people", &[first, second]).await?;
+    lake.catalog.put_definition(&samples::definition()?).await?;
+    lake.catalog.put_commit(&samples::commit()?).await?;
+    Ok(lake)
+}
+
+async fn run(lake: &Lake, peek: Option<Arc<dyn Peek>>, script: &str) -> TestResult<(Exit, String, String)> {
+    let catalog = Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>;
+    let settings = SessionSettings { threads: 1, ..SessionSettings::default() };
+    let session = Session::open(Arc::clone(&catalog), Arc::clone(&lake.reader), &settings)?;
+    let (out, err) = (Captured::default(), Captured::default());
+    let stdin = Box::new(Cursor::new(vec![]));
+    let console = Console { stdin, out: Box::new(out.clone()), err: Box::new(err.clone()) };
+    let options = ReplOptions {
+        keep_going: true,
+        is_quiet: true,
+        interrupt: Interrupt::Notified(Arc::default()),
+        ..ReplOptions::script(Format::Csv)
+    };
+    let repl = Repl::new(session, catalog, peek, options, console);
+    let exit = repl.run(Input::Scripts(vec![ScriptFrom::Argument(script.to_owned())])).await;
+    Ok((exit, out.text(), err.text()))
+}
+
+#[tokio::test]
+async fn tables_are_queried_and_described() -> TestResult {
+    let lake = lake().await?;
+    let folder = lake.location("")?.to_string();
+    let script = "SELECT * FROM silver.people ORDER BY id; SELECT name FROM silver.people VERSION AS OF 1;\n\
+                  \\format table\n\\d\n\\dt\n\\dn\n\\d silver.people\n\\d orders_raw\n\\sources\n\\flows\n\
+                  \\commits\n\\lineage silver.orders\nDESCRIBE silver.people;\n";
+    let (exit, out, err) = run(&lake, None, script).await?;
+    assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+    insta::assert_snapshot!(out.replace(folder.trim_end_matches('/'), "lake"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn errors_point_into_the_script() -> TestResult {
+    let lake = lake().await?;
+    let script = "SELECT 1;\nSELECT nme\nFROM silver.people;\nSELEC 1;\n\\d silver.peple\n\
+                  CREATE CONNECTION c TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');\n\
+                  SELECT * FROM STREAM(orders_raw);";
+    let (exit, _, err) = run(&lake, None, script).await?;
+    assert_eq!(exit, Exit::SqlError);
+    insta::assert_snapshot!(err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_select_on_a_source_peeks_as_far_as_it_needs() -> TestResult {
+    let lake = lake().await?;
+    let canned = Arc::new(Canned::default());
+    let script = "SELECT * FROM orders_raw LIMIT 2; SELECT s.order_id FROM STREAM(orders_raw) AS s LIMIT 1;\
+                  SELECT count(*) AS n FROM STREAM(orders_raw); SELECT count(*) AS n FROM silver.people;\
+                  SELECT count(*) AS n FROM orders_raw o JOIN silver.people p ON o.order_id = p.id LIMIT 5;";
+    let (exit, out, err) = run(&lake, Some(Arc::clone(&canned) as Arc<dyn Peek>), script).await?;
+    assert_eq!(exit, Exit::Ok, "{err}");
+    assert_eq!(out, "order_id\n0\n1\norder_id\n0\nn\n1000\nn\n2\nn\n2\n");
+    insta::assert_snapshot!(err);
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! What a session refuses: everything that writes tables or defines things that outlive it.
+
+use alluvium_catalog::{Error, Location, Result};
+use datafusion::catalog::MemorySchemaProvider;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::{CopyToStatement, CreateExternalTable, Statement as DfStatement};
+use std::sync::Arc;
+
+use super::catalogs::QueryCatalogs;
+use super::{failure, pin, table_name};
+use crate::tables::TableReader;
+
+/// Makes ready what a statement needs to reach, and refuses an external table under the name of another.
+///
+/// # Errors
+/// `Invalid` when the name is taken.
+pub(super) fn prepare(
+    statement: &DfStatement,
+    context: &SessionContext,
+    catalogs: &QueryCatalogs,
+    reader: &TableReader,
+) -> Result<()> {
+    match statement {
+        DfStatement::CreateExternalTable(create) => {
+            prepare_schema(create, context, catalogs)?;
+            create.locations.iter().try_for_each(|location| register(location, context, reader))
+        }
+        DfStatement::CopyTo(CopyToStatement { target, .. }) => register(target, context, reader),
+        DfStatement::Explain(explain) => prepare(&explain.statement, context, catalogs, reader),
+        DfStatement::Statement(_) | DfStatement::Reset(_) => Ok(()),
+    }
+}
+
+fn prepare_schema(create: &CreateExternalTable, context: &SessionContext, catalogs: &QueryCatalogs) -> Result<()> {
+    let name = table_name(&create.name)?;
+    if catalogs.dataset(&name).is_some() {
+        return Err(Error::invalid(format!("cannot create {name}: the catalog has a table of this name")));
+    }
+    let Some(memory) = context.catalog(pin::CATALOG) else {
+        return Ok(());
+    };
+    if memory.schema(name.schema()).is_none() {
+        memory
+            .register_schema(name.schema(), Arc::new(MemorySchemaProvider::new()))
+            .map_err(|cause| failure::from_datafusion(format!("cannot create {name}"), cause))?;
+    }
+    Ok(())
+}
+
+/// What is not a location of ours is DataFusion's to judge.
+fn register(location: &str, context: &SessionContext, reader: &TableReader) -> Result<()> {
+    match location.parse::<Location>() {
+        Ok(location) => reader.register_store(&location, &context.state()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Refuses a plan that writes or defines, wherever in it: also below `EXPLAIN ANALYZE`, which would run it.
+///
+/// # Errors
+/// `Invalid` with what to use instead.
+pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
+    let mut refused = None;
+    let visited = plan.apply_with_subqueries(|node| {
+        refused = refusal(node);
+        Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    visited.map_err(|cause| failure::from_datafusion("cannot check the statement", cause))?;
+    refused.map_or(Ok(()), Err)
+}
+
+fn refusal(node: &LogicalPlan) -> Option<Error> {
+    match node {
+        LogicalPlan::Dml(dml) => Some(
+            Error::invalid(format!("cannot run {} on {}: a session only reads", dml.op, dml.table_name))
+                .with_hint("rows come into tables by flows: CREATE FLOW in a file, and alluvium run FILE"),
+        ),
+        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_) | DdlStatement::DropTable(_)) => None,
+        LogicalPlan::Ddl(ddl) => {
+            Some(Error::invalid(format!("cannot run {}: a session only reads", ddl.name())).with_hint(
+                "tables are declared in a file (CREATE STREAMING TABLE) or registered (alluvium catalog register)",
+            ))
+        }
+        _ => None,
+    }
+}

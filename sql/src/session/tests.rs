@@ -1,0 +1,283 @@
+use arrow::array::Int64Array;
+
+use super::*;
+use crate::tables::fixture::{Lake, TestResult, append, append_with, lines, people, with_hidden};
+
+fn open(lake: &Lake) -> Result<Session> {
+    let settings = SessionSettings { threads: 2, ..SessionSettings::default() };
+    Session::open(Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>, Arc::clone(&lake.reader), &settings)
+}
+
+async fn check(session: &Session, sql: &str, expected: &[&str]) -> TestResult {
+    let rows = session.sql(sql).await.map_err(|error| format!("{sql}: {}", error.chain()))?.collect().await?;
+    assert_eq!(lines(&rows)?, expected, "{sql}");
+    Ok(())
+}
+
+async fn refusal(session: &Session, sql: &str) -> TestResult<Error> {
+    match session.sql(sql).await {
+        Ok(_) => Err(format!("{sql} was taken").into()),
+        Err(error) => Ok(error),
+    }
+}
+
+/// Two tables with hidden columns: `silver.orders` with versions 1 and 2, and `names`.
+async fn lake() -> TestResult<Lake> {
+    let lake = Lake::new()?;
+    let first = with_hidden(&people(&[(1, "ann")])?)?;
+    let second = with_hidden(&people(&[(2, "bob"), (3, "cid")])?)?;
+    lake.table("silver.orders", &[first.clone(), second]).await?;
+    lake.table("names", &[first]).await?;
+    Ok(lake)
+}
+
+#[tokio::test]
+async fn queries_see_what_was_registered_and_committed_since() -> TestResult {
+    let lake = Lake::new()?;
+    let session = open(&lake)?;
+    assert!(refusal(&session, "SELECT * FROM later").await?.chain().contains("'alluvium.default.later' not found"));
+    let location = lake.table("later", &[people(&[(1, "ann")])?]).await?;
+    check(&session, "SELECT * FROM later", &["id|name", "1|ann"]).await?;
+    append(&location, people(&[(2, "bob")])?).await?;
+    check(&session, "SELECT count(*) AS n FROM later", &["n", "2"]).await
+}
+
+#[tokio::test]
+async fn versions_are_read_in_joins_subqueries_and_ctes() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let old = "silver.orders VERSION AS OF 1";
+    check(&session, &format!("SELECT * FROM {old}"), &["id|name", "1|ann"]).await?;
+    check(&session, &format!("SELECT orders.name, silver.orders.id FROM {old}"), &["name|id", "ann|1"]).await?;
+    check(
+        &session,
+        &format!("SELECT count(*) AS n FROM silver.orders o LEFT JOIN {old} v ON o.id = v.id WHERE v.id IS NULL"),
+        &["n", "2"],
+    )
+    .await?;
+    check(
+        &session,
+        &format!("SELECT count(*) AS n FROM silver.orders WHERE id IN (SELECT id FROM {old})"),
+        &["n", "1"],
+    )
+    .await?;
+    check(&session, &format!("WITH old AS (SELECT * FROM {old}) SELECT count(*) AS n FROM old"), &["n", "1"]).await?;
+    check(&session, "SELECT count(*) AS n FROM silver.orders TIMESTAMP AS OF '2999-01-01'", &["n", "3"]).await?;
+    let error = refusal(&session, "SELECT * FROM silver.orders VERSION AS OF 9").await?;
+    assert_eq!(error.hint(), Some("versions 0 to 2 can be read"));
+    let error = refusal(&session, "SELECT * FROM names JOIN silver.orders VERSION AS OF 9 ON true").await?;
+    assert_eq!(error.hint(), Some("versions 0 to 2 can be read"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_star_shows_hidden_columns() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let both = "1|ann|1|ann";
+    for sql in [
+        "SELECT * FROM silver.orders o JOIN names n ON o.id = n.id",
+        "SELECT o.*, n.* FROM silver.orders o JOIN names n ON o.id = n.id",
+        "SELECT * FROM (SELECT * FROM silver.orders) o JOIN names n ON o.id = n.id",
+        "SELECT * FROM silver.orders o JOIN names n ON o.id = n.id WHERE o._alluvium_offset = 100",
+        "SELECT * FROM silver.orders o JOIN names n ON o.id = n.id AND o._alluvium_offset = n._alluvium_offset",
+        "WITH o AS (SELECT * FROM silver.orders) SELECT * FROM o JOIN names n ON o.id = n.id ORDER BY n._alluvium_offset",
+    ] {
+        check(&session, sql, &["id|name|id|name", both]).await?;
+    }
+    check(&session, "SELECT * FROM silver.orders o JOIN names n USING (id)", &["id|name|name", "1|ann|ann"]).await?;
+    check(&session, "SELECT * FROM silver.orders NATURAL JOIN names", &["id|name", "1|ann"]).await?;
+    check(&session, "SELECT orders.* FROM silver.orders WHERE id = 1", &["id|name", "1|ann"]).await?;
+    check(&session, "SELECT silver.orders.* FROM silver.orders VERSION AS OF 1", &["id|name", "1|ann"]).await?;
+    check(&session, "SELECT * EXCEPT (_alluvium_offset, name) FROM names", &["id", "1"]).await?;
+    check(&session, "SELECT * EXCEPT (_alluvium_offset) FROM names", &["id|name", "1|ann"]).await
+}
+
+#[tokio::test]
+async fn hidden_columns_are_there_when_they_are_named() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let header = "id|name|_alluvium_offset";
+    check(&session, "SELECT _alluvium_partition FROM names", &["_alluvium_partition", "0"]).await?;
+    check(&session, "SELECT *, _alluvium_offset FROM names", &[header, "1|ann|100"]).await?;
+    check(&session, "SELECT n.*, n._alluvium_offset FROM names AS n", &[header, "1|ann|100"]).await?;
+    check(&session, "SELECT names.*, _alluvium_offset FROM names VERSION AS OF 1", &[header, "1|ann|100"]).await?;
+    check(&session, "WITH n AS (SELECT *, _alluvium_offset FROM names) SELECT * FROM n", &[header, "1|ann|100"])
+        .await?;
+    check(
+        &session,
+        "SELECT count(*) AS n FROM names WHERE id IN (SELECT id FROM silver.orders WHERE _alluvium_offset = 100)",
+        &["n", "1"],
+    )
+    .await?;
+    check(&session, "SELECT id FROM silver.orders ORDER BY _alluvium_offset DESC, id LIMIT 1", &["id", "3"]).await
+}
+
+#[tokio::test]
+async fn what_writes_or_defines_is_refused() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    for sql in [
+        "INSERT INTO names VALUES (2, 'bob')",
+        "EXPLAIN ANALYZE INSERT INTO names VALUES (2, 'bob')",
+        "DELETE FROM names",
+        "UPDATE names SET id = 2",
+        "CREATE TABLE x AS SELECT 1",
+        "CREATE VIEW x AS SELECT 1",
+        "CREATE SCHEMA x",
+        "CREATE DATABASE x",
+        "DROP SCHEMA silver",
+        "CREATE CONNECTION c TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092')",
+    ] {
+        let error = refusal(&session, sql).await?;
+        assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid, "{sql}: {}", error.chain());
+    }
+    check(&session, "SELECT count(*) AS n FROM names", &["n", "1"]).await
+}
+
+#[tokio::test]
+async fn a_path_is_not_a_table_and_an_external_table_is() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let folder = lake.location("out")?.to_string();
+    std::fs::create_dir_all(&folder)?;
+    let file = format!("{folder}/people.csv");
+    check(&session, &format!("COPY (SELECT * FROM names) TO '{file}' STORED AS CSV"), &["count", "1"]).await?;
+    refusal(&session, &format!("SELECT * FROM '{file}'")).await?;
+    refusal(&session, &format!("SELECT * FROM \"{file}\"")).await?;
+    let create = |name: &str| {
+        format!("CREATE EXTERNAL TABLE {name} STORED AS CSV LOCATION '{file}' OPTIONS ('format.has_header' 'true')")
+    };
+    session.sql(&create("mine")).await?.collect().await?;
+    session.sql(&create("own.mine")).await?.collect().await?;
+    check(&session, "SELECT * FROM mine JOIN own.mine AS other USING (id)", &["id|name|name", "1|ann|ann"]).await?;
+    let taken = refusal(&session, &create("names")).await?;
+    assert_eq!(taken.message(), "cannot create default.names: the catalog has a table of this name");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_name_has_its_place_and_the_nearest_name() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let error = refusal(&session, "SELECT *\nFROM silver.ordrs").await?;
+    assert_eq!(error.hint(), Some("did you mean 'silver.orders'?"));
+    let cause =
+        std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<datafusion::error::DataFusionError>());
+    let place = cause.and_then(|cause| cause.diagnostic()).and_then(|diagnostic| diagnostic.span);
+    assert_eq!(place.map(|span| span.start.line), Some(2));
+    let error = refusal(&session, "SELECT nam FROM names").await?;
+    assert!(error.chain().contains("nam"), "{}", error.chain());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_location_can_be_queried_without_being_registered() -> TestResult {
+    let lake = Lake::new()?;
+    let session = open(&lake)?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;
+    lake.catalog.drop_dataset(&"people".parse()?).await?;
+    let names: Vec<String> = session.open_location(&location).await?.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["default.t", "default.people"]);
+    check(&session, "SELECT * FROM t JOIN people USING (id)", &["id|name|name", "1|ann|ann"]).await?;
+    append(&location, people(&[(2, "bob")])?).await?;
+    check(&session, "SELECT count(*) AS n FROM t", &["n", "2"]).await?;
+    check(&session, "SELECT count(*) AS n FROM t VERSION AS OF 1", &["n", "1"]).await?;
+    assert!(session.open_location(&lake.location("nothing")?).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn history_shows_what_made_each_version() -> TestResult {
+    let lake = Lake::new()?;
+    let session = open(&lake)?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;
+    let lineage = serde_json::json!({
+        "v": 1, "flow": "people_in", "sql_hash": "5eed", "run": uuid(1), "write_id": uuid(2), "engine": "0.1.0",
+        "inputs": [{"kind": "kafka", "topic": "shop.people", "ranges": [
+            {"partition": 0, "first": 5, "next": 9, "records": 4}, {"partition": 1, "first": 0, "next": 1, "records": 1}
+        ]}],
+        "fate": {"records_in": 5, "applied": 2, "filtered": 3},
+        "rows_inserted": 2, "rows_updated": 0, "rows_deleted": 0, "millis": {}
+    });
+    let properties = deltalake::kernel::transaction::CommitProperties::default()
+        .with_metadata([("alluvium.lineage".to_owned(), lineage)]);
+    append_with(&location, people(&[(2, "bob"), (3, "cid")])?, properties).await?;
+    let answer = session.sql("DESCRIBE HISTORY people LIMIT 2").await?;
+    let rows = answer.collect().await?;
+    let shown = rows[0].project(&[0, 2, 3, 4, 5, 6, 8])?;
+    assert_eq!(
+        lines(&[shown])?,
+        [
+            "version|operation|flow|inputs|records_in|applied|filtered",
+            "2|WRITE|people_in|shop.people 0@[5,9) 1@[0,1)|5|2|3",
+            "1|WRITE|||||",
+        ]
+    );
+    let all = session.sql("DESCRIBE HISTORY default.people").await?.collect().await?;
+    assert_eq!(all.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    let unknown = refusal(&session, "DESCRIBE HISTORY peopel").await?;
+    assert_eq!(unknown.hint(), Some("did you mean 'default.people'?"));
+    Ok(())
+}
+
+fn uuid(last: u8) -> String {
+    format!("00000000-0000-0000-0000-0000000000{last:02}")
+}
+
+#[tokio::test]
+async fn tables_are_listed_without_being_opened() -> TestResult {
+    let lake = lake().await?;
+    lake.register("broken", DatasetKind::Delta, &lake.location("nothing")?).await?;
+    let session = open(&lake)?;
+    check(
+        &session,
+        "SELECT table_schema, table_name FROM information_schema.tables \
+         WHERE table_schema NOT IN ('information_schema', 'system') ORDER BY 1, 2",
+        &["table_schema|table_name", "default|broken", "default|names", "silver|orders"],
+    )
+    .await?;
+    check(&session, "SELECT count(*) AS n FROM names", &["n", "1"]).await?;
+    refusal(&session, "SELECT * FROM broken").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failing_row_is_bad_data() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let answer = session.sql("SELECT CAST(name AS BIGINT) FROM names").await?;
+    let error = answer.collect().await.err().ok_or("the cast went well")?;
+    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Data, "{}", error.chain());
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Canned;
+
+#[async_trait]
+impl Peek for Canned {
+    async fn peek(&self, source: &Name) -> Result<RecordBatch> {
+        let rows: arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
+        RecordBatch::try_from_iter([(source.as_str(), rows)])
+            .map_err(|cause| Error::internal("rows").with_source(cause))
+    }
+}
+
+#[tokio::test]
+async fn a_source_is_peeked_at_where_that_is_possible() -> TestResult {
+    let lake = Lake::new()?;
+    lake.catalog.put_definition(&crate::system::samples::definition()?).await?;
+    assert!(open(&lake)?.sql("SELECT * FROM orders_raw").await.is_err());
+    let session = open(&lake)?.with_peek(Arc::new(Canned));
+    check(&session, "SELECT max(orders_raw) AS top FROM orders_raw", &["top", "8"]).await
+}
+
+#[tokio::test]
+async fn one_statement_is_taken_at_a_time() -> TestResult {
+    let lake = Lake::new()?;
+    let session = open(&lake)?;
+    assert_eq!(refusal(&session, "SELECT 1; SELECT 2").await?.message(), "the text has more than one statement");
+    assert_eq!(refusal(&session, "  ").await?.message(), "there is no statement in the text");
+    check(&session, "SELECT 1 AS one;", &["one", "1"]).await
+}

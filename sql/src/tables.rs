@@ -1,0 +1,182 @@
+//! Opens tables for reading: Delta tables at a version, and folders of parquet, CSV or JSON files.
+//!
+//! A [`TableReader`] reaches data through the stores of the catalog crate only and never writes. What it opens is one
+//! version of a table: it stays the same however the table moves on, until it is [refreshed](TableReader::refresh).
+//! Before it: the catalog, which knows where tables are. After it: the [session](crate::session) and the
+//! [transform](crate::transform), which query them.
+
+mod delta;
+mod files;
+mod history;
+mod log;
+
+use std::sync::Arc;
+
+use alluvium_catalog::store::CatalogStore;
+use alluvium_catalog::{Dataset, DatasetKind, Error, Location, Result, Stores, TableName, Timestamp};
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use deltalake::kernel::Snapshot;
+
+pub use history::HistoryEntry;
+pub(crate) use history::inputs_text;
+
+use crate::diagnostic::nearest;
+use delta::DeltaProvider;
+use log::Log;
+
+/// What the names of the columns begin with that `SELECT *` leaves out.
+pub(crate) const HIDDEN_PREFIX: &str = "_alluvium_";
+
+/// Which version of a table is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Version {
+    /// The newest.
+    Latest,
+    /// This one: `VERSION AS OF`.
+    At(u64),
+    /// The newest that was committed at or before this time, by the times in the log: `TIMESTAMP AS OF`.
+    AsOf(Timestamp),
+}
+
+/// Opens tables and files for reading.
+#[derive(Debug)]
+pub struct TableReader {
+    stores: Stores,
+    catalog: Arc<dyn CatalogStore>,
+}
+
+impl TableReader {
+    /// Returns a reader that reaches data through `stores` and learns from `catalog` where named tables are.
+    pub fn new(stores: Stores, catalog: Arc<dyn CatalogStore>) -> Self {
+        Self { stores, catalog }
+    }
+
+    /// Returns the dataset of this name.
+    ///
+    /// # Errors
+    /// `Invalid` when the catalog has none, with the nearest name as hint.
+    pub async fn dataset(&self, name: &TableName) -> Result<Dataset> {
+        if let Some(dataset) = self.catalog.dataset(name).await? {
+            return Ok(dataset);
+        }
+        let known: Vec<String> =
+            self.catalog.datasets().await?.iter().map(|dataset| dataset.name.to_string()).collect();
+        let error = Error::invalid(format!("the catalog has no table {name}"));
+        Err(match nearest(&name.to_string(), known.iter().map(String::as_str)) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        })
+    }
+
+    /// Opens the Delta table at `location` at `version`.
+    ///
+    /// # Errors
+    /// `Invalid` when there is no Delta table, the version does not exist (the hint names those that do), or the table
+    /// uses features that cannot be read; `Unavailable` when the store does not answer; `Data` when the log is damaged.
+    pub async fn open(&self, location: &Location, version: Version) -> Result<OpenTable> {
+        let log = Log::new(self.stores.open(location)?, location);
+        let number = match version {
+            Version::Latest => None,
+            Version::At(number) => Some(number),
+            Version::AsOf(time) => Some(log.version_at(time).await?),
+        };
+        match delta::load(&self.stores, location, number).await {
+            Ok(snapshot) => OpenTable::new(&self.stores, location, snapshot),
+            Err(cause) => Err(log.explain(number, cause).await),
+        }
+    }
+
+    /// Returns `table` at the newest version. It reads only what the log gained since.
+    ///
+    /// # Errors
+    /// As [`TableReader::open`].
+    pub async fn refresh(&self, table: &OpenTable) -> Result<OpenTable> {
+        match delta::update(&self.stores, &table.location, &table.snapshot).await {
+            Ok(snapshot) if snapshot.version() == table.version() => Ok(table.clone()),
+            Ok(snapshot) => OpenTable::new(&self.stores, &table.location, snapshot),
+            // A log that was cleaned up or a table that was made anew cannot be followed, only opened.
+            Err(_) => self.open(&table.location, Version::Latest).await,
+        }
+    }
+
+    /// Opens the parquet, CSV or JSON files below `location`. Their columns are found by looking into the files, with
+    /// `session`'s limits; the files are listed again by each query.
+    ///
+    /// # Errors
+    /// `Invalid` when there are no such files, `Unavailable` when the store does not answer, `Data` when they cannot be
+    /// understood.
+    pub async fn open_files(
+        &self,
+        kind: DatasetKind,
+        location: &Location,
+        session: &dyn Session,
+    ) -> Result<Arc<dyn TableProvider>> {
+        self.register_store(location, session)?;
+        files::open(kind, location, session).await
+    }
+
+    /// Makes the store of `location` known to the queries of `session`.
+    ///
+    /// # Errors
+    /// `Invalid` when the settings do not suffice to reach it.
+    pub fn register_store(&self, location: &Location, session: &dyn Session) -> Result<()> {
+        let root = self.stores.root(location)?;
+        session.runtime_env().register_object_store(&location.url()?, root);
+        Ok(())
+    }
+
+    /// Returns the newest `limit` versions of the Delta table at `location`, newest first, as its log tells them.
+    ///
+    /// # Errors
+    /// As [`TableReader::open`].
+    pub async fn history(&self, location: &Location, limit: usize) -> Result<Vec<HistoryEntry>> {
+        Log::new(self.stores.open(location)?, location).history(limit).await
+    }
+}
+
+/// One version of a Delta table.
+#[derive(Debug, Clone)]
+pub struct OpenTable {
+    location: Location,
+    snapshot: Arc<Snapshot>,
+    provider: Arc<DeltaProvider>,
+}
+
+impl OpenTable {
+    fn new(stores: &Stores, location: &Location, snapshot: Arc<Snapshot>) -> Result<Self> {
+        let provider = DeltaProvider::try_new(stores, location, &snapshot)?;
+        Ok(Self { location: location.clone(), snapshot, provider: Arc::new(provider) })
+    }
+
+    /// Returns where the table is.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Returns the Delta version.
+    pub fn version(&self) -> u64 {
+        self.snapshot.version()
+    }
+
+    /// Returns all columns, hidden ones included, in the types that columns are declared in: text is `Utf8`, never a view
+    /// or a dictionary.
+    pub fn schema(&self) -> SchemaRef {
+        self.provider.schema()
+    }
+
+    /// Returns a provider of all columns, hidden ones included.
+    pub fn provider_with_hidden(&self) -> Arc<dyn TableProvider> {
+        Arc::clone(&self.provider) as Arc<dyn TableProvider>
+    }
+
+    /// Returns a provider without the hidden columns, so that no `*` shows them.
+    pub fn provider(&self) -> Arc<dyn TableProvider> {
+        Arc::new(self.provider.without_hidden())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

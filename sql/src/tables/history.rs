@@ -1,0 +1,91 @@
+//! One version of a table as its log tells it, for `DESCRIBE HISTORY`.
+
+use alluvium_catalog::{Input, Lineage, PartitionRange, Result, Timestamp};
+use arrow::array::RecordBatch;
+use serde_json::Value;
+
+use super::log::commit_time;
+use crate::system::Columns;
+
+/// One version of a table.
+#[derive(Debug, Clone)]
+pub struct HistoryEntry {
+    /// The Delta version.
+    pub version: u64,
+    /// When it was committed, by the commit itself, or else by the store.
+    pub committed_at: Timestamp,
+    /// What was done, in the words of whoever did it.
+    pub operation: Option<String>,
+    /// The program that did it.
+    pub engine: Option<String>,
+    /// What it consumed and produced, if a flow did it.
+    pub lineage: Option<Lineage>,
+}
+
+impl HistoryEntry {
+    /// Reads a commit's commitInfo; `stored_at` is when the store got it.
+    pub(super) fn read(version: u64, stored_at: Timestamp, info: &Value) -> Self {
+        let text = |key: &str| info.get(key).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            version,
+            committed_at: commit_time(info).unwrap_or(stored_at),
+            operation: text("operation"),
+            engine: text("engineInfo"),
+            lineage: info.get(Lineage::KEY).and_then(lineage),
+        }
+    }
+
+    /// Returns the entries as rows.
+    ///
+    /// # Errors
+    /// `Internal` when Arrow refuses the columns.
+    pub(crate) fn rows(entries: &[Self]) -> Result<RecordBatch> {
+        let of = |get: fn(&Lineage) -> u64| entries.iter().map(move |entry| entry.lineage.as_ref().map(get));
+        let text = |get: fn(&Lineage) -> String| entries.iter().map(move |entry| entry.lineage.as_ref().map(get));
+        Columns::new()
+            .count("version", entries.iter().map(|entry| Some(entry.version)))
+            .time("committed_at", entries.iter().map(|entry| Some(entry.committed_at)))
+            .text("operation", entries.iter().map(|entry| entry.operation.clone()))
+            .text("flow", text(|lineage| lineage.flow.to_string()))
+            .text("inputs", text(|lineage| inputs_text(&lineage.inputs)))
+            .count("records_in", of(|lineage| lineage.fate.records_in))
+            .count("applied", of(|lineage| lineage.fate.applied))
+            .count("merged", of(|lineage| lineage.fate.merged))
+            .count("filtered", of(|lineage| lineage.fate.filtered))
+            .count("dropped", of(|lineage| lineage.fate.dropped))
+            .count("quarantined", of(|lineage| lineage.fate.quarantined))
+            .count("dead_lettered", of(|lineage| lineage.fate.dead_lettered))
+            .text("sql_hash", text(|lineage| lineage.sql_hash.clone()))
+            .text("run", text(|lineage| lineage.run.to_string()))
+            .text("engine", entries.iter().map(|entry| entry.engine.clone()))
+            .finish()
+    }
+}
+
+/// Returns inputs as one line: `shop.orders 0@[12,40) 1@[7,9)` or `silver.customers version 4`.
+pub(crate) fn inputs_text(inputs: &[Input]) -> String {
+    let lines: Vec<String> = inputs.iter().map(input).collect();
+    lines.join("; ")
+}
+
+fn input(input: &Input) -> String {
+    match input {
+        Input::Kafka { topic, ranges, .. } => {
+            let span: Vec<String> = ranges.iter().map(range).collect();
+            format!("{topic} {}", span.join(" "))
+        }
+        Input::Table { table, version } => format!("{table} version {version}"),
+    }
+}
+
+fn range(range: &PartitionRange) -> String {
+    format!("{}@[{},{})", range.partition, range.first, range.next)
+}
+
+/// Engines that copy a log may have turned the record into a string.
+fn lineage(value: &Value) -> Option<Lineage> {
+    match value {
+        Value::String(text) => serde_json::from_str(text).ok(),
+        object => serde_json::from_value(object.clone()).ok(),
+    }
+}

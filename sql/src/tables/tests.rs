@@ -1,0 +1,229 @@
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion::prelude::SessionContext;
+use serde_json::{Value, json};
+
+use super::fixture::{Lake, TestResult, append, create, lines, people, with_hidden};
+use super::*;
+
+async fn rows(provider: Arc<dyn TableProvider>) -> TestResult<Vec<String>> {
+    let context = SessionContext::new();
+    lines(&context.read_table(provider)?.sort_by(vec![datafusion::prelude::col("id")])?.collect().await?)
+}
+
+async fn refusal(lake: &Lake, location: &Location, version: Version) -> TestResult<Error> {
+    match lake.reader.open(location, version).await {
+        Ok(table) => Err(format!("version {} of {location} was opened", table.version()).into()),
+        Err(error) => Ok(error),
+    }
+}
+
+#[tokio::test]
+async fn each_version_is_read_as_it_was() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?, people(&[(2, "bob")])?]).await?;
+    let newest = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!(newest.version(), 2);
+    assert_eq!(rows(newest.provider()).await?, ["id|name", "1|ann", "2|bob"]);
+    let first = lake.reader.open(&location, Version::At(1)).await?;
+    assert_eq!(rows(first.provider()).await?, ["id|name", "1|ann"]);
+
+    append(&location, people(&[(3, "cid")])?).await?;
+    assert_eq!(rows(newest.provider()).await?.len(), 3, "an open table moved");
+    let refreshed = lake.reader.refresh(&newest).await?;
+    assert_eq!(refreshed.version(), 3);
+    assert_eq!(lake.reader.refresh(&refreshed).await?.version(), 3);
+    assert_eq!(rows(refreshed.provider()).await?.len(), 4);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_version_that_is_not_there_names_those_that_are() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;
+    let error = refusal(&lake, &location, Version::At(7)).await?;
+    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid);
+    assert_eq!(error.message(), format!("version 7 of the table at {location} does not exist"));
+    assert_eq!(error.hint(), Some("versions 0 to 1 can be read"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_folder_without_log_is_not_a_table() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.location("nothing")?;
+    for version in [Version::Latest, Version::At(0), Version::AsOf(Timestamp(0))] {
+        let error = refusal(&lake, &location, version).await?;
+        assert_eq!(error.message(), format!("there is no Delta table at {location}"));
+    }
+    let error = lake.reader.history(&location, 5).await.err().ok_or("a history without table")?;
+    assert_eq!(error.message(), format!("there is no Delta table at {location}"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_damaged_log_is_bad_data() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log/00000000000000000001.json");
+    std::fs::write(&log, "{\"add\": ")?;
+    let error = refusal(&lake, &location, Version::Latest).await;
+    // The kernel reads lazily, so the damage may first show when rows are read.
+    if let Ok(error) = error {
+        assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Data);
+    }
+    assert!(lake.reader.history(&location, 5).await.is_err());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_time_finds_the_version_that_stood_then() -> TestResult {
+    let lake = Lake::new()?;
+    let mut batches = Vec::new();
+    for id in 0..4 {
+        batches.push(people(&[(id, "x")])?);
+    }
+    let location = lake.table("people", &batches).await?;
+    let history = lake.reader.history(&location, usize::MAX).await?;
+    assert_eq!(history.iter().map(|entry| entry.version).collect::<Vec<_>>(), [4, 3, 2, 1, 0]);
+    for entry in &history {
+        let found = lake.reader.open(&location, Version::AsOf(entry.committed_at)).await?.version();
+        // Commits of one millisecond have one time; the last of them stood at its end.
+        let last =
+            history.iter().filter(|other| other.committed_at == entry.committed_at).map(|other| other.version).max();
+        assert_eq!(Some(found), last);
+    }
+    let early = refusal(&lake, &location, Version::AsOf(Timestamp(1_000))).await?;
+    assert_eq!(early.message(), format!("the table at {location} had no version at 1970-01-01T00:00:01.000Z"));
+    assert!(early.hint().is_some_and(|hint| hint.starts_with("its oldest version that can be read is 0 of ")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn hidden_columns_are_left_out_of_the_plain_provider() -> TestResult {
+    let lake = Lake::new()?;
+    let batch = with_hidden(&people(&[(1, "ann"), (2, "bob")])?)?;
+    let location = lake.table("people", &[batch]).await?;
+    let table = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!(table.schema().fields().len(), 4);
+    assert_eq!(rows(table.provider()).await?, ["id|name", "1|ann", "2|bob"]);
+    assert_eq!(
+        rows(table.provider_with_hidden()).await?,
+        ["id|name|_alluvium_partition|_alluvium_offset", "1|ann|0|100", "2|bob|0|101"]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn columns_have_the_types_and_the_order_that_were_declared() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.location("people")?;
+    let schema = Schema::new(vec![Field::new("name", DataType::Utf8, true), Field::new("id", DataType::Int64, true)]);
+    create(&location, &schema, &["name"]).await?;
+    let batch = people(&[(1, "ann"), (2, "bob")])?.project(&[1, 0])?;
+    append(&location, batch).await?;
+    let table = lake.reader.open(&location, Version::Latest).await?;
+    let types: Vec<_> = table.schema().fields().iter().map(|field| field.data_type().clone()).collect();
+    assert_eq!(types, [DataType::Utf8, DataType::Int64]);
+    let delivered = SessionContext::new().read_table(table.provider())?.collect().await?;
+    assert_eq!(delivered[0].schema().field(0).data_type(), &DataType::Utf8);
+    assert_eq!(rows(table.provider()).await?, ["name|id", "ann|1", "bob|2"]);
+    Ok(())
+}
+
+/// Deletes rows 1 and 3 of the one file of version 1 by a deletion vector inside the log, as the protocol lays it out.
+fn delete_by_vector(location: &Location) -> TestResult {
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log");
+    let commit = std::fs::read_to_string(log.join("00000000000000000001.json"))?;
+    let actions: Vec<Value> = commit.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let add = actions.iter().find_map(|action| action.get("add")).ok_or("no add")?;
+    let vector = json!({
+        "storageType": "i", "pathOrInlineDv": VECTOR_OF_1_AND_3, "sizeInBytes": 36, "cardinality": 2
+    });
+    let mut with_vector = add.clone();
+    with_vector["deletionVector"] = vector;
+    let created = std::fs::read_to_string(log.join("00000000000000000000.json"))?;
+    let created: Vec<Value> = created.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let mut metadata = created.iter().find_map(|action| action.get("metaData")).ok_or("no metadata")?.clone();
+    metadata["configuration"]["delta.enableDeletionVectors"] = json!("true");
+    let features = json!(["deletionVectors"]);
+    let lines = [
+        json!({"protocol": {
+            "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features
+        }}),
+        json!({"metaData": metadata}),
+        json!({"remove": {
+            "path": add["path"], "deletionTimestamp": 0, "dataChange": true, "extendedFileMetadata": true,
+            "partitionValues": add["partitionValues"], "size": add["size"]
+        }}),
+        json!({"add": with_vector}),
+    ];
+    let text: Vec<String> = lines.iter().map(Value::to_string).collect();
+    Ok(std::fs::write(log.join("00000000000000000002.json"), text.join("\n"))?)
+}
+
+/// z85 of: magic 1681511377, one bitmap, key 0, and a portable Roaring bitmap of the values 1 and 3.
+const VECTOR_OF_1_AND_3: &str = "^Bg9^0rr910000000000iXQKl0rr91000315c8Xg0rri4";
+
+#[tokio::test]
+async fn rows_in_a_deletion_vector_are_gone() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(0, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e")])?]).await?;
+    delete_by_vector(&location)?;
+    let table = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!(rows(table.provider()).await?, ["id|name", "0|a", "2|c", "4|e"]);
+    let counted = SessionContext::new().read_table(table.provider())?.count().await?;
+    assert_eq!(counted, 3);
+    let before = lake.reader.open(&location, Version::At(1)).await?;
+    assert_eq!(rows(before.provider()).await?.len(), 6);
+    Ok(())
+}
+
+#[tokio::test]
+async fn features_that_cannot_be_read_are_named() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log/00000000000000000002.json");
+    let features = json!(["whatComesNext"]);
+    let protocol = json!({"protocol": {
+        "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features
+    }});
+    std::fs::write(log, protocol.to_string())?;
+    let error = refusal(&lake, &location, Version::Latest).await?;
+    assert!(error.chain().contains("whatComesNext"), "{}", error.chain());
+    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid);
+    Ok(())
+}
+
+#[tokio::test]
+async fn folders_of_files_are_tables() -> TestResult {
+    let lake = Lake::new()?;
+    let session = SessionContext::new();
+    for (kind, name, text) in [
+        (DatasetKind::Csv, "a.csv", "id,name\n1,ann\n2,bob\n"),
+        (DatasetKind::Json, "a.json", "{\"id\":1,\"name\":\"ann\"}\n{\"id\":2,\"name\":\"bob\"}\n"),
+    ] {
+        let location = lake.location(name.trim_start_matches("a."))?;
+        let folder = location.local_path().ok_or("not on disk")?;
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join(name), text)?;
+        std::fs::write(folder.join("notes.txt"), "not a table")?;
+        let provider = lake.reader.open_files(kind, &location, &session.state()).await?;
+        let frame = session.read_table(provider)?.sort_by(vec![datafusion::prelude::col("id")])?;
+        assert_eq!(lines(&frame.collect().await?)?, ["id|name", "1|ann", "2|bob"]);
+    }
+    let empty = lake.location("empty")?;
+    std::fs::create_dir_all(empty.local_path().ok_or("not on disk")?)?;
+    let refused = lake.reader.open_files(DatasetKind::Parquet, &empty, &session.state()).await;
+    assert!(refused.is_err(), "an empty folder was opened");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_name_has_the_nearest_as_hint() -> TestResult {
+    let lake = Lake::new()?;
+    lake.table("silver.orders", &[people(&[(1, "ann")])?]).await?;
+    assert_eq!(lake.reader.dataset(&"silver.orders".parse()?).await?.name.table(), "orders");
+    let error = lake.reader.dataset(&"silver.ordres".parse()?).await.err().ok_or("a dataset was found")?;
+    assert_eq!(error.hint(), Some("did you mean 'silver.orders'?"));
+    Ok(())
+}

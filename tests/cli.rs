@@ -1,0 +1,133 @@
+//! The command line as users meet it: errors in SQL files with their places, settings, exit codes, and the demo.
+
+use std::time::Duration;
+
+use crate::harness::TestResult;
+use crate::harness::lake::Lake;
+use crate::harness::program::Program;
+
+/// Runs `check` on a file and returns what it says; it must refuse the file.
+fn refusal(sql: &str) -> TestResult<String> {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    program.write("pipeline.sql", sql)?;
+    let ended = program.run(&["check", "pipeline.sql"])?;
+    ended.check(1)?;
+    assert!(ended.out.is_empty(), "errors go to standard error:\n{}", ended.out);
+    Ok(ended.err)
+}
+
+/// Holds what is said to a snapshot.
+fn holds(name: &str, said: &str) {
+    insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true, description => name}, {
+        insta::assert_snapshot!(name, said);
+    });
+}
+
+/// A pipeline without an error, for changes that bring one in.
+const SOUND: &str = "CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');
+CREATE SOURCE orders_raw (order_id BIGINT NOT NULL, email STRING, amount DECIMAL(18,2), updated_at TIMESTAMP)
+WITH ('connection' = 'shop', 'topic' = 'orders');
+CREATE STREAMING TABLE silver.orders (order_id BIGINT NOT NULL, amount DECIMAL(18,2), updated_at TIMESTAMP,
+  PRIMARY KEY (order_id) NOT ENFORCED);
+CREATE FLOW orders_upsert AS AUTO CDC INTO silver.orders
+FROM (SELECT order_id, amount, updated_at FROM STREAM(orders_raw))
+KEYS (order_id) SEQUENCE BY updated_at STORED AS SCD TYPE 1;
+";
+
+#[test]
+fn a_sound_pipeline_is_shown_and_touches_nothing() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    program.write("pipeline.sql", SOUND)?;
+    let shown = program.done(&["check", "pipeline.sql"])?;
+    assert!(shown.contains("orders_upsert") && shown.contains("silver.orders"), "{shown}");
+    assert!(lake.warehouse().local_path().is_some_and(|folder| !folder.exists()), "check wrote into the warehouse");
+    let json = program.json(&["check", "--json", "pipeline.sql"])?;
+    assert_eq!(json["ok"], true, "{json}");
+    Ok(())
+}
+
+#[test]
+fn every_error_in_a_file_is_shown_at_its_place() -> TestResult {
+    let cases: [(&str, &str, &str); 10] = [
+        ("check_misspelt_column", "SELECT order_id, amount,", "SELECT order_id, amuont,"),
+        ("check_misspelt_option", "'topic' =", "'topics' ="),
+        ("check_literal_password", "'localhost:9092'", "'localhost:9092', 'sasl.password' = 'hunter2'"),
+        ("check_missing_sequence", " SEQUENCE BY updated_at", ""),
+        ("check_nullable_key", "silver.orders (order_id BIGINT NOT NULL", "silver.orders (order_id BIGINT"),
+        ("check_type_mismatch", "SELECT order_id, amount, ", "SELECT order_id, email AS amount, "),
+        ("check_syntax", "CREATE FLOW orders_upsert AS AUTO CDC INTO", "CREATE FLOW orders_upsert AS AUTO CDC"),
+        ("check_unknown_source", "STREAM(orders_raw)", "STREAM(orders)"),
+        ("check_aggregate", "SELECT order_id, amount, updated_at FROM", "SELECT order_id, sum(amount) AS amount, max(updated_at) AS updated_at FROM"),
+        ("check_owned_option", "'localhost:9092'", "'localhost:9092', 'enable.auto.commit' = 'true'"),
+    ];
+    for (name, sound, broken) in cases {
+        assert!(SOUND.contains(sound), "{name}");
+        let mut sql = SOUND.replacen(sound, broken, 1);
+        if name == "check_aggregate" {
+            sql = sql.replace("STREAM(orders_raw))", "STREAM(orders_raw) GROUP BY order_id)");
+        }
+        let said = refusal(&sql)?;
+        assert!(said.contains("pipeline.sql:"), "{name} names no place:\n{said}");
+        assert!(!said.contains("hunter2") || name != "check_literal_password", "the password is repeated:\n{said}");
+        holds(name, &said);
+    }
+    Ok(())
+}
+
+#[test]
+fn all_errors_of_a_file_come_at_once() -> TestResult {
+    let sql = SOUND.replace("'topic' =", "'topics' =").replace("silver.orders (order_id BIGINT NOT NULL", "silver.orders (order_id BIGNIT");
+    holds("check_several", &refusal(&sql)?);
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_understood_exits_with_two() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    program.run(&["chekc"])?.check(2)?;
+    program.run(&["run"])?.check(2)?;
+    program.run(&["--config", "nowhere.toml", "check", "x.sql"])?.check(2)?;
+    program.write("alluvium.toml", "[batch]\nrow = 5\n")?;
+    let ended = program.run(&["catalog", "list"])?;
+    ended.check(2)?;
+    holds("settings_unknown_key", &ended.err.replace(&lake.folder().display().to_string(), "[folder]"));
+    std::fs::remove_file(program.folder().join("alluvium.toml"))?;
+    let ended = Program::on(&lake).with("ALLUVIUM_WAREHOUS", "x").run(&["catalog", "list"])?;
+    ended.check(2)?;
+    holds("settings_unknown_variable", &ended.err);
+    Ok(())
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let ended = Program::on(&lake).run(&["check", "nowhere.sql"])?;
+    ended.check(1)?;
+    assert!(ended.err.contains("nowhere.sql"), "{}", ended.err);
+    Ok(())
+}
+
+#[test]
+fn help_names_every_command() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    holds("help", &program.done(&["--help"])?);
+    let version = program.done(&["--version"])?;
+    assert_eq!(version.trim(), concat!("alluvium ", env!("CARGO_PKG_VERSION")));
+    Ok(())
+}
+
+#[test]
+fn the_demo_runs_to_its_end_with_nothing_else_installed() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    let ended = program.start(&["demo"])?.wait(Duration::from_secs(180))?;
+    ended.check(0)?;
+    for word in ["orders", "rejected", "alluvium sql"] {
+        assert!(ended.out.contains(word), "the demo does not say '{word}':\n{}", ended.out);
+    }
+    Ok(())
+}

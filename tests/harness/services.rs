@@ -1,0 +1,86 @@
+//! Which services there are: the variables that `tests/services env` prints.
+//!
+//! A test whose service is missing says so on standard error and passes, so that `cargo test` works on a bare machine.
+//! `ALLUVIUM_TEST_REQUIRE=1` makes it fail instead: the README's test command sets it.
+
+use std::env;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::TestResult;
+
+/// A Kafka that asks who is there.
+#[derive(Debug, Clone)]
+pub(crate) struct SecureBroker {
+    pub(crate) bootstrap: String,
+    pub(crate) authority: PathBuf,
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+/// A bucket of an S3 server.
+#[derive(Debug, Clone)]
+pub(crate) struct Bucket {
+    pub(crate) endpoint: String,
+    pub(crate) name: String,
+    pub(crate) key: String,
+    pub(crate) secret: String,
+}
+
+/// Returns the broker's address.
+pub(crate) fn kafka() -> TestResult<Option<String>> {
+    wanted("Kafka", &["ALLUVIUM_TEST_KAFKA"]).map(|values| values.and_then(|values| values.into_iter().next()))
+}
+
+/// Returns the broker behind SASL over TLS.
+pub(crate) fn secure_kafka() -> TestResult<Option<SecureBroker>> {
+    let variables = [
+        "ALLUVIUM_TEST_KAFKA_SASL",
+        "ALLUVIUM_TEST_KAFKA_CA",
+        "ALLUVIUM_TEST_KAFKA_USER",
+        "ALLUVIUM_TEST_KAFKA_PASSWORD",
+    ];
+    let values = wanted("Kafka with SASL_SSL", &variables)?.map(<[String; 4]>::try_from);
+    Ok(values.and_then(Result::ok).map(|[bootstrap, authority, user, password]| SecureBroker {
+        bootstrap,
+        authority: authority.into(),
+        user,
+        password,
+    }))
+}
+
+/// Returns a bucket of MinIO.
+pub(crate) fn minio() -> TestResult<Option<Bucket>> {
+    bucket("MinIO", "ALLUVIUM_TEST_S3")
+}
+
+/// Returns a bucket of the Versity gateway, which shares no code with MinIO.
+pub(crate) fn versity() -> TestResult<Option<Bucket>> {
+    bucket("the Versity gateway", "ALLUVIUM_TEST_S3_VERSITY")
+}
+
+/// Returns the Python that has DuckDB.
+pub(crate) fn duckdb() -> TestResult<Option<PathBuf>> {
+    Ok(wanted("DuckDB", &["ALLUVIUM_TEST_DUCKDB"])?.and_then(|values| values.into_iter().next()).map(PathBuf::from))
+}
+
+fn bucket(service: &str, endpoint: &str) -> TestResult<Option<Bucket>> {
+    let variables = [endpoint, "ALLUVIUM_TEST_S3_BUCKET", "ALLUVIUM_TEST_S3_KEY", "ALLUVIUM_TEST_S3_SECRET"];
+    let values = wanted(service, &variables)?.map(<[String; 4]>::try_from);
+    Ok(values.and_then(Result::ok).map(|[endpoint, name, key, secret]| Bucket { endpoint, name, key, secret }))
+}
+
+/// Returns the values of `variables`, or says that the test goes without `service`.
+fn wanted(service: &str, variables: &[&str]) -> TestResult<Option<Vec<String>>> {
+    let set = |name: &&str| env::var(name).ok().filter(|value| !value.is_empty());
+    let Some(missing) = variables.iter().find(|name| set(name).is_none()) else {
+        return Ok(Some(variables.iter().filter_map(set).collect()));
+    };
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    if env::var("ALLUVIUM_TEST_REQUIRE").is_ok_and(|value| value == "1") {
+        let hint = "run tests/services up, then eval \"$(tests/services env)\"";
+        return Err(format!("{test} needs {service}, but {missing} is not set: {hint}").into());
+    }
+    writeln!(std::io::stderr(), "left out: {test}, which needs {service} ({missing} is not set)")?;
+    Ok(None)
+}

@@ -1,0 +1,72 @@
+//! A process that is killed at random moments while records flow loses nothing and lands nothing twice.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::harness::lake::Lake;
+use crate::harness::ledger::{Ledger, Workload};
+use crate::harness::pipeline::{self, JOURNAL, STATE, Variant};
+use crate::harness::program::Program;
+use crate::harness::topic::Topic;
+use crate::harness::{TestResult, audit, reader, services};
+
+/// How often the process is killed.
+const KILLS: usize = 22;
+
+/// How long the test goes on killing; a machine that is too slow for [`KILLS`] fails it.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Returns the seed: the one of the environment, or another one each time.
+fn seed() -> TestResult<u64> {
+    let seed = match std::env::var("ALLUVIUM_TEST_SEED") {
+        Ok(text) => text.parse()?,
+        Err(_) => rand::rng().random(),
+    };
+    writeln!(std::io::stderr(), "kill: ALLUVIUM_TEST_SEED={seed}")?;
+    Ok(seed)
+}
+
+/// Runs of the program that have landed a version of either table.
+async fn runs_that_landed(lake: &Lake) -> TestResult<BTreeSet<String>> {
+    let mut runs = BTreeSet::new();
+    for table in [JOURNAL, STATE] {
+        let versions = reader::log(lake, &lake.table(table)?).await?;
+        runs.extend(versions.iter().filter_map(|entry| Some(entry.lineage()?["run"].to_string())));
+    }
+    Ok(runs)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult {
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
+    let (lake, begun, seed) = (Lake::in_bucket(&bucket)?, Instant::now(), seed()?);
+    let mut random = StdRng::seed_from_u64(seed);
+    let topic = Topic::create(&kafka, 3).await?;
+    // A static member comes back under its name; the group would wait for a killed one until its session ends.
+    let connection = ", 'group.instance.id' = 'worker-1'".to_owned();
+    let variant = Variant { connection, interval: Some("300 ms"), rows: Some(400) };
+    let program = Program::on(&lake).with("ALLUVIUM_CHECKPOINT_INTERVAL", "10");
+    let file = program.write("pipeline.sql", &pipeline::both_flows(&kafka, &topic, &variant))?;
+    let (mut workload, mut ledger) = (Workload::new(seed, 200, 3), Ledger::default());
+    for n_kills in 0..KILLS {
+        assert!(begun.elapsed() < LIMIT, "only {n_kills} kills within {LIMIT:?}");
+        let running = program.start(&["run", &file])?;
+        let moment = Instant::now() + Duration::from_millis(random.random_range(400..6_000));
+        while Instant::now() < moment {
+            topic.produce(workload.take(random.random_range(1..200)), &mut ledger)?;
+            tokio::time::sleep(Duration::from_millis(random.random_range(10..150))).await;
+        }
+        let killed = running.kill()?;
+        assert!(killed.status.code().is_none(), "it ended by itself before it was killed:\n{}", killed.err);
+    }
+    program.start(&["run", "--once", &file])?.wait(Duration::from_secs(120))?.check(0)?;
+    audit::both_flows(&lake, &ledger, topic.name()).await?;
+    // Without this a program that lands nothing before it is killed would pass.
+    let n_runs = runs_that_landed(&lake).await?.len();
+    assert!(n_runs > KILLS / 3, "only {n_runs} of {KILLS} runs landed anything before they were killed");
+    Ok(())
+}

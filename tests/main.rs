@@ -1,0 +1,19 @@
+//! The whole path, and the architecture: one test binary beside the unit tests of the crates.
+//!
+//! Tests that need a service ask `harness::services` for it and leave themselves out where it is missing; the rest runs
+//! on a bare machine, on the embedded broker and on the local disk. `tests/run` brings everything up and runs all.
+
+mod harness;
+
+mod catalog;
+mod cli;
+mod exactly_once;
+mod faults;
+mod group;
+mod kill;
+mod pipelines;
+mod readers;
+mod repl;
+mod sasl;
+mod signals;
+mod tidy;

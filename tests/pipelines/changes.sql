@@ -1,0 +1,13 @@
+-- Upserts by a key of two columns: deletes, Kafka tombstones, late rows, equal sequences, a sequence that is not stored.
+CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'broker:9092');
+
+CREATE SOURCE changes (
+  shop STRING, id BIGINT, op STRING, note STRING, updated_at TIMESTAMP, pos BIGINT METADATA FROM 'offset'
+) WITH ('connection' = 'shop', 'topic' = 'changes', 'key.fields' = 'shop, id');
+
+CREATE STREAMING TABLE lake.stock (
+  shop STRING NOT NULL, id BIGINT NOT NULL, note STRING, PRIMARY KEY (shop, id) NOT ENFORCED
+);
+CREATE FLOW stock_flow AS AUTO CDC INTO lake.stock FROM STREAM(changes)
+KEYS (shop, id) APPLY AS DELETE WHEN op = 'delete' SEQUENCE BY struct(updated_at, pos) COLUMNS (shop, id, note)
+STORED AS SCD TYPE 1;

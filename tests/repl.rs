@@ -1,0 +1,118 @@
+//! `alluvium sql` as scripts use it: formats, exit codes, places of errors, tables that were landed, and a look at a topic.
+
+use crate::harness::TestResult;
+use crate::harness::lake::Lake;
+use crate::harness::program::{Finished, Program};
+use crate::harness::shop::Shop;
+
+async fn shop() -> TestResult<Shop> {
+    Shop::open(Lake::on_disk()?, 2).await
+}
+
+fn holds(name: &str, said: &str) {
+    insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true}, {
+        insta::assert_snapshot!(name, said);
+    });
+}
+
+fn sql(program: &Program, format: &str, text: &str) -> TestResult<Finished> {
+    program.run(&["sql", "--quiet", "--format", format, "-c", text])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_are_written_in_every_format() -> TestResult {
+    let shop = shop().await?;
+    let query = "SELECT order_id, customer, amount, status, address, tags, order_date FROM silver.orders \
+                 WHERE order_id BETWEEN 4 AND 6 ORDER BY order_id";
+    for format in ["table", "csv", "tsv", "json", "ndjson", "markdown"] {
+        let ended = sql(&shop.program, format, query)?;
+        ended.check(0)?;
+        holds(&format!("repl_{format}"), &ended.out);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_are_listed_and_described() -> TestResult {
+    let shop = shop().await?;
+    let ended = shop.program.run(&["sql", "--quiet", "-c", "\\dt"])?;
+    ended.check(0)?;
+    for name in ["silver", "bronze", "orders_rejects"] {
+        assert!(ended.out.contains(name), "{}", ended.out);
+    }
+    let ended = shop.program.run(&["sql", "--quiet", "-c", "\\d silver.orders"])?;
+    ended.check(0)?;
+    let folder = shop.lake.folder().display().to_string();
+    assert!(ended.out.contains("order_date"), "{}", ended.out.replace(&folder, "[folder]"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_versions_and_system_tables_can_be_asked() -> TestResult {
+    let shop = shop().await?;
+    let count = |text: &str| -> TestResult<i64> {
+        let answer = shop.program.json(&["sql", "--quiet", "--json", "-c", text])?;
+        answer[0]["n"].as_i64().ok_or_else(|| format!("{text}: {answer}").into())
+    };
+    assert_eq!(count("SELECT count(*) AS n FROM bronze.orders VERSION AS OF 0")?, 0);
+    let now = count("SELECT count(*) AS n FROM bronze.orders")?;
+    assert_eq!(now, 72, "80 records, 8 of them rejects");
+    assert_eq!(count("SELECT count(*) AS n FROM ops.orders_rejects")?, 16, "each of two flows has its own");
+    assert!(count("SELECT count(*) AS n FROM system.commits")? > 3);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_can_be_looked_at_and_nothing_is_committed() -> TestResult {
+    let shop = shop().await?;
+    let text = "SELECT order_id, status, pos FROM orders_raw ORDER BY part, pos LIMIT 3";
+    for _again in 0..2 {
+        let answer = shop.program.json(&["sql", "--quiet", "--json", "-c", text])?;
+        assert_eq!(answer.as_array().map(Vec::len), Some(3), "{answer}");
+    }
+    let summary = shop.program.json(&["run", "--once", "--json", "orders.sql"])?;
+    let flows = summary["flows"].as_array().cloned().unwrap_or_default();
+    assert!(flows.iter().all(|flow| flow["fate"]["records_in"] == 0), "{summary}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_show_their_place_and_exit_with_one() -> TestResult {
+    let shop = shop().await?;
+    let cases = [
+        ("repl_misspelt_column", "SELECT order_idd FROM silver.orders"),
+        ("repl_misspelt_table", "SELECT 1 FROM silver.ordres"),
+        ("repl_syntax", "SELECT order_id FRM silver.orders"),
+        ("repl_write_refused", "DELETE FROM silver.orders"),
+    ];
+    for (name, text) in cases {
+        let ended = sql(&shop.program, "table", text)?;
+        ended.check(1)?;
+        assert!(ended.out.is_empty(), "{name} wrote {}", ended.out);
+        holds(name, &ended.err);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_script_stops_at_its_first_error_unless_told_to_go_on() -> TestResult {
+    let shop = shop().await?;
+    shop.program.write("script.sql", "SELECT 1 AS one;\nSELECT nothing;\nSELECT 3 AS three;\n")?;
+    let ended = shop.program.run(&["sql", "--quiet", "--format", "csv", "-f", "script.sql"])?;
+    ended.check(1)?;
+    assert!(ended.out.contains("one") && !ended.out.contains("three"), "{}", ended.out);
+    assert!(ended.err.contains("script.sql:2"), "{}", ended.err);
+    let ended = shop.program.run(&["sql", "--quiet", "--format", "csv", "--keep-going", "-f", "script.sql"])?;
+    ended.check(1)?;
+    assert!(ended.out.contains("three"), "{}", ended.out);
+    Ok(())
+}
+
+#[test]
+fn a_location_that_holds_no_table_is_refused() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let ended = Program::on(&lake).run(&["sql", "nothing-here", "-c", "SELECT 1"])?;
+    ended.check(1)?;
+    assert!(ended.err.contains("nothing-here"), "{}", ended.err);
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! The architecture as a test: who may depend on what, who may name what, and how files look.
+//!
+//! A rule is one function that returns what breaks it. All rules report at once, and none has exceptions that are not
+//! written here. The whole is about text, on purpose: a reviewer can check it by eye.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::harness::TestResult;
+
+/// The longest a file may be before its tests.
+const LINES_MAX: usize = 400;
+
+/// What a crate of the workspace may depend on among its siblings, dev-dependencies included.
+const SIBLINGS: [(&str, &[&str]); 5] = [
+    ("catalog", &[]),
+    ("sql", &["alluvium-catalog"]),
+    ("engine", &["alluvium-catalog", "alluvium-sql"]),
+    ("tests", &["alluvium", "alluvium-catalog", "alluvium-sql"]),
+    ("benches", &["alluvium", "alluvium-catalog", "alluvium-sql"]),
+];
+
+/// Words, and the only places (as beginnings of paths) outside of tests that may name them.
+const NAMED_ONLY_IN: [(&[&str], &[&str]); 6] = [
+    (&["rdkafka"], &["engine/src/source/kafka"]),
+    (
+        &["deltalake"],
+        &["sql/src/tables", "engine/src/write", "engine/src/commit", "engine/src/maintain.rs"],
+    ),
+    (&["AmazonS3Builder", "LocalFileSystem::new", "InMemory::new"], &["catalog/src/location"]),
+    (&["SystemTime::now", "Utc::now", "Uuid::new_v4", "Uuid::now_v7"], &["catalog/src/clock.rs"]),
+    (&["sqlx"], &["catalog/src/store"]),
+    (&["clap"], &["engine/src/cli", "engine/src/demo"]),
+];
+
+/// What stands nowhere at all.
+const NOWHERE: [&str; 10] = [
+    concat!("print", "ln!("),
+    concat!("eprint", "ln!("),
+    concat!("print", "!("),
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+    concat!("#[ig", "nore"),
+    concat!("unimpl", "emented!"),
+    concat!("to", "do!("),
+    concat!("db", "g!("),
+];
+
+/// The stages of the engine; none names another, only `pipeline` knows their order.
+const STAGES: [&str; 6] = ["source", "decode", "transform", "write", "commit", "record"];
+
+/// What a stage hands on may be named by the next: the values, not the doers.
+const HANDED_ON: [(&str, &[&str]); 2] = [
+    // Writers draw up actions against the table's state, and follow its log: the words of the Delta log are common.
+    ("write", &["crate::commit::action", "crate::commit::log::LogEntry", "crate::commit::state", "crate::commit::create::ENGINE_INFO"]),
+    // The committer asks the writer for a draft through the seam of write.rs.
+    ("commit", &["crate::write::{Draft, Staged, Writer}", "crate::source::TablePositions"]),
+];
+
+/// A file of Rust.
+struct Source {
+    /// From the workspace's root, with slashes.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// Returns the lines before the tests of the file, with their numbers from 1; none where all of it is tests.
+    fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let all_tests = self.is_tests();
+        self.text
+            .lines()
+            .take_while(move |line| !all_tests && !line.starts_with("#[cfg(test)]"))
+            .enumerate()
+            .map(|(index, line)| (index + 1, line))
+    }
+
+    /// Returns the lines of code before the tests.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.lines().filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    fn is_tests(&self) -> bool {
+        let name = self.path.rsplit('/').next().unwrap_or_default();
+        matches!(name, "tests.rs" | "fixture.rs" | "suite.rs" | "samples.rs") || self.path.contains("/suite/")
+            || self.path.starts_with("tests/")
+            || self.path.starts_with("benches/")
+    }
+}
+
+fn root() -> TestResult<PathBuf> {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(tests.parent().ok_or("the crate lies nowhere")?.to_owned())
+}
+
+fn sources(root: &Path) -> TestResult<Vec<Source>> {
+    let mut sources = Vec::new();
+    let mut folders: Vec<PathBuf> = SIBLINGS.iter().map(|(folder, _)| root.join(folder)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let relative = path.strip_prefix(root)?.to_str().ok_or("a path is not UTF-8")?.replace('\\', "/");
+                sources.push(Source { path: relative, text: fs::read_to_string(&path)? });
+            }
+        }
+    }
+    sources.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(sources)
+}
+
+fn report(rule: &str, broken: &[String]) -> TestResult {
+    if broken.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{rule}: {} places\n  {}", broken.len(), broken.join("\n  ")).into())
+}
+
+/// Tells whether `word` stands in `line` as a word of its own.
+fn names(line: &str, word: &str) -> bool {
+    let is_part = |char: char| char.is_alphanumeric() || char == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        !before.is_some_and(is_part) && !after.is_some_and(is_part)
+    })
+}
+
+#[test]
+fn crates_depend_in_one_direction() -> TestResult {
+    let root = root()?;
+    let mut broken = Vec::new();
+    for (folder, allowed) in SIBLINGS {
+        let manifest = fs::read_to_string(root.join(folder).join("Cargo.toml"))?;
+        let named = manifest.lines().filter_map(|line| line.split(['.', '=', ' ']).next());
+        let siblings = named.filter(|name| *name == "alluvium" || name.starts_with("alluvium-"));
+        broken.extend(siblings.filter(|name| !allowed.contains(name)).map(|name| format!("{folder}/Cargo.toml names {name}")));
+    }
+    let catalog = fs::read_to_string(root.join("catalog/Cargo.toml"))?;
+    for word in ["datafusion", "deltalake", "rdkafka", "parquet"] {
+        if catalog.lines().any(|line| line.starts_with(word)) {
+            broken.push(format!("catalog/Cargo.toml names {word}"));
+        }
+    }
+    let sql = fs::read_to_string(root.join("sql/Cargo.toml"))?;
+    if sql.lines().any(|line| line.starts_with("rdkafka")) {
+        broken.push("sql/Cargo.toml names rdkafka".to_owned());
+    }
+    report("crates depend in one direction", &broken)
+}
+
+#[test]
+fn outside_things_are_named_in_their_places_only() -> TestResult {
+    let mut broken = Vec::new();
+    for source in sources(&root()?)? {
+        for (words, places) in NAMED_ONLY_IN {
+            if places.iter().any(|place| source.path.starts_with(place)) {
+                continue;
+            }
+            for (number, line) in source.code() {
+                broken.extend(words.iter().filter(|word| names(line, word)).map(|word| format!("{}:{number} names {word}", source.path)));
+            }
+        }
+    }
+    report("outside things are named in their places only", &broken)
+}
+
+#[test]
+fn what_stands_nowhere_stands_nowhere() -> TestResult {
+    let mut broken = Vec::new();
+    for source in sources(&root()?)? {
+        for (number, line) in source.text.lines().enumerate() {
+            let found = NOWHERE.iter().filter(|text| line.contains(**text));
+            broken.extend(found.map(|text| format!("{}:{} has {text}", source.path, number + 1)));
+        }
+    }
+    report("prints, postponed work and ignored tests stand nowhere", &broken)
+}
+
+#[test]
+fn files_open_with_what_they_are_for_and_stay_short() -> TestResult {
+    let mut broken = Vec::new();
+    for source in sources(&root()?)? {
+        if !source.text.starts_with("//!") {
+            broken.push(format!("{} does not open with //!", source.path));
+        }
+        let n_lines = if source.path.starts_with("tests/") {
+            source.text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count()
+        } else {
+            source.lines().count()
+        };
+        if n_lines > LINES_MAX {
+            broken.push(format!("{} has {n_lines} lines before its tests, {LINES_MAX} are allowed", source.path));
+        }
+        if source.path.ends_with("/mod.rs") {
+            broken.push(format!("{} is a mod.rs", source.path));
+        }
+    }
+    report("files open with //! and stay short", &broken)
+}
+
+#[test]
+fn stages_do_not_name_each_other() -> TestResult {
+    let mut broken = Vec::new();
+    for source in sources(&root()?)? {
+        let Some(inside) = source.path.strip_prefix("engine/src/") else { continue };
+        let stage = inside.split(['/', '.']).next().unwrap_or_default();
+        if !STAGES.contains(&stage) {
+            continue;
+        }
+        let allowed = HANDED_ON.iter().filter(|(name, _)| *name == stage).flat_map(|(_, handed)| *handed);
+        let allowed: Vec<&str> = allowed.copied().collect();
+        for (number, line) in source.code() {
+            let others = STAGES.iter().filter(|other| **other != stage && names(line, &format!("crate::{other}")));
+            for other in others.filter(|_| !allowed.iter().any(|handed| line.contains(handed))) {
+                broken.push(format!("{}:{number} names {other}: {}", source.path, line.trim()));
+            }
+        }
+    }
+    report("stages do not name each other", &broken)
+}
+
+#[test]
+fn versions_that_stand_twice_agree() -> TestResult {
+    let root = root()?;
+    let read = |path: &str| fs::read_to_string(root.join(path));
+    let versions: BTreeMap<String, String> = read("tests/services.d/versions")?
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    let version = |name: &str| versions.get(name).cloned().ok_or_else(|| format!("{name} is not in versions"));
+    let (kafka, minio, duckdb) = (version("KAFKA_VERSION")?, version("MINIO_VERSION")?, version("DUCKDB_VERSION")?);
+    let mut broken = Vec::new();
+    let compose = read("docker-compose.yml")?;
+    for line in compose.lines().filter(|line| line.contains("image: apache/kafka:")) {
+        if !line.trim().ends_with(&format!("apache/kafka:{kafka}")) {
+            broken.push(format!("docker-compose.yml has {}, versions {kafka}", line.trim()));
+        }
+    }
+    if !read("tests/services.d/minio.Dockerfile")?.contains(&format!("ARG MINIO_VERSION={minio}")) {
+        broken.push(format!("minio.Dockerfile has not MINIO_VERSION={minio}"));
+    }
+    if !read("tests/services.d/requirements.txt")?.contains(&format!("duckdb=={duckdb}")) {
+        broken.push(format!("requirements.txt has not duckdb=={duckdb}"));
+    }
+    let toolchain = read("rust-toolchain.toml")?;
+    let manifest = read("Cargo.toml")?;
+    let rust = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).ok_or("no rust-version")?;
+    if !toolchain.contains(rust.trim_matches('"')) {
+        broken.push(format!("rust-toolchain.toml is not of rust-version {rust}"));
+    }
+    if let Ok(dockerfile) = read("engine/Dockerfile")
+        && !dockerfile.contains(&format!("rust:{}", rust.trim_matches('"')))
+    {
+        broken.push(format!("engine/Dockerfile does not build with rust {rust}"));
+    }
+    report("versions that stand twice agree", &broken)
+}
+
+#[test]
+fn secrets_and_local_paths_stand_nowhere() -> TestResult {
+    let mut broken = Vec::new();
+    for source in sources(&root()?)? {
+        for (number, line) in source.text.lines().enumerate() {
+            let home = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/wo", "rk/")];
+            broken.extend(home.iter().filter(|path| line.contains(*path)).map(|path| format!("{}:{} names {path}", source.path, number + 1)));
+        }
+    }
+    report("no file names a path of somebody's machine", &broken)
+}

@@ -246,7 +246,7 @@ impl Scene {
 
     /// Reads the rows file by file: deltalake's provider cannot reach a store in memory that is not its own.
     async fn rows(&self, store: &Arc<dyn ObjectStore>, log: &DeltaLog) -> TestResult<Vec<(i64, i64)>> {
-        let url = url_of(&self.location)?;
+        let url = self.location.url()?;
         let logs = deltalake::logstore::default_logstore(
             Arc::clone(store),
             Arc::clone(store),
@@ -268,11 +268,6 @@ impl Scene {
         }
         Ok(rows)
     }
-}
-
-/// The stores of this file are rooted at the table, so the URL has no path.
-fn url_of(location: &Location) -> TestResult<deltalake::Url> {
-    Ok(location.url()?)
 }
 
 /// Runs a scenario with a script on a store of its own and returns how many operations it took.

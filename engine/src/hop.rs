@@ -248,17 +248,29 @@ pub struct Spent {
     pub write: Duration,
 }
 
+/// Where changes come from and stand; all columns have a value a row.
+#[derive(Debug)]
+pub struct ChangeOrder {
+    /// The partition of each row's record.
+    pub partitions: Int32Array,
+    /// The offset of each row's record.
+    pub offsets: Int64Array,
+    /// Upserts: the values of SEQUENCE BY, one array a field; NULL in tombstones that have none and took none over.
+    pub sequence: Vec<ArrayRef>,
+    /// Upserts: whether the row is a tombstone without a sequence of its own.
+    pub inherited: Option<BooleanArray>,
+    /// Upserts: the offset of the last such tombstone of the key that came before the row, if one did: what the table
+    /// holds from before it is deleted even where the row itself is late.
+    pub after_delete: Option<Int64Array>,
+}
+
 /// Out of transform: at most one change a key for upserts, or rows to add, with the position each came from.
 #[derive(Debug)]
 pub struct Changes {
     /// The table's declared columns.
     pub rows: RecordBatch,
-    /// The partition of each row's record.
-    pub partitions: Int32Array,
-    /// The offset of each row's record.
-    pub offsets: Int64Array,
-    /// Upserts: the values of SEQUENCE BY, one array a field, null in tombstones that cannot compute them.
-    pub sequence: Vec<ArrayRef>,
+    /// Where each row stands in the order of its key.
+    pub order: ChangeOrder,
     /// Upserts: whether the row deletes its key.
     pub deletes: Option<BooleanArray>,
     /// What cannot become a row.

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use alluvium_catalog::{Error, Location, Result, Stores};
-use deltalake::DeltaTableBuilder;
+use deltalake::DeltaTable;
+use deltalake::logstore::{StorageConfig, default_logstore};
 use deltalake::protocol::checkpoints;
 use tokio::task::JoinHandle;
 
@@ -65,14 +66,10 @@ pub async fn checkpoint(stores: &Stores, location: &Location) -> Result<u64> {
     let failed = |cause: deltalake::DeltaTableError| {
         Error::unavailable(format!("cannot write a checkpoint of the table at {location}")).with_source(cause)
     };
-    let url = location.url()?;
-    let store = stores.root(location)?;
-    let table = DeltaTableBuilder::from_url(url.clone())
-        .map_err(failed)?
-        .with_storage_backend(store, url)
-        .load()
-        .await
-        .map_err(failed)?;
+    // deltalake's own builder finds log stores by their URL's scheme, and knows S3 only with the AWS SDK built in.
+    let (prefixed, root) = (stores.open(location)?, stores.root(location)?);
+    let mut table = DeltaTable::new(default_logstore(prefixed, root, &location.url()?, &StorageConfig::default()));
+    table.load().await.map_err(failed)?;
     checkpoints::create_checkpoint(&table, None).await.map_err(failed)?;
     checkpoints::cleanup_metadata(&table, None).await.map_err(failed)?;
     Ok(table.version().unwrap_or_default())

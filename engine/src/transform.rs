@@ -12,12 +12,11 @@ use std::time::Instant;
 
 use alluvium_catalog::{Error, Fate, Input, Result};
 use alluvium_sql::{Change, ErrorMode, Flow, Shaped, Transform};
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
-use arrow::compute::{concat, concat_batches, filter, filter_record_batch, not};
-use arrow::array::AsArray;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat, concat_batches, filter, filter_record_batch, not, take, take_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type};
 
-use crate::hop::{Changes, Decoded, Records, Reject, RejectClass};
+use crate::hop::{ChangeOrder, Changes, Decoded, Records, Reject, RejectClass};
 use collapse::Collapse;
 
 /// The transform stage of one flow.
@@ -55,15 +54,18 @@ impl TransformStage {
         rejects.extend(reject_all(&records, &isolated.failed));
         let mut shaped = isolated.shaped;
         if let Some(tombstones) = tombstones.filter(|tombstones| tombstones.num_rows() > 0) {
-            shaped = join(&shaped, &self.transform.apply_tombstones(tombstones).await?)?;
+            shaped = in_order(&join(&shaped, &self.transform.apply_tombstones(tombstones).await?)?)?;
         }
         let n_with_rows = distinct_records(&shaped);
         let (shaped, nulls) = self.refuse_nulls(shaped)?;
         rejects.extend(reject_all(&records, &nulls));
         let n_refused = distinct(nulls.iter().map(|fault| fault.record));
-        let shaped = match &self.collapse {
-            Some(collapse) => collapse.newest(shaped)?,
-            None => shaped,
+        let (shaped, standing) = match &self.collapse {
+            Some(collapse) => {
+                let (newest, standing) = collapse.newest(shaped)?;
+                (newest, Some(standing))
+            }
+            None => (shaped, None),
         };
         let n_applied = distinct_records(&shaped);
         let mut fate = Fate {
@@ -76,8 +78,10 @@ impl TransformStage {
         self.settle_rejects(&mut fate, &rejects)?;
         spent.transform = begun.elapsed();
         let lookups = isolated.lookups.into_iter().map(|(table, version)| Input::Table { table, version }).collect();
+        let (inherited, after_delete) = standing.map(|standing| (standing.inherited, standing.after_delete)).unzip();
         let Shaped { rows, partitions, offsets, sequence, deletes } = shaped;
-        Ok(Changes { rows, partitions, offsets, sequence, deletes, rejects, lookups, fate, span, spent })
+        let order = ChangeOrder { partitions, offsets, sequence, inherited, after_delete };
+        Ok(Changes { rows, order, deletes, rejects, lookups, fate, span, spent })
     }
 
     /// Gives rejects their fate, or stops the flow.
@@ -220,6 +224,22 @@ fn select(shaped: &Shaped, keep: &BooleanArray) -> Result<Shaped> {
         offsets: one(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
         sequence: shaped.sequence.iter().map(|column| one(column)).collect::<Result<_>>()?,
         deletes: shaped.deletes.as_ref().map(|deletes| one(deletes).map(|kept| kept.as_boolean().clone())).transpose()?,
+    })
+}
+
+/// Returns the rows in order of partition and offset; rows of one record keep theirs.
+fn in_order(shaped: &Shaped) -> Result<Shaped> {
+    let mut places: Vec<(i32, i64, u32)> =
+        positions(shaped).zip(0_u32..).map(|((partition, offset), place)| (partition, offset, place)).collect();
+    places.sort_unstable();
+    let places: UInt32Array = places.into_iter().map(|(_, _, place)| Some(place)).collect();
+    let one = |column: &dyn Array| take(column, &places, None).map_err(internal);
+    Ok(Shaped {
+        rows: take_record_batch(&shaped.rows, &places).map_err(internal)?,
+        partitions: one(&shaped.partitions)?.as_primitive::<Int32Type>().clone(),
+        offsets: one(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
+        sequence: shaped.sequence.iter().map(|column| one(column)).collect::<Result<_>>()?,
+        deletes: shaped.deletes.as_ref().map(|deletes| one(deletes).map(|taken| taken.as_boolean().clone())).transpose()?,
     })
 }
 

@@ -5,6 +5,7 @@
 //! [`alluvium_catalog::Error`]. Nothing here decides what is an error.
 
 pub mod code;
+mod mask;
 mod source_text;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde_json::json;
 
+pub(crate) use mask::is_credential;
 pub use source_text::{Position, SourceText};
 
 /// A place in a text: the half-open range of its bytes.

@@ -185,7 +185,7 @@ impl Repl {
         for (i, script) in scripts.into_iter().enumerate() {
             let next = match script {
                 ScriptFrom::Argument(text) => {
-                    let source = Arc::new(SourceText::new(format!("-c {}", i + 1), text));
+                    let source = Arc::new(SourceText::new(format!("argument {}", i + 1), text));
                     self.runner.text(&source).await
                 }
                 ScriptFrom::File(path) => self.runner.file(&path).await,

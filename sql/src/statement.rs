@@ -3,6 +3,7 @@
 //! Every value shows itself in one canonical form (`statement/display.rs`) that parses back to an equal value; hashes
 //! and the catalog hold that form. Places in the text are kept for errors and do not take part in equality.
 
+mod angled;
 mod definition;
 mod display;
 

@@ -7,7 +7,8 @@
 use std::ops::ControlFlow;
 
 use alluvium_catalog::{Error, Result, Timestamp};
-use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+use arrow::array::timezone::Tz;
+use arrow::compute::kernels::cast_utils::string_to_datetime;
 use datafusion::sql::parser::{CopyToSource, Statement as DfStatement};
 use datafusion::sql::sqlparser::ast::{
     Expr, Ident, ObjectName, Query, TableFactor, TableVersion, Value, VisitMut, VisitorMut,
@@ -15,6 +16,9 @@ use datafusion::sql::sqlparser::ast::{
 
 use crate::session::{Pin, table_name};
 use crate::tables::Version;
+
+/// Arrow's name of UTC, which it knows without a time zone database.
+const UTC: &str = "+00:00";
 
 /// Puts the name that stands for its version in the place of every relation with a version.
 ///
@@ -191,12 +195,13 @@ fn literal(expression: &Expr) -> Option<&str> {
 
 /// Reads a time as DataFusion reads it elsewhere; without a zone it is in UTC.
 fn time(text: &str) -> Result<Timestamp> {
-    let nanos = string_to_timestamp_nanos(text).map_err(|cause| {
+    let read = || string_to_datetime(&UTC.parse::<Tz>()?, text);
+    let time = read().map_err(|cause| {
         Error::invalid(format!("'{text}' is not a time"))
             .with_hint("write TIMESTAMP AS OF '2026-03-01T12:00:00Z'; without a zone it is UTC")
             .with_source(cause)
     })?;
-    Ok(Timestamp(nanos.div_euclid(1_000_000)))
+    Ok(Timestamp(time.timestamp_millis()))
 }
 
 struct Remains;

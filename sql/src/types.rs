@@ -39,6 +39,12 @@ pub fn arrow_type(written: &Written) -> Result<DataType> {
     convert(written, 0)
 }
 
+/// Tells whether [`arrow_type`] gives `written` a meaning, or a reason why it has none.
+pub(crate) fn is_known(written: &Written) -> bool {
+    let nested = matches!(written, Written::Array(_) | Written::Map(..) | Written::Struct(..));
+    nested || !matches!(scalar(written), Ok(None))
+}
+
 /// Returns the canonical SQL name of an Arrow type, which [`arrow_type`] understands where a table can hold the type;
 /// otherwise Arrow's own name.
 pub fn sql_type(data_type: &DataType) -> String {

@@ -14,7 +14,7 @@ use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use crate::commit::log::DeltaLog;
 use crate::commit::positions::AppIds;
 use crate::commit::{Landed, Outcome};
-use crate::hop::{Changes, Reject, Spent};
+use crate::hop::{ChangeOrder, Changes, Reject, Spent};
 use crate::invariant::Watch;
 use crate::write::append::AppendWriter;
 use crate::write::parquet::DataFolder;
@@ -119,10 +119,14 @@ impl DeadLetters {
         let n_records = rejects.len() as u64;
         let rows = dead_letter_rows(&self.flow, &self.flow.definition.source.topic, &rejects)?;
         Ok(Changes {
-            partitions: rejects.iter().map(|reject| Some(reject.partition.0)).collect(),
-            offsets: rejects.iter().map(|reject| Some(reject.offset.0)).collect(),
             rows,
-            sequence: Vec::new(),
+            order: ChangeOrder {
+                partitions: rejects.iter().map(|reject| Some(reject.partition.0)).collect(),
+                offsets: rejects.iter().map(|reject| Some(reject.offset.0)).collect(),
+                sequence: Vec::new(),
+                inherited: None,
+                after_delete: None,
+            },
             deletes: None,
             rejects: Vec::new(),
             lookups: Vec::new(),

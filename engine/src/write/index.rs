@@ -120,7 +120,7 @@ impl KeyIndex {
             && let Place::Row(known_place) = known.place
             && known_place != place
         {
-            if known.order.is_newer_than(&order) {
+            if known.order.supersedes(&order) {
                 self.doubles.push(place);
                 return;
             }
@@ -134,7 +134,7 @@ impl KeyIndex {
     pub fn put_remembered_delete(&mut self, key: &[u8], order: Order, at_ms: i64) {
         let replaceable = self.get(key).is_none_or(|known| match known.place {
             Place::Row(_) => false,
-            Place::Deleted { .. } => order.is_newer_than(&known.order),
+            Place::Deleted { .. } => order.supersedes(&known.order),
         });
         if replaceable {
             self.put(key, Entry { order, place: Place::Deleted { at_ms } });
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     fn order(offset: i64) -> Order {
-        Order { sequence: None, offset, partition: 0 }
+        Order { sequence: None, inherited: true, offset, partition: 0 }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::{Draft, Staged, Writer};
 use crate::commit::action::{Action, Add, Remove};
 use crate::commit::log::LogEntry;
 use crate::commit::state::TableState;
-use crate::hop::Changes;
+use crate::hop::{ChangeOrder, Changes};
 
 /// The columns that an upsert table orders its rows by.
 #[derive(Debug, Clone)]
@@ -87,6 +87,8 @@ pub struct KeyChange {
     pub key: Box<[u8]>,
     /// Its place in the order of the key.
     pub order: Order,
+    /// The offset of a tombstone without sequence that came before it in the batch, if one did.
+    pub after_delete: Option<i64>,
     /// Its row: the place of the file in [`Staged::files`] and the row in it; `None` for deletes.
     pub stored: Option<(usize, u32)>,
 }
@@ -100,6 +102,8 @@ enum Verdict {
     New,
     /// The key's row is superseded.
     Supersedes(RowPlace),
+    /// The change is late, but a tombstone before it deletes the key's row.
+    OnlyDeletes(RowPlace),
 }
 
 /// Stages upserts and deletes for one table.
@@ -159,28 +163,44 @@ impl UpsertWriter {
     }
 
     fn verdict(&self, change: &KeyChange) -> Verdict {
-        match self.index.get(&change.key) {
-            None => Verdict::New,
-            Some(known) if known.order.is_newer_than(&change.order) => Verdict::Late,
-            Some(Entry { place: Place::Row(place), .. }) => Verdict::Supersedes(*place),
-            Some(Entry { place: Place::Deleted { .. }, .. }) => Verdict::New,
+        let Some(known) = self.index.get(&change.key) else { return Verdict::New };
+        let is_newer = change.order.supersedes(&known.order);
+        match known.place {
+            Place::Row(place) if is_newer => Verdict::Supersedes(place),
+            Place::Row(place) if change.after_delete.is_some_and(|offset| offset > known.order.offset) => {
+                Verdict::OnlyDeletes(place)
+            }
+            Place::Deleted { .. } if is_newer => Verdict::New,
+            Place::Row(_) | Place::Deleted { .. } => Verdict::Late,
+        }
+    }
+
+    /// Returns the order that a change has over what it replaces.
+    fn effective_order(&self, change: &KeyChange) -> Order {
+        let Some(replaced) = self.index.get(&change.key) else { return change.order.clone() };
+        match (self.verdict(change), change.after_delete) {
+            (Verdict::OnlyDeletes(_), Some(offset)) => {
+                Order { sequence: replaced.order.sequence.clone(), inherited: true, offset, ..change.order }
+            }
+            _ => change.order.clone().over(&replaced.order),
         }
     }
 
     /// Returns the stored form of the rows at `indices`.
     fn stored_rows(&self, changes: &Changes, indices: &UInt32Array) -> Result<RecordBatch> {
         let mut columns = changes.rows.columns().to_vec();
-        columns.push(Arc::new(changes.partitions.clone()));
-        columns.push(Arc::new(changes.offsets.clone()));
+        columns.push(Arc::new(changes.order.partitions.clone()));
+        columns.push(Arc::new(changes.order.offsets.clone()));
         if self.columns.stored_sequence.is_none() {
-            columns.push(self.columns.hidden_sequence(&changes.sequence)?);
+            columns.push(self.columns.hidden_sequence(&changes.order.sequence)?);
         }
         let failed = |cause| Error::internal("cannot store the rows of a batch").with_source(cause);
         let rows = RecordBatch::try_new(self.columns.stored(), columns).map_err(failed)?;
         take_record_batch(&rows, indices).map_err(failed)
     }
 
-    async fn remember_deletes(&self, changes: &Changes, indices: &UInt32Array) -> Result<()> {
+    /// Writes the deletes at `indices` to a sidecar, each with the sequence that it has over the row it deletes.
+    async fn remember_deletes(&self, changes: &Changes, keyed: &[KeyChange], indices: &UInt32Array) -> Result<()> {
         if indices.is_empty() {
             return Ok(());
         }
@@ -192,14 +212,15 @@ impl UpsertWriter {
             fields.push(Field::new(key, column.data_type().clone(), true));
             columns.push(Arc::clone(column));
         }
-        for (index, column) in changes.sequence.iter().enumerate() {
+        let effective: Vec<Order> = keyed.iter().map(|change| self.effective_order(change)).collect();
+        for (index, column) in self.orders.columns(&effective)?.into_iter().enumerate() {
             fields.push(Field::new(format!("{HIDDEN_SEQUENCE}_{index}"), column.data_type().clone(), true));
-            columns.push(Arc::clone(column));
+            columns.push(column);
         }
         fields.push(Field::new(HIDDEN_PARTITION, DataType::Int32, false));
-        columns.push(Arc::new(changes.partitions.clone()));
+        columns.push(Arc::new(changes.order.partitions.clone()));
         fields.push(Field::new(HIDDEN_OFFSET, DataType::Int64, false));
-        columns.push(Arc::new(changes.offsets.clone()));
+        columns.push(Arc::new(changes.order.offsets.clone()));
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
         self.tombstones.write(&take_record_batch(&rows, indices).map_err(failed)?).await
     }
@@ -216,11 +237,19 @@ impl UpsertWriter {
             .keys
             .convert_columns(&keys)
             .map_err(|cause| Error::internal("cannot compare keys").with_source(cause))?;
-        let orders = self.orders.of(&changes.sequence, &changes.offsets, &changes.partitions)?;
+        let ChangeOrder { partitions, offsets, sequence, inherited, after_delete } = &changes.order;
+        let orders = self.orders.of(sequence, inherited.as_ref(), offsets, partitions)?;
+        let after = |index: usize| after_delete.as_ref().filter(|after| after.is_valid(index)).map(|after| after.value(index));
         Ok(keys
             .iter()
             .zip(orders)
-            .map(|(key, order)| KeyChange { key: key.data().into(), order, stored: None })
+            .enumerate()
+            .map(|(index, (key, order))| KeyChange {
+                key: key.data().into(),
+                order,
+                after_delete: after(index),
+                stored: None,
+            })
             .collect())
     }
 
@@ -229,13 +258,20 @@ impl UpsertWriter {
         let mut outcome = Outcome::default();
         for change in &staged.changes {
             let record = (change.order.partition, change.order.offset);
-            match self.verdict(change) {
+            let verdict = self.verdict(change);
+            if matches!(verdict, Verdict::Late | Verdict::OnlyDeletes(_))
+                && let Some((file, row)) = change.stored
+            {
+                outcome.late_rows.entry(file).or_default().insert(u64::from(row));
+            }
+            match verdict {
                 Verdict::Late => {
                     outcome.late_records.insert(record);
-                    if let Some((file, row)) = change.stored {
-                        outcome.late_rows.entry(file).or_default().insert(u64::from(row));
-                    }
                     continue;
+                }
+                Verdict::OnlyDeletes((file, row)) => {
+                    outcome.superseded.entry(file).or_default().insert(u64::from(row));
+                    outcome.deleted += 1;
                 }
                 Verdict::New => outcome.inserted += u64::from(change.stored.is_some()),
                 Verdict::Supersedes((file, row)) => {
@@ -284,7 +320,7 @@ impl Writer for UpsertWriter {
             let deletes = changes.deletes.as_ref().is_some_and(|deletes| deletes.value(index as usize));
             match (deletes, self.verdict(change)) {
                 (_, Verdict::Late) => {}
-                (true, _) => deleted.push(index),
+                (_, Verdict::OnlyDeletes(_)) | (true, _) => deleted.push(index),
                 (false, _) => kept.push(index),
             }
         }
@@ -298,7 +334,7 @@ impl Writer for UpsertWriter {
                 }
             }
         }
-        self.remember_deletes(&changes, &UInt32Array::from(deleted)).await?;
+        self.remember_deletes(&changes, &key_changes, &UInt32Array::from(deleted)).await?;
         let Changes { lookups, fate, span, spent, .. } = changes;
         Ok(Staged { files, changes: key_changes, lookups, fate, span, spent })
     }
@@ -366,14 +402,12 @@ impl Writer for UpsertWriter {
             if verdict == Verdict::Late {
                 continue;
             }
-            let place = match change.stored.and_then(|(file, row)| Some((*ordinals.get(file)?, row))) {
-                Some(place) => Place::Row(place),
-                None => Place::Deleted { at_ms: now_ms },
+            let stored = change.stored.and_then(|(file, row)| Some((*ordinals.get(file)?, row)));
+            let place = match (stored, verdict) {
+                (None, _) | (_, Verdict::OnlyDeletes(_)) => Place::Deleted { at_ms: now_ms },
+                (Some(place), _) => Place::Row(place),
             };
-            let order = match self.index.get(&change.key) {
-                Some(replaced) => change.order.clone().over(&replaced.order),
-                None => change.order.clone(),
-            };
+            let order = self.effective_order(change);
             self.index.put(&change.key, Entry { order, place });
         }
         for (ordinal, rows) in &outcome.superseded {

@@ -12,7 +12,7 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::sqlparser::ast::{ObjectName, Query};
 
-use super::output::{OutputColumn, catalog_columns, check_assignment, derived_schema, output_columns};
+use super::output::{OutputColumn, catalog_columns, check_assignment, derived_schema, output_columns, repeated_name};
 use super::places::Place;
 use super::plan::{CATALOG, StreamQuery, plan_query};
 use super::scope::{Scope, Writer, WrittenFlow, object_span};
@@ -99,6 +99,13 @@ impl Parts {
             computed: &self.source.computed,
             query: &self.query,
         };
+        if let Some(name) = repeated_name(&self.query) {
+            let message = format!("the query gives two columns '{}'", name.value);
+            scope.report(
+                place.error_at(code::DUPLICATE_COLUMN, name, message).with_hint("give one another name with AS"),
+            );
+            return None;
+        }
         let state = scope.session.state();
         let plan = match plan_query(query, &scope.session).await {
             Ok(plan) => plan,
@@ -122,13 +129,11 @@ impl Parts {
         };
         let fields: Vec<FieldRef> = analyzed.schema().fields().iter().cloned().collect();
         let output = output_columns(&self.query, &fields, &place);
-        for (at, column) in output.iter().enumerate() {
-            if output[..at].iter().any(|earlier| earlier.name() == column.name()) {
-                let message = format!("the query gives two columns '{}'", column.name());
-                let error = Diagnostic::new(code::DUPLICATE_COLUMN, &written.source, column.span.clone(), message);
-                scope.report(error.with_hint("give one another name with AS"));
-                return None;
-            }
+        if let Some(column) = repeated_column(&output) {
+            let message = format!("the query gives two columns '{}'", column.name());
+            let error = Diagnostic::new(code::DUPLICATE_COLUMN, &written.source, column.span.clone(), message);
+            scope.report(error.with_hint("give one another name with AS"));
+            return None;
         }
         Some(Planned { output, fields })
     }
@@ -269,6 +274,12 @@ impl Parts {
             flow,
         }
     }
+}
+
+/// Returns a column whose name an earlier one has: wildcards over two tables give such.
+fn repeated_column(output: &[OutputColumn]) -> Option<&OutputColumn> {
+    let is_repeated = |at: usize| output[..at].iter().any(|earlier| earlier.name() == output[at].name());
+    (0..output.len()).find(|at| is_repeated(*at)).map(|at| &output[at])
 }
 
 /// Returns the hash of all that decides which rows a flow makes. How the cluster is reached does not.

@@ -21,6 +21,8 @@ pub(super) struct OutputColumn {
     pub(super) span: TextSpan,
     /// The column that it is without change, if it is one.
     pub(super) plain: Option<String>,
+    /// How it is computed, as text; empty where a wildcard stands for it.
+    expression: String,
 }
 
 impl OutputColumn {
@@ -43,7 +45,8 @@ pub(super) fn output_columns(query: &Query, fields: &[FieldRef], place: &Place<'
             Some(item) => item_column(item).map(|ident| ident.value.clone()),
             None => wild.then(|| field.name().clone()),
         };
-        OutputColumn { field: field.clone(), span, plain }
+        let expression = item.and_then(item_expression).map(ToString::to_string).unwrap_or_default();
+        OutputColumn { field: Arc::clone(field), span, plain, expression }
     };
     fields.iter().enumerate().map(column).collect()
 }
@@ -73,14 +76,26 @@ fn item_span(item: &SelectItem) -> datafusion::sql::sqlparser::tokenizer::Span {
 
 /// Returns the column that an item is, renamed or not.
 fn item_column(item: &SelectItem) -> Option<&Ident> {
-    match item {
-        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => match expr {
-            Expr::Identifier(ident) => Some(ident),
-            Expr::CompoundIdentifier(idents) => idents.last(),
-            _ => None,
-        },
+    match item_expression(item)? {
+        Expr::Identifier(ident) => Some(ident),
+        Expr::CompoundIdentifier(idents) => idents.last(),
         _ => None,
     }
+}
+
+fn item_expression(item: &SelectItem) -> Option<&Expr> {
+    match item {
+        SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
+        _ => None,
+    }
+}
+
+/// Returns a name that two columns of the query are given, at its second place.
+pub(super) fn repeated_name(query: &Query) -> Option<&Ident> {
+    let items = select(&query.body)?.projection.as_slice();
+    let names: Vec<&Ident> = items.iter().filter_map(item_name).collect();
+    let is_repeated = |at: usize| names[..at].iter().any(|earlier| earlier.value == names[at].value);
+    (0..names.len()).find(|at| is_repeated(*at)).map(|at| names[at])
 }
 
 /// Checks that `output` gives exactly the columns of `table`, each in a type that becomes the table's without loss.
@@ -100,9 +115,7 @@ pub(super) fn check_assignment(
         if !becomes(column.field.data_type(), target.data_type()) {
             let (got, wanted) = (sql_type(column.field.data_type()), sql_type(target.data_type()));
             let message = format!("column '{}' is {wanted} in the table, but the query gives {got}", column.name());
-            let written = place.source.text().get(column.span.clone()).unwrap_or_default();
-            let operand =
-                if column.plain.is_some() || written.contains('\n') { column.name() } else { expression(written) };
+            let operand = if column.expression.is_empty() { column.name() } else { &column.expression };
             let diagnostic = Diagnostic::new(code::TYPE_MISMATCH, place.source, column.span.clone(), message);
             diagnostics.push(diagnostic.with_hint(format!("write CAST({operand} AS {wanted}) AS {}", column.name())));
         }
@@ -120,12 +133,6 @@ pub(super) fn check_assignment(
         }
     }
     diagnostics
-}
-
-/// Returns what stands before `AS` in a select item.
-fn expression(written: &str) -> &str {
-    let lower = written.to_ascii_lowercase();
-    lower.rfind(" as ").and_then(|at| written.get(..at)).unwrap_or(written).trim()
 }
 
 fn extra<'a>(
@@ -162,8 +169,8 @@ pub(super) fn derived_schema(
                 diagnostics.push(error("the column has no name".to_owned()).with_hint("name it with AS"));
             }
             Some(data_type) => {
-                let nullable = column.field.is_nullable() && !keys.iter().any(|key| key == column.name());
-                fields.push(Field::new(column.name(), data_type, nullable));
+                // What the planner holds for never NULL is no promise that a reader of the table should rely on.
+                fields.push(Field::new(column.name(), data_type, !keys.iter().any(|key| key == column.name())));
             }
             None => {
                 let message = format!("column '{}' is {written}, which a table cannot hold", column.name());

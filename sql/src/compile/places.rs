@@ -6,9 +6,9 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::common::{Column, SchemaError, Span as PlannerSpan};
+use datafusion::common::{Column, SchemaError, Span as PlannerSpan, TableReference};
 use datafusion::error::DataFusionError;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Spanned, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
 use super::plan::STREAM_TABLE;
@@ -59,12 +59,18 @@ impl Place<'_> {
         if let DataFusionError::SchemaError(schema_error, _) = error.find_root() {
             return self.schema_error(schema_error, told, planned);
         }
-        let span = told.unwrap_or(self.span.clone());
-        let message = match error.diagnostic() {
+        let (message, mut hint) = split_hint(&match error.diagnostic() {
             Some(diagnostic) => diagnostic.message.clone(),
             None => root_message(error),
-        };
-        let (message, hint) = split_hint(&message);
+        });
+        if let Some(diagnostic) = error.diagnostic() {
+            let notes = diagnostic.notes.iter().map(|note| &note.message);
+            hint = hint.or_else(|| {
+                diagnostic.helps.iter().map(|help| &help.message).chain(notes).next().map(|said| first_part(said))
+            });
+        }
+        let called = || self.find_call(function_name(&message)?, planned);
+        let span = told.or_else(called).unwrap_or(self.span.clone());
         let diagnostic = Diagnostic::new(code::PLAN, self.source, span, message);
         match hint {
             Some(hint) => diagnostic.with_hint(hint),
@@ -79,10 +85,8 @@ impl Place<'_> {
         };
         match error {
             SchemaError::FieldNotFound { field, valid_fields } => {
-                let names = valid_fields.iter().filter(|column| !is_hidden(column)).map(|column| column.name.as_str());
-                let message = format!("column '{}' not found", field.name);
-                Diagnostic::new(code::UNKNOWN_COLUMN, self.source, find(field), message)
-                    .with_nearest(&field.name, names)
+                let diagnostic = Diagnostic::new(code::UNKNOWN_COLUMN, self.source, find(field), String::new());
+                not_found(diagnostic, field, valid_fields)
             }
             SchemaError::AmbiguousReference { field } => {
                 let message = format!("column '{}' could be of several tables", field.name);
@@ -93,6 +97,26 @@ impl Place<'_> {
                 Diagnostic::new(code::DUPLICATE_COLUMN, self.source, span, format!("two columns are named '{name}'"))
                     .with_hint("give one another name with AS")
             }
+        }
+    }
+
+    /// Returns the first place at which a function of this name is called.
+    fn find_call(&self, name: &str, planned: &impl Visit) -> Option<TextSpan> {
+        struct Find<'a>(&'a str);
+        impl Visitor for Find<'_> {
+            type Break = Span;
+            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Span> {
+                match expr {
+                    Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case(self.0) => {
+                        ControlFlow::Break(call.name.span())
+                    }
+                    _ => ControlFlow::Continue(()),
+                }
+            }
+        }
+        match planned.visit(&mut Find(name)) {
+            ControlFlow::Break(span) => self.source.range(span),
+            ControlFlow::Continue(()) => None,
         }
     }
 
@@ -125,6 +149,29 @@ impl Place<'_> {
     }
 }
 
+/// Says of a column that does not exist which part of its name is wrong.
+fn not_found(mut diagnostic: Diagnostic, field: &Column, valid_fields: &[Column]) -> Diagnostic {
+    let visible = || valid_fields.iter().filter(|column| !is_hidden(column));
+    let tables: Vec<&str> =
+        visible().filter_map(|column| column.relation.as_ref()).map(TableReference::table).collect();
+    if let Some(table) = field.relation.as_ref().map(TableReference::table)
+        && !tables.contains(&table)
+    {
+        let mut tables = tables;
+        tables.dedup();
+        diagnostic.message = format!("table '{table}' is not in this query");
+        return diagnostic.with_nearest(table, tables);
+    }
+    let here = visible().filter(|column| field.relation.is_none() || column.relation == field.relation);
+    diagnostic.message = format!("column '{}' not found", field.name);
+    diagnostic.with_nearest(&field.name, here.map(|column| column.name.as_str()))
+}
+
+/// Returns the function that a message of the planner's is about.
+fn function_name(message: &str) -> Option<&str> {
+    message.strip_prefix("function '")?.split_once('\'').map(|(name, _)| name)
+}
+
 fn is_hidden(column: &Column) -> bool {
     column.name.starts_with("_alluvium_")
         || column.relation.as_ref().is_some_and(|relation| relation.table() == STREAM_TABLE)
@@ -149,7 +196,10 @@ fn first_part(message: &str) -> String {
 
 /// Splits the planner's `Did you mean 'x'?` off.
 fn split_hint(message: &str) -> (String, Option<String>) {
-    let lower = first_part(message);
+    let said = first_part(message);
+    // The planner says the same thing again with all types spelled out.
+    let lower = said.split(" (DataType:").next().and_then(|said| said.split(". No function matches").next());
+    let lower = lower.unwrap_or_default().to_owned();
     match lower.split_once("Did you mean") {
         Some((said, hint)) => {
             let said = said.trim().trim_end_matches(['.', ',']).to_owned();

@@ -28,6 +28,7 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 
 use crate::pipeline::{Flow, HIDDEN_OFFSET, HIDDEN_PARTITION};
+use crate::types::{arrow_type, is_known};
 
 /// The name of the scan that stands for the stream in a planned query.
 pub(crate) const STREAM_TABLE: &str = "__alluvium_stream";
@@ -172,14 +173,17 @@ pub(crate) fn stream_argument(relation: &ast::TableFactor) -> Option<Option<&ast
     }
 }
 
-/// Gives a type in an expression (`CAST(a AS TIMESTAMP)`) the meaning that it has in a column list.
+/// Gives a type in an expression (`CAST(a AS TIMESTAMP)`) the meaning that it has in a column list. What no column can
+/// have is left to DataFusion: a value may pass through it.
 #[derive(Debug)]
 struct DialectTypes;
 
 impl TypePlanner for DialectTypes {
     fn plan_type_field(&self, written: &ast::DataType) -> Result<Option<FieldRef>> {
-        let data_type =
-            crate::types::arrow_type(written).map_err(|error| plan_datafusion_err!("{}", error.message()))?;
+        if !is_known(written) {
+            return Ok(None);
+        }
+        let data_type = arrow_type(written).map_err(|error| plan_datafusion_err!("{}", error.message()))?;
         Ok(Some(Arc::new(Field::new("", data_type, true))))
     }
 }

@@ -97,12 +97,13 @@ impl Feed<'_> {
             }
         }
         let error = |message| Diagnostic::new(code::BAD_KEYS, self.place.source, keys.span.clone(), message);
+        let all_exist = keys.value.iter().all(|ident| self.find(ident).is_some());
         let is_key = |ident: &Ident| primary_key.contains(&ident.value);
         if primary_key.is_empty() {
             let message = format!("table {name} has no PRIMARY KEY");
             let hint = format!("add PRIMARY KEY ({written}) NOT ENFORCED to CREATE STREAMING TABLE {name}");
             diagnostics.push(error(message).with_hint(hint));
-        } else if keys.value.len() != primary_key.len() || !keys.value.iter().all(is_key) {
+        } else if all_exist && (keys.value.len() != primary_key.len() || !keys.value.iter().all(is_key)) {
             let message = format!("KEYS ({written}) are not the primary key of table {name}");
             diagnostics.push(error(message).with_hint(format!("write KEYS ({})", primary_key.join(", "))));
         }

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
 use super::TextSpan;
+use super::mask::masked;
 
 /// A line and a column, both from 1; the column counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,10 +24,12 @@ impl fmt::Display for Position {
 }
 
 /// The text of a SQL file and the name that errors call it by.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub struct SourceText {
     name: String,
     text: String,
+    /// The text with asterisks for credentials: what errors show.
+    shown: String,
     /// The byte at which each line begins.
     lines: Vec<usize>,
 }
@@ -37,7 +40,7 @@ impl SourceText {
         let text = text.into();
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         let lines = std::iter::once(0).chain(breaks).collect();
-        Self { name: name.into(), text, lines }
+        Self { name: name.into(), shown: masked(&text), text, lines }
     }
 
     /// Returns the name.
@@ -91,6 +94,12 @@ impl SourceText {
     }
 }
 
+impl fmt::Debug for SourceText {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SourceText").field("name", &self.name).field("text", &self.shown).finish()
+    }
+}
+
 impl SourceCode for SourceText {
     fn read_span<'a>(
         &'a self,
@@ -98,7 +107,7 @@ impl SourceCode for SourceText {
         lines_before: usize,
         lines_after: usize,
     ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let contents = self.text.as_str().read_span(span, lines_before, lines_after)?;
+        let contents = self.shown.as_str().read_span(span, lines_before, lines_after)?;
         // Asked without context, the place itself is meant: there miette counts bytes, we count characters.
         let exact = self.position(span.offset());
         let (line, column) = match (lines_before, lines_after) {

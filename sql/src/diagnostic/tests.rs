@@ -23,7 +23,8 @@ fn columns_count_characters_and_lines_end_at_line_feeds() {
 
 #[test]
 fn an_error_is_drawn_below_its_text() {
-    insta::assert_snapshot!(Diagnostics::from(at("SELECT ä, custmer_id\nFROM t", 11..21)).render(false));
+    let shown = Diagnostics::from(at("SELECT ä, custmer_id\nFROM t", 11..21)).render(false);
+    insta::assert_snapshot!(shown);
 }
 
 #[test]
@@ -36,7 +37,8 @@ fn an_error_at_the_end_of_the_text_is_drawn() {
 
 #[test]
 fn editors_get_json() {
-    insta::assert_json_snapshot!(Diagnostics::from(at("SELECT custmer_id", 7..17)).to_json());
+    let shown = Diagnostics::from(at("SELECT custmer_id", 7..17)).to_json();
+    insta::assert_json_snapshot!(shown);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use alluvium_catalog::SecretRef;
 
 use super::{Known, Owned};
-use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
+use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code, is_credential};
 use crate::statement::{Literal, WrittenOption};
 
 /// The options of one statement.
@@ -29,7 +29,6 @@ impl Reading<'_> {
             let key = option.key.value.as_str();
             if is_credential(key) && !matches!(option.value.value, Literal::Secret { .. }) {
                 self.report(literal_credential(self.source, option));
-                continue;
             }
             if self.known.iter().any(|known| known.key == key) || others.contains(&key) {
                 continue;
@@ -146,14 +145,6 @@ pub(super) fn plain(literal: &Literal) -> Option<String> {
 /// Returns the reference of a `secret(..)`.
 pub(super) fn secret(provider: &str, name: &str) -> alluvium_catalog::Result<SecretRef> {
     Ok(SecretRef { provider: provider.parse()?, name: name.to_owned() })
-}
-
-/// Tells whether a key names something that must not be written down.
-pub(super) fn is_credential(key: &str) -> bool {
-    /// A key that contains one of these names a credential in librdkafka, Kafka's clients or a schema registry.
-    const SIGNS: [&str; 8] = ["password", "secret", "token", "jaas", "passphrase", "credential", "key.pem", "userinfo"];
-    let key = key.to_ascii_lowercase();
-    SIGNS.iter().any(|sign| key.contains(sign))
 }
 
 fn literal_credential(source: &Arc<SourceText>, option: &WrittenOption) -> Diagnostic {

@@ -154,7 +154,7 @@ fn describe_source(source: &Source) -> Result<Described> {
         ("type", texts(columns.iter().map(|column| column.column.data_type.clone()))),
         ("nullable", booleans(columns.iter().map(|column| column.column.nullable))),
         ("from", texts(columns.iter().map(|column| from(&column.origin)))),
-        ("tags", texts(columns.iter().map(|column| column.column.tags.join(", ")))),
+        ("tags", maybe_texts(columns.iter().map(|column| tags(&column.column.tags)))),
         ("comment", maybe_texts(columns.iter().map(|column| column.column.comment.clone()))),
     ])?;
     let mut heading = vec![format!("source {}", source.name)];
@@ -172,8 +172,11 @@ fn describe_opened(name: &TableName, dataset: Option<&Dataset>, opened: &Opened)
         ("column", texts(fields.iter().map(|field| field.name().clone()))),
         ("type", texts(fields.iter().map(|field| crate::types::sql_type(field.data_type())))),
         ("nullable", booleans(fields.iter().map(|field| field.is_nullable()))),
-        ("tags", texts(fields.iter().map(|field| column(field.name()).map(|c| c.tags.join(", ")).unwrap_or_default()))),
-        ("comment", maybe_texts(fields.iter().map(|field| column(field.name()).and_then(|c| c.comment.clone())))),
+        ("tags", maybe_texts(fields.iter().map(|field| column(field.name()).and_then(|column| tags(&column.tags))))),
+        (
+            "comment",
+            maybe_texts(fields.iter().map(|field| column(field.name()).and_then(|column| column.comment.clone()))),
+        ),
     ])?;
     let mut heading = heading(name, dataset);
     heading.extend(opened.version.map(|version| format!("  version      {version}")));
@@ -186,7 +189,7 @@ fn describe_declared(dataset: &Dataset) -> Result<Described> {
         ("column", texts(columns.iter().map(|column| column.name.clone()))),
         ("type", texts(columns.iter().map(|column| column.data_type.clone()))),
         ("nullable", booleans(columns.iter().map(|column| column.nullable))),
-        ("tags", texts(columns.iter().map(|column| column.tags.join(", ")))),
+        ("tags", maybe_texts(columns.iter().map(|column| tags(&column.tags)))),
         ("comment", maybe_texts(columns.iter().map(|column| column.comment.clone()))),
     ])?;
     let mut heading = heading(&dataset.name, Some(dataset));
@@ -290,6 +293,10 @@ fn inputs(commit: &Commit) -> String {
         Input::Table { table, version } => format!("{table}@{version}"),
     };
     commit.lineage.inputs.iter().map(input).collect::<Vec<_>>().join("; ")
+}
+
+fn tags(tags: &[String]) -> Option<String> {
+    (!tags.is_empty()).then(|| tags.join(", "))
 }
 
 fn joined(names: &[TableName]) -> String {

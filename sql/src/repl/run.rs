@@ -146,6 +146,9 @@ impl Runner {
                 return Ok(Next::Quit);
             }
         }
+        // What follows is counted from where it begins, not from the line breaks before it.
+        let rest = &source.text()[done..];
+        done += rest.len() - rest.trim_start().len();
         *line_number += source.text()[..done].matches('\n').count();
         pending.drain(..done);
         Ok(Next::Go)

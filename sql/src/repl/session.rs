@@ -3,7 +3,8 @@
 //! A session peeks at a source when a query names it. How many records that takes depends on the query, and what was
 //! seen is worth a note; both pass through the one statement that runs at a time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Error, Name, Result, TableName};
@@ -15,7 +16,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::backend::{Answer, Backend, Opened, Written};
 use super::peek::{Peek, PeekLimit, bare_relations, limit_of, unstream};
-use super::render::{counted, grouped};
+use super::render::counted;
 use crate::diagnostic::{Diagnostics, SourceText};
 use crate::parser::parse_file;
 use crate::session::{self, Session};
@@ -91,8 +92,9 @@ impl Backend for SessionBackend {
             return Err(Error::invalid("there is no statement in the text"));
         };
         self.prepare(&mut statement).await?;
-        let answer = self.session.run(statement).await?;
+        let answer = self.session.run(statement).await;
         let notes = self.peeking.as_ref().map(|peeking| peeking.end()).unwrap_or_default();
+        let answer = answer?;
         Ok(Answer { schema: answer.schema(), rows: answer.stream().await?, notes })
     }
 
@@ -152,33 +154,44 @@ struct Peeking {
 #[derive(Debug, Default)]
 struct Current {
     limit: PeekLimit,
+    /// What was seen, so that a statement that names a source twice sees the same records.
+    seen: BTreeMap<Name, RecordBatch>,
     notes: Vec<String>,
 }
 
 impl Peeking {
     fn begin(&self, limit: PeekLimit) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Current { limit, notes: vec![] };
+        *self.current() = Current { limit, ..Current::default() };
     }
 
+    /// Returns the notes, and forgets what was seen.
     fn end(&self) -> Vec<String> {
-        std::mem::take(&mut *self.current.lock().unwrap_or_else(PoisonError::into_inner)).notes
-    }
-
-    fn limit(&self) -> PeekLimit {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).limit
+        std::mem::take(&mut *self.current()).notes
     }
 
     fn note(&self, note: String) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if !current.notes.contains(&note) {
-            current.notes.push(note);
-        }
+        self.current().notes.push(note);
+    }
+
+    fn remember(&self, source: &Name, rows: &RecordBatch) {
+        self.current().seen.insert(source.clone(), rows.clone());
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl session::Peek for Peeking {
     async fn peek(&self, name: &Name) -> Result<RecordBatch> {
+        let (limit, seen) = {
+            let current = self.current();
+            (current.limit, current.seen.get(name).cloned())
+        };
+        if let Some(rows) = seen {
+            return Ok(rows);
+        }
         let sources = self.catalog.sources().await?;
         let Some(source) = sources.into_iter().find(|source| source.name == *name) else {
             return Err(Error::invalid(format!("the catalog has no source {name}")));
@@ -187,7 +200,6 @@ impl session::Peek for Peeking {
         let Some(connection) = connections.into_iter().find(|connection| connection.name == source.connection) else {
             return Err(Error::invalid(format!("the catalog has no connection {}", source.connection)));
         };
-        let limit = self.limit();
         // The implementation is held to its bound here, so that no broker can hang a query.
         let grace = limit.timeout + PeekLimit::GRACE;
         let peeked = tokio::time::timeout(grace, self.peek.peek(&source, &connection, limit)).await;
@@ -195,12 +207,8 @@ impl session::Peek for Peeking {
             Error::unavailable(format!("topic {} gave no answer within {} s", source.topic, grace.as_secs()))
         })??;
         let n_rows = counted(rows.num_rows(), "record");
-        let bound = if rows.num_rows() < limit.records_max {
-            String::new()
-        } else {
-            format!(" (no more than {})", grouped(limit.records_max))
-        };
-        self.note(format!("peeked at {n_rows}{bound} of topic {}; nothing was committed", source.topic));
+        self.note(format!("peeked at {n_rows} of topic {}; nothing was committed", source.topic));
+        self.remember(name, &rows);
         Ok(rows)
     }
 }

@@ -85,7 +85,7 @@ async fn no_star_shows_hidden_columns() -> TestResult {
     ] {
         check(&session, sql, &["id|name|id|name", both]).await?;
     }
-    check(&session, "SELECT * FROM silver.orders o JOIN names n USING (id)", &["id|name|name", "1|ann|ann"]).await?;
+    check(&session, "SELECT * FROM silver.orders a JOIN names b USING (id)", &["id|name|name", "1|ann|ann"]).await?;
     check(&session, "SELECT * FROM silver.orders NATURAL JOIN names", &["id|name", "1|ann"]).await?;
     check(&session, "SELECT orders.* FROM silver.orders WHERE id = 1", &["id|name", "1|ann"]).await?;
     check(&session, "SELECT silver.orders.* FROM silver.orders VERSION AS OF 1", &["id|name", "1|ann"]).await?;
@@ -179,7 +179,7 @@ async fn a_location_can_be_queried_without_being_registered() -> TestResult {
     lake.catalog.drop_dataset(&"people".parse()?).await?;
     let names: Vec<String> = session.open_location(&location).await?.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["default.t", "default.people"]);
-    check(&session, "SELECT * FROM t JOIN people USING (id)", &["id|name|name", "1|ann|ann"]).await?;
+    check(&session, "SELECT * FROM t AS a JOIN people AS b USING (id)", &["id|name|name", "1|ann|ann"]).await?;
     append(&location, people(&[(2, "bob")])?).await?;
     check(&session, "SELECT count(*) AS n FROM t", &["n", "2"]).await?;
     check(&session, "SELECT count(*) AS n FROM t VERSION AS OF 1", &["n", "1"]).await?;

@@ -4,8 +4,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use datafusion::sql::sqlparser::ast::Ident;
+use datafusion::sql::sqlparser::ast::{Expr, Ident};
 
+use super::angled::{text, type_text};
 use super::{
     AutoCdc, ChangeFeed, Column, ColumnChoice, CreateConnection, CreateFlow, CreateSource, CreateStreamingTable,
     DescribeHistory, FlowAction, Literal, Show, SourceColumn, Spanned, Statement, WrittenOption,
@@ -68,14 +69,15 @@ impl Display for SourceColumn {
                 }
                 column.fmt_notes(formatter)
             }
-            Self::Computed { name, expression } => write!(formatter, "{name} AS {}", expression.value),
+            Self::Computed { name, expression } => write!(formatter, "{name} AS {}", text(&expression.value)),
         }
     }
 }
 
 impl Column {
     fn fmt_type(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}{}", self.name, self.data_type.value, when(!self.nullable, " NOT NULL"))
+        let data_type = type_text(&self.data_type.value);
+        write!(formatter, "{} {data_type}{}", self.name, when(!self.nullable, " NOT NULL"))
     }
 
     fn fmt_notes(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
@@ -114,7 +116,7 @@ impl Display for CreateStreamingTable {
         comment_clause(formatter, self.comment.as_deref())?;
         options_clause(formatter, "\nTBLPROPERTIES", &self.properties)?;
         match &self.query {
-            Some(query) => write!(formatter, "\nAS {}", query.value),
+            Some(query) => write!(formatter, "\nAS {}", text(&query.value)),
             None => Ok(()),
         }
     }
@@ -128,7 +130,7 @@ impl Display for CreateFlow {
         options_clause(formatter, " WITH", options)?;
         match action {
             FlowAction::Append { into, query } => {
-                write!(formatter, " AS\nINSERT INTO {into} BY NAME\n{}", query.value)
+                write!(formatter, " AS\nINSERT INTO {into} BY NAME\n{}", text(&query.value))
             }
             FlowAction::AutoCdc(cdc) => write!(formatter, " AS\n{cdc}"),
         }
@@ -140,7 +142,7 @@ impl Display for AutoCdc {
         let Self { into, from, keys, delete_when, sequence_by, columns } = self;
         match from {
             ChangeFeed::Stream(source) => write!(formatter, "AUTO CDC INTO {into}\nFROM STREAM({source})")?,
-            ChangeFeed::Query(query) => write!(formatter, "AUTO CDC INTO {into}\nFROM ({})", query.value)?,
+            ChangeFeed::Query(query) => write!(formatter, "AUTO CDC INTO {into}\nFROM ({})", text(&query.value))?,
         }
         names_clause(formatter, "\nKEYS", &keys.value)?;
         expression_clause(formatter, "APPLY AS DELETE WHEN", delete_when.as_ref())?;
@@ -224,13 +226,9 @@ fn names_clause(formatter: &mut Formatter<'_>, words: &str, names: &[Ident]) -> 
     write!(formatter, "{words} ({})", joined(names, ", "))
 }
 
-fn expression_clause<T: Display>(
-    formatter: &mut Formatter<'_>,
-    words: &str,
-    expression: Option<&Spanned<T>>,
-) -> fmt::Result {
+fn expression_clause(formatter: &mut Formatter<'_>, words: &str, expression: Option<&Spanned<Expr>>) -> fmt::Result {
     match expression {
-        Some(expression) => write!(formatter, "\n{words} {}", expression.value),
+        Some(expression) => write!(formatter, "\n{words} {}", text(&expression.value)),
         None => Ok(()),
     }
 }

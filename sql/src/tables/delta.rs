@@ -52,7 +52,7 @@ pub(super) async fn update(
 
 /// deltalake finds stores by its own registry of URL schemes, which knows S3 only with the AWS SDK built in; so the log
 /// store is put together here.
-fn log_store(stores: &Stores, location: &Location) -> Result<LogStoreRef> {
+pub(super) fn log_store(stores: &Stores, location: &Location) -> Result<LogStoreRef> {
     let (root, prefixed) = (stores.root(location)?, stores.open(location)?);
     Ok(default_logstore(prefixed, root, &location.url()?, &StorageConfig::default()))
 }

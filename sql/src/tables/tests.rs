@@ -1,5 +1,8 @@
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::prelude::SessionContext;
+use deltalake::DeltaTable;
+use deltalake::kernel::StructType;
+use deltalake::kernel::engine::arrow_conversion::TryFromArrow;
 use serde_json::{Value, json};
 
 use super::fixture::{Lake, TestResult, append, create, lines, people, with_hidden};
@@ -225,5 +228,18 @@ async fn an_unknown_name_has_the_nearest_as_hint() -> TestResult {
     assert_eq!(lake.reader.dataset(&"silver.orders".parse()?).await?.name.table(), "orders");
     let error = lake.reader.dataset(&"silver.ordres".parse()?).await.err().ok_or("a dataset was found")?;
     assert_eq!(error.hint(), Some("did you mean 'silver.orders'?"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn tables_are_reached_through_the_given_stores_only() -> TestResult {
+    let lake = Lake::new()?;
+    let location: Location = "memory:///lake/people".parse()?;
+    let batch = people(&[(1, "ann")])?;
+    let columns = StructType::try_from_arrow(batch.schema().as_ref())?;
+    let table = DeltaTable::new(delta::log_store(&lake.reader.stores, &location)?);
+    table.create().with_columns(columns.fields().cloned()).await?.write([batch]).await?;
+    let table = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!(rows(table.provider()).await?, ["id|name", "1|ann"]);
     Ok(())
 }

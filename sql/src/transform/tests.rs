@@ -96,7 +96,7 @@ fn upsert_flow(
 
 /// Returns records as decoding delivers them; record n is at partition n % 2, offset n.
 fn records(json: &[&str]) -> TestResult<RecordBatch> {
-    let mut decoder = ReaderBuilder::new(source_schema()).build_decoder()?;
+    let mut decoder = ReaderBuilder::new(source_schema()).with_batch_size(json.len()).build_decoder()?;
     for record in json {
         decoder.decode(record.as_bytes())?;
     }

@@ -122,6 +122,7 @@ struct Notes {
     ends: BTreeMap<Partition, Offset>,
     end_reached: Option<Offset>,
     refusal: Option<String>,
+    reason: Option<String>,
     trouble: Option<String>,
 }
 
@@ -171,7 +172,12 @@ impl Context {
         self.notes().refusal.clone()
     }
 
-    /// Returns the newest trouble with reaching brokers.
+    /// Returns librdkafka's words for the newest error.
+    pub(super) fn reason(&self) -> String {
+        self.notes().reason.clone().unwrap_or_default()
+    }
+
+    /// Returns why a broker could not be reached, the newest reason that says more than that.
     pub(super) fn trouble(&self) -> Option<String> {
         self.notes().trouble.clone()
     }
@@ -184,6 +190,11 @@ impl Context {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        if facility == "FAIL" {
+            // Some reasons come as a log line alone. It begins with the thread that wrote it.
+            let reason = text.split_once("]: ").map_or(text, |(_, reason)| reason);
+            self.notes().trouble = Some(reason.to_owned());
+        }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", facility, text, "librdkafka says");
@@ -224,7 +235,7 @@ impl ClientContext for Context {
                 )
             );
         let mut notes = self.notes();
-        notes.trouble = Some(reason.to_owned());
+        notes.reason = Some(reason.to_owned());
         if is_refusal {
             notes.refusal = Some(reason.to_owned());
         }

@@ -95,7 +95,7 @@ impl Collected {
             Some(Ok(message)) => self.take(&message),
             Some(Err(KafkaError::PartitionEOF(partition))) => self.finish(Partition(partition)),
             Some(Err(error)) => {
-                let reason = consumer.context().trouble().unwrap_or_default();
+                let reason = consumer.context().reason();
                 match judge(topic, &error, &reason) {
                     Verdict::GoOn => {}
                     Verdict::Fail(error) => return Err(error),

@@ -205,7 +205,7 @@ impl Poller {
     }
 
     fn judge(&mut self, error: &KafkaError) -> Result<()> {
-        let reason = self.consumer.context().trouble().unwrap_or_default();
+        let reason = self.consumer.context().reason();
         match judge(&self.settings.topic, error, &reason) {
             Verdict::GoOn => Ok(()),
             Verdict::Fail(error) => Err(error),

@@ -213,7 +213,11 @@ async fn slow_engine_pauses_and_loses_nothing() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn second_member_takes_over_partitions_and_fences_their_batches() -> Result<()> {
-    let bench = Bench::new(4)?;
+    let mut bench = Bench::new(4)?;
+    // The mock cluster lets a session time pass before it forms the group anew.
+    for (key, value) in [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")] {
+        bench.settings.connection.options.insert(key.to_owned(), OptionValue::Text(value.to_owned()));
+    }
     for partition in 0..4 {
         bench.produce(partition, 10).await?;
     }

@@ -173,7 +173,7 @@ impl UpsertWriter {
         let offsets = self.column_of(rows, None, HIDDEN_OFFSET, &DataType::Int64)?;
         let partitions = cast(&partitions, &DataType::Int32).map_err(failed)?;
         let offsets = cast(&offsets, &DataType::Int64).map_err(failed)?;
-        self.orders.of(sequence, offsets.as_primitive::<Int64Type>(), partitions.as_primitive::<Int32Type>())
+        self.orders.of(sequence, None, offsets.as_primitive::<Int64Type>(), partitions.as_primitive::<Int32Type>())
     }
 
     /// Returns a column of a file: stored, or the value of its partition, or NULL where another writer left it out.

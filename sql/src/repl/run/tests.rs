@@ -181,7 +181,7 @@ async fn standard_input_runs_statements_as_they_end() {
 async fn errors_on_standard_input_name_the_line() {
     let ran = run_with(csv(), "SELECT 1 AS a;\n\nWRONG;\n", vec![ScriptFrom::Stdin]).await;
     assert_eq!(ran.exit, Exit::SqlError);
-    assert!(ran.err.contains("stdin, from line"), "{}", ran.err);
+    assert!(ran.err.contains("[stdin, from line 3:1:1]"), "{}", ran.err);
 }
 
 #[tokio::test]

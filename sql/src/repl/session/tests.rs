@@ -64,7 +64,7 @@ async fn tables_are_queried_and_described() -> TestResult {
     let lake = lake().await?;
     let folder = lake.location("")?.to_string();
     let script = "SELECT * FROM silver.people ORDER BY id; SELECT name FROM silver.people VERSION AS OF 1;\n\
-                  \\format table\n\\d\n\\dt\n\\dn\n\\d silver.people\n\\d orders_raw\n\\sources\n\\flows\n\
+                  \\format markdown\n\\d\n\\dt\n\\format table\n\\dn\n\\d silver.people\n\\d orders_raw\n\\sources\n\\flows\n\
                   \\commits\n\\lineage silver.orders\nDESCRIBE silver.people;\n";
     let (exit, out, err) = run(&lake, None, script).await?;
     assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
@@ -90,10 +90,12 @@ async fn a_select_on_a_source_peeks_as_far_as_it_needs() -> TestResult {
     let canned = Arc::new(Canned::default());
     let script = "SELECT * FROM orders_raw LIMIT 2; SELECT s.order_id FROM STREAM(orders_raw) AS s LIMIT 1;\
                   SELECT count(*) AS n FROM STREAM(orders_raw); SELECT count(*) AS n FROM silver.people;\
-                  SELECT count(*) AS n FROM orders_raw o JOIN silver.people p ON o.order_id = p.id LIMIT 5;";
+                  SELECT count(*) AS n FROM orders_raw o JOIN orders_raw p ON o.order_id = p.order_id LIMIT 5;";
     let (exit, out, err) = run(&lake, Some(Arc::clone(&canned) as Arc<dyn Peek>), script).await?;
     assert_eq!(exit, Exit::Ok, "{err}");
-    assert_eq!(out, "order_id\n0\n1\norder_id\n0\nn\n1000\nn\n2\nn\n2\n");
+    let asked = canned.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert_eq!(asked, [2, 1, 1000, 1000]);
+    assert_eq!(out, "order_id\n0\n1\norder_id\n0\nn\n1000\nn\n2\nn\n1000\n");
     insta::assert_snapshot!(err);
     Ok(())
 }

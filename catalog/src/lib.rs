@@ -32,14 +32,9 @@ pub use definition::{
     SourceColumn, Table,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use lineage::{
-    Commit, Definition, Fate, Input, Lineage, PartitionRange, Positions, StageMillis, follows,
-};
+pub use lineage::{Commit, Definition, Fate, Input, Lineage, PartitionRange, Positions, StageMillis, follows};
 pub use location::{Location, Scheme, StorageSettings, Stores, storage_error};
 pub use name::{Name, TableName, Topic};
 pub use offset::{Misfit, Offset, OffsetRange, Partition, Span};
 pub use registry::Registry;
 pub use secret::{Secret, SecretProvider, SecretRef};
-
-/// The TOML reader, for settings that hold [`StorageSettings`].
-pub use toml;

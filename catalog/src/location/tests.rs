@@ -1,3 +1,5 @@
+//! What the module `location` promises, tested.
+
 use std::sync::Arc;
 
 use object_store::{ObjectStoreExt, PutMode, PutPayload};

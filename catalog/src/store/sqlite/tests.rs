@@ -1,3 +1,5 @@
+//! What the module `sqlite` promises, tested.
+
 use std::path::PathBuf;
 
 use tempfile::TempDir;

@@ -63,33 +63,6 @@ pub trait Names: Send + Sync {
     async fn table_names(&self) -> Result<Vec<TableName>>;
 }
 
-/// A catalog that knows nothing: files must define all that they name.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoNames;
-
-#[async_trait]
-impl Names for NoNames {
-    async fn connection(&self, _name: &Name) -> Result<Option<Connection>> {
-        Ok(None)
-    }
-
-    async fn source(&self, _name: &Name) -> Result<Option<Source>> {
-        Ok(None)
-    }
-
-    async fn table(&self, _name: &TableName) -> Result<Option<Table>> {
-        Ok(None)
-    }
-
-    async fn table_schema(&self, _name: &TableName) -> Result<Option<SchemaRef>> {
-        Ok(None)
-    }
-
-    async fn table_names(&self) -> Result<Vec<TableName>> {
-        Ok(Vec::new())
-    }
-}
-
 /// Compiles SQL files against a warehouse and a catalog.
 #[derive(Clone)]
 pub struct Compiler {
@@ -130,7 +103,7 @@ impl Compiler {
         let flows = scope.define(parsed);
         let mut pipeline = Pipeline::default();
         for flow in flows {
-            pipeline.flows.extend(flow::compile(&mut scope, flow).await.map(Arc::new));
+            pipeline.flows.extend(flow::compile(&mut scope, &flow).await.map(Arc::new));
         }
         scope.check_tables();
         let diagnostics = scope.into_diagnostics();

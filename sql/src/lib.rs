@@ -20,7 +20,7 @@ mod system;
 pub mod session;
 pub mod repl;
 
-pub use compile::{Compiler, Names};
+pub use compile::{Compiler, Definitions, Names};
 pub use diagnostic::{Diagnostic, Diagnostics, SourceText};
 pub use parser::{parse_file, parse_statements};
 pub use pipeline::{

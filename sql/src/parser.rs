@@ -4,6 +4,7 @@
 //! it, and an error in one does not hide errors in the next. Nothing here knows the catalog or a type's meaning.
 
 mod cursor;
+mod depth;
 mod dialect;
 mod flow;
 mod options;

@@ -60,6 +60,7 @@ pub struct Flow {
 
 /// How rows change the table.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one value a flow, and boxing it would only hide its fields")]
 pub enum Change {
     /// Every row is added.
     Append,

@@ -109,8 +109,7 @@ impl ReplOptions {
             rows_max: Some(TERMINAL_ROWS_MAX),
             width: None,
         };
-        // comfy-table knows the terminal when it is built to (feature `tty`).
-        let width = || comfy_table::Table::new().width();
+        let width = || terminal_size::terminal_size().map(|(width, _)| width.0);
         Self { render, width, is_coloured: true, timing: true, ..Self::script(Format::Table) }
     }
 

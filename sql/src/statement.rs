@@ -202,7 +202,7 @@ pub enum FlowAction {
         query: Spanned<Box<Query>>,
     },
     /// `AUTO CDC INTO`
-    AutoCdc(AutoCdc),
+    AutoCdc(Box<AutoCdc>),
 }
 
 /// `AUTO CDC INTO table FROM .. KEYS .. SEQUENCE BY ..`

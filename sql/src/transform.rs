@@ -150,7 +150,7 @@ impl Transform {
             }
         };
         let shown = execute(plan, rows, &self.session).await.map_err(|cause| self.failed(cause))?;
-        Ok(Applied { shaped: self.outcome.shape(shown)?, lookups })
+        Ok(Applied { shaped: self.outcome.shape(&shown)?, lookups })
     }
 
     /// Turns Kafka tombstones into deletes. `rows` has the columns that [`Transform::apply`] takes, all nullable, filled
@@ -165,7 +165,7 @@ impl Transform {
             return Err(Error::internal(format!("flow {} appends and has no use for tombstones", self.flow.name())));
         };
         let shown = tombstones.evaluate(rows, &self.session).await.map_err(|cause| self.failed(cause))?;
-        self.outcome.shape(shown)
+        self.outcome.shape(&shown)
     }
 
     async fn query(&self) -> Result<LogicalPlan> {

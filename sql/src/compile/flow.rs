@@ -27,10 +27,10 @@ use crate::statement::{CreateFlow, FlowAction, source_text, table_text};
 use feed::{add_stream_hint, feed, stream};
 
 /// Returns the flow that `written` means, or reports why there is none.
-pub(super) async fn compile(scope: &mut Scope<'_>, written: WrittenFlow) -> Option<Flow> {
-    let parts = Parts::resolve(scope, &written).await?;
-    let planned = parts.plan(scope, &written).await?;
-    parts.finish(scope, &written, planned)
+pub(super) async fn compile(scope: &mut Scope<'_>, written: &WrittenFlow) -> Option<Flow> {
+    let parts = Parts::resolve(scope, written).await?;
+    let planned = parts.plan(scope, written).await?;
+    parts.finish(scope, written, &planned)
 }
 
 /// What a flow hangs on, all of it found.
@@ -138,7 +138,7 @@ impl Parts {
         Some(Planned { output, fields })
     }
 
-    fn finish(self, scope: &mut Scope<'_>, written: &WrittenFlow, planned: Planned) -> Option<Flow> {
+    fn finish(self, scope: &mut Scope<'_>, written: &WrittenFlow, planned: &Planned) -> Option<Flow> {
         let text = &written.source;
         let place = Place { source: text, span: self.query_span.clone() };
         let mut diagnostics = Vec::new();

@@ -57,7 +57,7 @@ impl Place<'_> {
     fn planner_error(&self, error: &DataFusionError, planned: &impl Visit) -> Diagnostic {
         let told = error.diagnostic().and_then(|diagnostic| self.range(diagnostic.span?));
         if let DataFusionError::SchemaError(schema_error, _) = error.find_root() {
-            return self.schema_error(schema_error, told, planned);
+            return self.schema_error(schema_error, told.as_ref(), planned);
         }
         let (message, mut hint) = split_hint(&match error.diagnostic() {
             Some(diagnostic) => diagnostic.message.clone(),
@@ -78,10 +78,10 @@ impl Place<'_> {
         }
     }
 
-    fn schema_error(&self, error: &SchemaError, told: Option<TextSpan>, planned: &impl Visit) -> Diagnostic {
+    fn schema_error(&self, error: &SchemaError, told: Option<&TextSpan>, planned: &impl Visit) -> Diagnostic {
         let find = |column: &Column| {
             let placed = column.spans.first().and_then(|span| self.range(span));
-            told.clone().or(placed).or_else(|| self.find(&column.name, planned)).unwrap_or(self.span.clone())
+            told.cloned().or(placed).or_else(|| self.find(&column.name, planned)).unwrap_or(self.span.clone())
         };
         match error {
             SchemaError::FieldNotFound { field, valid_fields } => {

@@ -11,8 +11,9 @@ use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query};
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
+use super::depth::check_depth;
 use super::dialect::AlluviumDialect;
-use super::tokens::{Chunk, check_depth, is_word, lowercase_first, normalized};
+use super::tokens::{Chunk, is_word, lowercase_first, normalized};
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
 use crate::statement::Spanned;
 
@@ -33,15 +34,10 @@ impl<'a> Cursor<'a> {
     /// Where the statement is nested too deeply.
     pub(super) fn new(source: &'a Arc<SourceText>, chunk: Chunk) -> Result<Self> {
         check_depth(source, &chunk)?;
-        let parser = DFParserBuilder::new(normalized(chunk.tokens)).with_dialect(&AlluviumDialect).build();
+        let parser = DFParserBuilder::new(normalized(&chunk.tokens)).with_dialect(&AlluviumDialect).build();
         let parser = parser
             .map_err(|error| Diagnostic::new(code::SYNTAX, source, chunk.span.clone(), error.strip_backtrace()))?;
         Ok(Self { parser, source, span: chunk.span })
-    }
-
-    /// Returns the statement's place.
-    pub(super) fn statement_span(&self) -> TextSpan {
-        self.span.clone()
     }
 
     /// Returns the byte at which the next token begins.

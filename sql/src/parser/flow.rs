@@ -17,7 +17,7 @@ pub(super) fn flow(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Statemen
     let action = if cursor.accept(&["INSERT", "INTO"]) {
         append(cursor)?
     } else if cursor.accept(&["AUTO", "CDC"]) {
-        FlowAction::AutoCdc(auto_cdc(cursor)?)
+        FlowAction::AutoCdc(Box::new(auto_cdc(cursor)?))
     } else {
         return Err(cursor.expected("INSERT INTO or AUTO CDC INTO"));
     };

@@ -165,6 +165,7 @@ fn nesting_that_would_overflow_the_stack_is_refused() {
             deep("- ", "a", "", depth * 10),
             deep("", "a", "[1]", depth * 10),
             deep("CASE WHEN ", "a", " THEN 1 END", depth),
+            deep("INTERVAL ", "'1'", "", depth * 10),
             format!("SELECT CAST(a AS {}INT{})", "ARRAY<".repeat(depth), ">".repeat(depth)),
             format!("SELECT CAST(a AS INT{})", "[]".repeat(depth * 10)),
             format!("SELECT 1{}", " UNION SELECT 1, 2".repeat(depth + 1)),
@@ -178,15 +179,21 @@ fn nesting_that_would_overflow_the_stack_is_refused() {
 }
 
 #[test]
-fn the_longest_chain_that_is_taken_can_be_shown_cloned_and_dropped() -> Result<(), Diagnostics> {
-    for text in [
-        format!("SELECT 1{}", " + 1".repeat(490)),
-        format!("SELECT a{}", "::INT".repeat(320)),
-        format!("SELECT * FROM t WHERE a = 1{}", " OR a = 1".repeat(240)),
-    ] {
-        let statement = only(&text)?;
-        assert_eq!(only(&statement.clone().to_string())?, statement);
-    }
+fn the_longest_chain_that_is_taken_needs_half_of_a_thread_s_stack() -> std::io::Result<()> {
+    let chains = || -> Result<(), Diagnostics> {
+        for text in [
+            format!("SELECT 1{}", " + 1".repeat(240)),
+            format!("SELECT a{}", "::INT".repeat(240)),
+            format!("SELECT * FROM t WHERE a = 1{}", " OR a = 1".repeat(120)),
+        ] {
+            let statement = only(&text)?;
+            assert_eq!(only(&statement.clone().to_string())?, statement);
+        }
+        Ok(())
+    };
+    // A thread has 2 MiB unless it says otherwise.
+    let done = std::thread::Builder::new().stack_size(1 << 20).spawn(chains)?.join();
+    assert!(matches!(done, Ok(Ok(()))));
     Ok(())
 }
 

@@ -1,7 +1,4 @@
-//! Cuts a text into tokens and the tokens into statements, and refuses what no parser should be asked to read.
-//!
-//! The parser recurses over what it reads, and so does everything after it. [`check_depth`] bounds the nesting before
-//! that begins, because a stack that overflows takes the process with it.
+//! Cuts a text into tokens and the tokens into statements, and writes what sqlparser does not read as it does.
 
 use std::sync::Arc;
 
@@ -17,16 +14,6 @@ pub(super) struct Chunk {
     pub(super) tokens: Vec<TokenWithSpan>,
     pub(super) span: TextSpan,
 }
-
-/// The deepest nesting of brackets; people write 10.
-const BRACKETS_MAX: usize = 64;
-
-/// The most tokens between two commas: a chain such as `1 + 1 + ..` nests one level a link. Measured: the stack of a
-/// thread with 2 MiB holds four times as much in a debug build.
-const RUN_TOKENS_MAX: usize = 1_000;
-
-/// The most set operators and EXPLAINs in one statement, which nest without brackets.
-const SET_OPERATORS_MAX: usize = 100;
 
 /// Returns the statements of a text.
 ///
@@ -58,78 +45,14 @@ fn chunk(source: &SourceText, tokens: Vec<TokenWithSpan>) -> Option<Chunk> {
     Some(Chunk { tokens, span: start..end })
 }
 
-/// Checks that a statement may be parsed by recursion.
-///
-/// # Errors
-/// At the token where a limit is passed.
-pub(super) fn check_depth(source: &Arc<SourceText>, chunk: &Chunk) -> Result<(), Diagnostic> {
-    let refuse = |token: &TokenWithSpan, message: String, hint: &str| {
-        let span = source.range(token.span).unwrap_or(chunk.span.clone());
-        Err(Diagnostic::new(code::TOO_DEEP, source, span, message).with_hint(hint))
-    };
-    let (mut brackets, mut angles, mut set_operators) = (0_usize, 0_usize, 0_usize);
-    // Tokens since the last comma, one count for each open bracket.
-    let mut runs = vec![0_usize];
-    let mut before: Option<&Token> = None;
-    for token in &chunk.tokens {
-        match &token.token {
-            Token::LParen | Token::LBracket | Token::LBrace => {
-                brackets += 1;
-                runs.push(0);
-            }
-            Token::RParen | Token::RBracket | Token::RBrace => {
-                brackets = brackets.saturating_sub(1);
-                if runs.len() > 1 {
-                    runs.pop();
-                }
-            }
-            Token::Lt if before.is_some_and(opens_type) => angles += 1,
-            Token::Gt => angles = angles.saturating_sub(1),
-            Token::ShiftRight => angles = angles.saturating_sub(2),
-            Token::Comma => runs.iter_mut().last().into_iter().for_each(|run| *run = 0),
-            Token::Word(word) if nests(word) => set_operators += 1,
-            _ => {}
-        }
-        if let Some(run) = runs.last_mut() {
-            *run += 1;
-            if *run > RUN_TOKENS_MAX {
-                return refuse(
-                    token,
-                    format!("an expression has more than {RUN_TOKENS_MAX} tokens"),
-                    "split it; IN (..) replaces a chain of OR",
-                );
-            }
-        }
-        if brackets + angles > BRACKETS_MAX {
-            return refuse(
-                token,
-                format!("the statement is nested more than {BRACKETS_MAX} deep"),
-                "split it with WITH name AS (..)",
-            );
-        }
-        if set_operators > SET_OPERATORS_MAX {
-            return refuse(token, format!("the statement joins more than {SET_OPERATORS_MAX} queries"), "split it");
-        }
-        before = Some(&token.token);
-    }
-    Ok(())
-}
-
-fn opens_type(token: &Token) -> bool {
-    matches!(token, Token::Word(word) if ["ARRAY", "MAP", "STRUCT", "ROW"].iter().any(|name| is_word(word, name)))
-}
-
-fn nests(word: &Word) -> bool {
-    matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS | Keyword::EXPLAIN)
-}
-
 /// Tells whether an unquoted `word` is `name`, in any case.
 pub(super) fn is_word(word: &Word, name: &str) -> bool {
     word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name)
 }
 
-/// Writes `STREAM(s)` for `STREAM s` and `STRUCT<` for `ROW<`, which sqlparser does not read.
-pub(super) fn normalized(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+/// Writes `STREAM(s)` for `STREAM s` and `STRUCT<` for `ROW<`, which sqlparser does not read, and STREAM in capitals, so
+/// that the canonical form has one spelling.
+pub(super) fn normalized(tokens: &[TokenWithSpan]) -> Vec<TokenWithSpan> {
     let mut written = Vec::with_capacity(tokens.len() + 2);
     for at in 0..tokens.len() {
         let mut token = tokens[at].clone();
@@ -141,7 +64,13 @@ pub(super) fn normalized(tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
             "STRUCT".clone_into(&mut word.value);
             word.keyword = Keyword::STRUCT;
         }
-        let is_streamed = at >= 2 && is_bare_stream(&tokens[..at], &token.token);
+        if let Token::Word(word) = &mut token.token
+            && is_word(word, "STREAM")
+            && (next(1) == Some(&Token::LParen) || next(1).is_some_and(|next| is_bare_stream(&tokens[..=at], next)))
+        {
+            word.value.make_ascii_uppercase();
+        }
+        let is_streamed = is_bare_stream(&tokens[..at], &token.token);
         let end = token.span.end;
         if is_streamed {
             written.push(TokenWithSpan::new(Token::LParen, Span::new(token.span.start, token.span.start)));

@@ -263,52 +263,52 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>)
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Command) -> Result<()> {
-        assert_eq!(text.parse::<Command>()?, expected, "{text}");
+    fn check(text: &str, expected: &Command) -> Result<()> {
+        assert_eq!(text.parse::<Command>()?, *expected, "{text}");
         Ok(())
     }
 
     #[test]
     fn every_command_is_read() -> Result<()> {
         let orders: TableName = "silver.orders".parse()?;
-        check(r"\d", Command::Datasets)?;
-        check(r"\d silver.orders", Command::Describe(orders.clone()))?;
-        check(r"\d+ silver.orders;", Command::Describe(orders.clone()))?;
-        check(r#"\d "silver"."orders""#, Command::Describe(orders.clone()))?;
-        check(r"\dt", Command::Tables)?;
-        check(r"\dn", Command::Schemas)?;
-        check(r"\df", Command::Functions(None))?;
-        check(r"\df date", Command::Functions(Some("date".to_owned())))?;
-        check(r"\sources", Command::Sources)?;
-        check(r"\flows", Command::Flows)?;
-        check(r"\commits", Command::Commits(None))?;
-        check(r"\commits silver.orders", Command::Commits(Some(orders.clone())))?;
-        check(r"\lineage silver.orders", Command::Lineage(orders))?;
-        check(r"\timing", Command::Timing(None))?;
-        check(r"\timing off", Command::Timing(Some(false)))?;
-        check(r"\x auto", Command::Expanded(Some(Expanded::Auto)))?;
-        check(r"\x", Command::Expanded(None))?;
-        check(r"\format JSON", Command::Format(Some(Format::Json)))?;
-        check(r"\rows all", Command::Rows(Some(RowsMax::All)))?;
-        check(r"\rows 10,000", Command::Rows(Some(RowsMax::Rows(10_000))))?;
-        check(r"\o", Command::Output(None))?;
-        check(r"\o 'two words.csv'", Command::Output(Some("two words.csv".into())))?;
-        check(r"\i orders.sql", Command::Include("orders.sql".into()))?;
-        check(r"\q", Command::Quit)?;
-        check(r"\?", Command::Help)
+        check(r"\d", &Command::Datasets)?;
+        check(r"\d silver.orders", &Command::Describe(orders.clone()))?;
+        check(r"\d+ silver.orders;", &Command::Describe(orders.clone()))?;
+        check(r#"\d "silver"."orders""#, &Command::Describe(orders.clone()))?;
+        check(r"\dt", &Command::Tables)?;
+        check(r"\dn", &Command::Schemas)?;
+        check(r"\df", &Command::Functions(None))?;
+        check(r"\df date", &Command::Functions(Some("date".to_owned())))?;
+        check(r"\sources", &Command::Sources)?;
+        check(r"\flows", &Command::Flows)?;
+        check(r"\commits", &Command::Commits(None))?;
+        check(r"\commits silver.orders", &Command::Commits(Some(orders.clone())))?;
+        check(r"\lineage silver.orders", &Command::Lineage(orders))?;
+        check(r"\timing", &Command::Timing(None))?;
+        check(r"\timing off", &Command::Timing(Some(false)))?;
+        check(r"\x auto", &Command::Expanded(Some(Expanded::Auto)))?;
+        check(r"\x", &Command::Expanded(None))?;
+        check(r"\format JSON", &Command::Format(Some(Format::Json)))?;
+        check(r"\rows all", &Command::Rows(Some(RowsMax::All)))?;
+        check(r"\rows 10,000", &Command::Rows(Some(RowsMax::Rows(10_000))))?;
+        check(r"\o", &Command::Output(None))?;
+        check(r"\o 'two words.csv'", &Command::Output(Some("two words.csv".into())))?;
+        check(r"\i orders.sql", &Command::Include("orders.sql".into()))?;
+        check(r"\q", &Command::Quit)?;
+        check(r"\?", &Command::Help)
     }
 
     #[test]
     fn words_of_other_shells_are_understood() -> Result<()> {
-        check(".tables", Command::Tables)?;
-        check(".schema", Command::Datasets)?;
-        check(".schema orders", Command::Describe("orders".parse()?))?;
-        check(".mode csv", Command::Format(Some(Format::Csv)))?;
-        check(".quit", Command::Quit)?;
-        check(".help", Command::Help)?;
-        check("quit;", Command::Quit)?;
-        check("EXIT", Command::Quit)?;
-        check("help", Command::Help)
+        check(".tables", &Command::Tables)?;
+        check(".schema", &Command::Datasets)?;
+        check(".schema orders", &Command::Describe("orders".parse()?))?;
+        check(".mode csv", &Command::Format(Some(Format::Csv)))?;
+        check(".quit", &Command::Quit)?;
+        check(".help", &Command::Help)?;
+        check("quit;", &Command::Quit)?;
+        check("EXIT", &Command::Quit)?;
+        check("help", &Command::Help)
     }
 
     #[test]

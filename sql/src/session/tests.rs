@@ -1,3 +1,5 @@
+//! What the module `session` promises, tested.
+
 use arrow::array::Int64Array;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What the module `system` promises, tested.
+
 use alluvium_catalog::store::MemoryStore;
 use datafusion::prelude::SessionContext;
 

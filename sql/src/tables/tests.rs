@@ -1,3 +1,5 @@
+//! What the module `tables` promises, tested.
+
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;

@@ -1,3 +1,5 @@
+//! What the module `time_travel` promises, tested.
+
 use super::*;
 use crate::parser::parse_statements;
 use crate::statement::Statement;

@@ -85,7 +85,7 @@ impl Outcome {
     ///
     /// # Errors
     /// `Internal` when it is not in this layout.
-    pub(super) fn shape(&self, delivered: RecordBatch) -> Result<Shaped> {
+    pub(super) fn shape(&self, delivered: &RecordBatch) -> Result<Shaped> {
         let n_columns = self.schema.fields().len();
         let n_delivered = n_columns + 2 + self.n_sequence + usize::from(self.is_upsert);
         if delivered.num_columns() != n_delivered {

@@ -1,3 +1,5 @@
+//! What the module `transform` promises, tested.
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

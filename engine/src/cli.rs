@@ -36,9 +36,12 @@ pub(crate) use names::CatalogNames;
 /// The stack of a worker thread: planning a deeply nested query recurses, and debug builds have large frames.
 const STACK_BYTES: usize = 8 << 20;
 
+/// What a run logs when nothing else is asked for: its own course, and only the troubles of libraries.
+const RUN_LOG: &str = "warn,alluvium=info,alluvium_catalog=info,alluvium_sql=info";
+
 /// Lands Kafka topics in Delta tables, exactly once, by SQL files
 #[derive(Debug, Parser)]
-#[command(name = "alluvium", version, max_term_width = 80, disable_help_subcommand = true)]
+#[command(name = "alluvium", version, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -48,20 +51,20 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Globals {
-    /// The settings file [default: alluvium.toml, where it exists]
+    /// Settings [default: alluvium.toml, if there]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where tables without a LOCATION live [default: ./warehouse]
+    /// Where tables live [default: ./warehouse]
     #[arg(long, global = true, value_name = "LOCATION")]
     warehouse: Option<String>,
-    /// The catalog's SQLite file [default: in the warehouse]
+    /// The catalog's file [default: in the warehouse]
     #[arg(long, global = true, value_name = "PATH")]
     catalog: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Shows everything on a made-up shop: needs nothing else, ends by itself
+    /// Shows it all on a made-up shop; needs nothing else, ends by itself
     Demo(DemoArgs),
     /// Compiles SQL files and shows their flows; touches no data
     Check(check::CheckArgs),
@@ -75,11 +78,7 @@ enum Command {
 }
 
 /// Does what the arguments say and returns how it went; all that is to be shown has been shown.
-pub fn main(
-    arguments: impl IntoIterator<Item = OsString>,
-    environment: &Environment,
-    mut console: Console,
-) -> Exit {
+pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: &Environment, mut console: Console) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let program = arguments.first().map_or_else(|| "alluvium".to_owned(), |name| name.display().to_string());
     let parsed = Cli::command()
@@ -153,7 +152,7 @@ impl Work {
         });
         let target = LogTarget::new(bars.clone(), console.err_style);
         // Commands that answer at once are not interrupted by what goes well.
-        let level = if matches!(self.command, Command::Run(_)) { "info" } else { "warn" };
+        let level = if matches!(self.command, Command::Run(_)) { RUN_LOG } else { "warn" };
         let telemetry = Telemetry::start(self.settings.log(), level, self.settings.otlp(), target)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()

@@ -2,22 +2,19 @@
 //!
 //! The commit protocol is DESIGN's promise 1: the start of the span must equal the table's position on the very version
 //! that is committed against, and the version is created by one conditional PUT. The store's answer is settled by
-//! reading back ([`log`]); a conflict is an outcome and its loop lives here ([`land`]). Checkpoints and log clean-up are
-//! never part of a commit ([`maintain`](crate::maintain)).
+//! reading back ([`DeltaLog::put`](crate::delta::log::DeltaLog::put)); a conflict is an outcome and its loop lives here
+//! ([`land`]). Checkpoints and log clean-up are never part of a commit ([`maintain`](crate::maintain)).
 //!
 //! Before it: [`write`](crate::write). After it: [`record`](crate::record).
 
-pub mod action;
 pub mod create;
 pub mod land;
-pub mod log;
 pub mod positions;
 pub mod probe;
-pub mod state;
 
 use alluvium_catalog::{Fate, Lineage, Misfit, Span};
 
-use crate::commit::log::LogEntry;
+use crate::delta::log::LogEntry;
 
 /// How landing a batch ended.
 #[derive(Debug)]

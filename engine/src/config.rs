@@ -235,7 +235,8 @@ impl Environment {
     }
 
     fn refuse_unknown(&self) -> Result<()> {
-        let known = || KEYS.iter().map(|key| key.variable).chain([keys::CONFIG_VARIABLE]).filter(|name| !name.is_empty());
+        let known =
+            || KEYS.iter().map(|key| key.variable).chain([keys::CONFIG_VARIABLE]).filter(|name| !name.is_empty());
         let ours = self.variables.keys().filter(|name| name.starts_with("ALLUVIUM_"));
         for name in ours.filter(|name| !name.starts_with("ALLUVIUM_TEST_")) {
             if !known().any(|known| known == name) {

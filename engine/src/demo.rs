@@ -45,26 +45,24 @@ const RECORDS_MAX: u64 = 60_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// How many records the shop sends, 1,000 to 60,000
+    /// How many records, 1,000 to 60,000
     #[arg(long, default_value_t = 20_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=RECORDS_MAX))]
     records: u64,
-    /// The folder that the tables are left in
+    /// Where the tables are left
     #[arg(long, default_value = "alluvium-demo", value_name = "DIR")]
     keep: PathBuf,
-}
-
-/// How long each part took.
-#[derive(Debug, Clone, Copy, Default)]
-struct Timings {
-    feed: Duration,
-    land: Duration,
 }
 
 /// Runs the demo to its end.
 ///
 /// # Errors
 /// `Invalid` when the folder is not a demo's or cannot be written; otherwise as of the engine.
-pub(crate) async fn run(arguments: DemoArgs, program: &str, console: &mut Console, bars: MultiProgress) -> Result<Exit> {
+pub(crate) async fn run(
+    arguments: DemoArgs,
+    program: &str,
+    console: &mut Console,
+    bars: MultiProgress,
+) -> Result<Exit> {
     let begun = Instant::now();
     let place = Place::prepare(&arguments.keep)?;
     let stream = open_shop(SEED, usize::try_from(arguments.records).unwrap_or(usize::MAX));
@@ -94,6 +92,7 @@ pub(crate) async fn run(arguments: DemoArgs, program: &str, console: &mut Consol
     };
     if shutdown.is_draining() {
         workspace.close().await;
+        console.line("   stopped before the end; what has landed is whole")?;
         return Ok(Exit::Interrupted);
     }
     show_landing(&summary, land, console)?;
@@ -179,7 +178,7 @@ fn show_feed(books: &Books, took: Duration, console: &mut Console) -> Result<()>
 
 fn show_landing(summary: &Summary, took: Duration, console: &mut Console) -> Result<()> {
     heading(console, 2, "orders.sql lands them: alluvium run --once orders.sql")?;
-    let text = summary_text(summary, console);
+    let text = summary_text(summary, "   ", console);
     console.text(&text)?;
     let records: u64 = summary.flows.iter().map(|flow| flow.fate.records_in).sum();
     let rate = (records as f64 / took.as_secs_f64().max(0.001)) as u64;

@@ -8,6 +8,8 @@
 //! One file is one stage, one struct is one hop (`hop.rs`), and `pipeline.rs` alone knows the order.
 
 pub mod hop;
+pub mod delta;
+pub mod order;
 pub mod pipeline;
 pub mod source;
 pub mod decode;

@@ -42,7 +42,9 @@ impl Upkeep {
             let work = tokio::time::timeout(TURN_LIMIT, checkpoint(&stores, &location));
             match work.await {
                 Ok(Ok(version)) => tracing::info!(table = %location, version, "checkpoint written"),
-                Ok(Err(error)) => tracing::warn!(table = %location, error = %error.chain(), "no checkpoint; trying again later"),
+                Ok(Err(error)) => {
+                    tracing::warn!(table = %location, error = %error.chain(), "no checkpoint; trying again later")
+                }
                 Err(_) => tracing::warn!(table = %location, "a checkpoint took too long; trying again later"),
             }
         }));

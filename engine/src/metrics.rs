@@ -176,7 +176,7 @@ impl Metrics {
             let before = card.lag.replace((topic.clone(), assigned.clone(), total));
             before.map(|(topic, partitions, _)| (topic, partitions.difference(&assigned).copied().collect::<Vec<_>>()))
         });
-        for (topic, partitions) in gone {
+        if let Some((topic, partitions)) = gone {
             for partition in partitions {
                 let labels = [flow.as_str(), topic.as_str(), &partition.to_string()];
                 // A series that is not there needs no removal.

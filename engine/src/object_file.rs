@@ -19,7 +19,7 @@ const FOOTER_HINT: usize = 64 << 10;
 
 /// One parquet file.
 #[derive(Debug, Clone)]
-pub struct ObjectFile {
+pub(crate) struct ObjectFile {
     store: Arc<dyn ObjectStore>,
     path: Path,
     size: u64,
@@ -27,7 +27,7 @@ pub struct ObjectFile {
 
 impl ObjectFile {
     /// Returns the file at `path`, which has `size` bytes; reads nothing.
-    pub fn new(store: Arc<dyn ObjectStore>, path: Path, size: u64) -> Self {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, path: Path, size: u64) -> Self {
         Self { store, path, size }
     }
 }

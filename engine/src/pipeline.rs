@@ -17,7 +17,7 @@ use alluvium_sql::Flow;
 use tracing::Instrument;
 use uuid::Uuid;
 
-pub use open::{FlowParts, Prepared};
+pub use open::{FlowParts, Prepared, ensure_table};
 
 use crate::commit::create::ENGINE_INFO;
 use crate::commit::land::{Landing, Signature};

@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use alluvium_catalog::store::{CatalogStore, SqliteStore};
-use alluvium_catalog::{Commit, Dataset, DatasetKind, Definition, Error, Location, Registry, Result, Stores, TableName};
+use alluvium_catalog::{
+    Commit, Dataset, DatasetKind, Definition, Error, Location, Registry, Result, Stores, TableName,
+};
 
 /// What is read, and which file is written.
 #[derive(Debug)]
@@ -197,9 +199,8 @@ fn is_delta(kind: DatasetKind) -> bool {
 fn swap(fresh: &Path, catalog: &Path) -> Result<()> {
     let before = beside(catalog, ".before");
     remove_database(&before)?;
-    let failed = |source| {
-        Error::invalid(format!("cannot put the new catalog at {}", catalog.display())).with_source(source)
-    };
+    let failed =
+        |source| Error::invalid(format!("cannot put the new catalog at {}", catalog.display())).with_source(source);
     // SQLite would take a log that is left behind for the new file's own.
     for suffix in ["", "-wal", "-shm"] {
         match std::fs::rename(beside(catalog, suffix), beside(&before, suffix)) {

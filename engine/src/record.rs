@@ -10,7 +10,7 @@ use std::sync::Arc;
 use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Dataset, DatasetKind, Definition, Location, Registry, Result, TableName};
 
-use crate::commit::log::{DeltaLog, LogEntry};
+use crate::delta::log::{DeltaLog, LogEntry};
 use crate::rebuild::log::commit_of;
 
 /// Writes to the catalog for one table.

@@ -3,18 +3,19 @@
 //! A flow that fails halts alone; the others go on. What a restart can mend (a service that does not answer, a commit
 //! that met too many others) is tried again with growing waits; what needs a human halts at once, with the reason.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::store::{CatalogStore, Run};
-use alluvium_catalog::{Clock, Error, ErrorKind, Fate, Location, Name, Registry, Result, Stores};
+use alluvium_catalog::{Clock, Error, ErrorKind, Fate, Location, Name, Registry, Result, Stores, TableName};
 use alluvium_sql::Flow;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::config::Limits;
 use crate::metrics::{FlowState, Metrics};
-use crate::pipeline::{FlowParts, FlowRun, Tally};
+use crate::pipeline::{FlowParts, FlowRun, Tally, ensure_table};
 use crate::shutdown::Shutdown;
 
 /// What flows have in common: stores, catalog, time, numbers and limits.
@@ -75,19 +76,15 @@ const RESTARTS_MAX_ONCE: u32 = 4;
 ///
 /// # Errors
 /// As of the catalog when the run cannot be recorded. A flow that halts is no error here; its summary tells.
-pub async fn run(
-    flows: Vec<Arc<Flow>>,
-    world: Arc<World>,
-    options: RunOptions,
-    shutdown: Shutdown,
-) -> Result<Summary> {
+pub async fn run(flows: Vec<Arc<Flow>>, world: Arc<World>, options: RunOptions, shutdown: Shutdown) -> Result<Summary> {
     let mut record = Run { id: world.run, started_at: world.clock.now(), ended_at: None, error: None };
     world.catalog.put_run(&record).await?;
+    make_looked_up_tables(&flows, &world).await;
     let mut tasks = JoinSet::new();
     for (place, flow) in flows.iter().enumerate() {
         world.metrics.expect(flow.name());
         let (flow, world, shutdown) = (Arc::clone(flow), Arc::clone(&world), shutdown.clone());
-        tasks.spawn(async move { (place, keep_running(flow, &world, options, &shutdown).await) });
+        tasks.spawn(async move { (place, Box::pin(keep_running(flow, &world, options, &shutdown)).await) });
     }
     let mut ended: Vec<(usize, FlowSummary)> = Vec::with_capacity(flows.len());
     while let Some(joined) = tasks.join_next().await {
@@ -103,13 +100,35 @@ pub async fn run(
     Ok(summary)
 }
 
+/// Makes the tables that flows of this run look up in each other, so that none waits for another's first batch. What
+/// cannot be made is left to its flow, which meets the same error and reports it.
+async fn make_looked_up_tables(flows: &[Arc<Flow>], world: &World) {
+    let looked_up: BTreeSet<&TableName> = flows.iter().flat_map(|flow| &flow.lookups).collect();
+    let mut pending: Vec<&Arc<Flow>> =
+        flows.iter().filter(|flow| looked_up.contains(&flow.definition.table.name)).collect();
+    // A looked-up table may look up others itself: each pass makes those that the passes before it have made possible.
+    loop {
+        let mut left = Vec::new();
+        for flow in &pending {
+            if let Err(error) = ensure_table(flow, world).await {
+                tracing::debug!(flow = %flow.name(), error = %error.chain(), "table not made yet");
+                left.push(*flow);
+            }
+        }
+        if left.is_empty() || left.len() == pending.len() {
+            return;
+        }
+        pending = left;
+    }
+}
+
 /// Runs one flow, again and again where that helps.
 async fn keep_running(flow: Arc<Flow>, world: &World, options: RunOptions, shutdown: &Shutdown) -> FlowSummary {
     let mut total = Tally::default();
     let mut restarts = 0;
     let restarts_max = if options.once { RESTARTS_MAX_ONCE } else { RESTARTS_MAX };
     let halted = loop {
-        let (tally, result) = run_once(&flow, world, options, shutdown).await;
+        let (tally, result) = Box::pin(run_once(&flow, world, options, shutdown)).await;
         total.add_all(&tally);
         let Err(error) = result else { break None };
         restarts = if tally.commits > 0 { 1 } else { restarts + 1 };
@@ -140,7 +159,12 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: RunOptions, shutd
 
 async fn run_once(flow: &Arc<Flow>, world: &World, options: RunOptions, shutdown: &Shutdown) -> (Tally, Result<()>) {
     let parts = FlowParts { flow: Arc::clone(flow), once: options.once, stop: shutdown.drain_token() };
-    let mut run = match FlowRun::open(parts, world).await {
+    let opened = tokio::select! {
+        biased;
+        () = shutdown.draining() => return (Tally::default(), Ok(())),
+        opened = FlowRun::open(parts, world) => opened,
+    };
+    let mut run = match opened {
         Ok(run) => run,
         Err(error) => return (Tally::default(), Err(error)),
     };

@@ -30,6 +30,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 const QUIET: &str =
     "hyper=off,hyper_util=off,reqwest=off,h2=off,opentelemetry=off,opentelemetry_sdk=warn,opentelemetry_otlp=warn";
 
+/// The spans and events that are sent where an endpoint is set.
+const SENT: &str = "info";
+
 /// What has to be flushed before the program ends.
 #[derive(Debug, Default)]
 #[must_use]
@@ -45,19 +48,20 @@ pub struct LogTarget {
 }
 
 impl Telemetry {
-    /// Sets the process's subscriber, unless there is one already, which then stays; `level` is what is logged where the settings do not say.
+    /// Sets the process's subscriber, unless there is one already, which then stays. `level` is what is logged where the
+    /// settings do not say.
     ///
     /// # Errors
     /// `Invalid` when the endpoint cannot be one.
     pub fn start(log: &LogSettings, level: &str, endpoint: Option<&Url>, target: LogTarget) -> Result<Self> {
         let provider = endpoint.map(provider).transpose()?;
-        let directives = format!("{},{QUIET}", log.filter().unwrap_or(level));
-        let filter = EnvFilter::try_new(directives)
-            .map_err(|source| Error::invalid("the log level is not one").with_source(source))?;
+        let chosen = filter(log.filter().unwrap_or(level))?;
+        // Which lines are written is one question, which spans are sent is another.
+        let sent = filter(SENT)?;
+        let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(tracer(provider)));
         let subscriber = tracing_subscriber::registry()
-            .with(filter)
-            .with(lines(log.format, target))
-            .with(provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(tracer(provider))));
+            .with(lines(log.format, target).with_filter(chosen))
+            .with(traces.map(|layer| layer.with_filter(sent)));
         match subscriber.try_init() {
             Ok(()) => Ok(Self { provider }),
             Err(_) => Ok(Self::default()),
@@ -115,6 +119,11 @@ where
         return layer.with_target(false).compact().boxed();
     }
     layer.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
+}
+
+fn filter(directives: &str) -> Result<EnvFilter> {
+    EnvFilter::try_new(format!("{directives},{QUIET}"))
+        .map_err(|source| Error::invalid(format!("'{directives}' is not a log level")).with_source(source))
 }
 
 fn provider(endpoint: &Url) -> Result<SdkTracerProvider> {

@@ -35,7 +35,9 @@ impl TransformStage {
     pub fn try_new(flow: Arc<Flow>, transform: Transform) -> Result<Self> {
         let collapse = match &flow.change {
             Change::Append => None,
-            Change::Upsert { keys, .. } => Some(Collapse::try_new(&flow.table_schema, keys, transform.sequence_types())?),
+            Change::Upsert { keys, .. } => {
+                Some(Collapse::try_new(&flow.table_schema, keys, transform.sequence_types())?)
+            }
         };
         Ok(Self { flow, transform, collapse })
     }
@@ -87,7 +89,8 @@ impl TransformStage {
     /// Gives rejects their fate, or stops the flow.
     fn settle_rejects(&self, fate: &mut Fate, rejects: &[Reject]) -> Result<()> {
         let Some(first) = rejects.first() else { return Ok(()) };
-        let at = |reject: &Reject| format!("{}/{}@{}", self.flow.definition.source.topic, reject.partition, reject.offset);
+        let at =
+            |reject: &Reject| format!("{}/{}@{}", self.flow.definition.source.topic, reject.partition, reject.offset);
         if rejects.len() > self.flow.limits.rejects_max {
             return Err(Error::data(format!(
                 "flow {} met {} rejects in one batch, the first at {}: {}",
@@ -109,7 +112,9 @@ impl TransformStage {
                     first.class.as_str(),
                     first.message
                 ))
-                .with_hint("set 'error-handling.mode' = 'log' on the source to keep bad records in a dead-letter table"));
+                .with_hint(
+                    "set 'error-handling.mode' = 'log' on the source to keep bad records in a dead-letter table",
+                ));
             }
         }
         Ok(())
@@ -223,7 +228,11 @@ fn select(shaped: &Shaped, keep: &BooleanArray) -> Result<Shaped> {
         partitions: one(&shaped.partitions)?.as_primitive::<Int32Type>().clone(),
         offsets: one(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
         sequence: shaped.sequence.iter().map(|column| one(column)).collect::<Result<_>>()?,
-        deletes: shaped.deletes.as_ref().map(|deletes| one(deletes).map(|kept| kept.as_boolean().clone())).transpose()?,
+        deletes: shaped
+            .deletes
+            .as_ref()
+            .map(|deletes| one(deletes).map(|kept| kept.as_boolean().clone()))
+            .transpose()?,
     })
 }
 
@@ -239,7 +248,11 @@ fn in_order(shaped: &Shaped) -> Result<Shaped> {
         partitions: one(&shaped.partitions)?.as_primitive::<Int32Type>().clone(),
         offsets: one(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
         sequence: shaped.sequence.iter().map(|column| one(column)).collect::<Result<_>>()?,
-        deletes: shaped.deletes.as_ref().map(|deletes| one(deletes).map(|taken| taken.as_boolean().clone())).transpose()?,
+        deletes: shaped
+            .deletes
+            .as_ref()
+            .map(|deletes| one(deletes).map(|taken| taken.as_boolean().clone()))
+            .transpose()?,
     })
 }
 

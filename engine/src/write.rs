@@ -8,7 +8,6 @@
 
 pub mod append;
 pub mod index;
-pub mod order;
 pub mod parquet;
 pub mod partition;
 pub mod stats;
@@ -21,9 +20,9 @@ use std::fmt;
 use alluvium_catalog::{Fate, Input, Result, Span};
 use async_trait::async_trait;
 
-use crate::commit::action::Action;
-use crate::commit::log::LogEntry;
-use crate::commit::state::TableState;
+use crate::delta::action::Action;
+use crate::delta::log::LogEntry;
+use crate::delta::state::TableState;
 use crate::hop::{Changes, Spent};
 use crate::write::parquet::DataFile;
 use crate::write::upsert::KeyChange;

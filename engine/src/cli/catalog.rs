@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::console::{Console, Role};
 use super::lineage::{Graph, Node};
 use super::show;
-use super::table::{TextTable, grouped, sized};
+use super::table::{TextTable, counted, grouped, sized};
 use super::workspace::Workspace;
 use crate::config::{Settings, nearest};
 use crate::rebuild::{Rebuild, Restored};
@@ -19,7 +19,7 @@ const COMMITS_MAX: usize = 500_000;
 /// What can be asked of the catalog.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CatalogCommand {
-    /// Registers a Delta table, or a folder of parquet, CSV or JSON files, under a name
+    /// Registers a Delta table or a folder of files under a name
     Register(Register),
     /// Lists tables and other datasets
     List(Format),
@@ -27,7 +27,7 @@ pub(crate) enum CatalogCommand {
     Show(Named),
     /// Shows the commits of a table or flow, newest first
     History(History),
-    /// Shows the topics and tables that a table or topic comes from and goes into
+    /// Shows what a table or topic comes from and goes into
     Lineage(Named),
     /// Writes the catalog again from the tables' own logs
     Rebuild(RebuildArgs),
@@ -42,7 +42,7 @@ pub(crate) struct Format {
 
 #[derive(Debug, Args)]
 pub(crate) struct Named {
-    /// Its name: schema.table, or the name of a flow, source, connection or topic
+    /// schema.table, or a flow, source, connection or topic
     name: String,
     #[command(flatten)]
     format: Format,
@@ -65,16 +65,16 @@ pub(crate) struct Register {
     name: TableName,
     /// The folder: s3://bucket/folder or a path
     location: Location,
-    /// What the files are
-    #[arg(long, value_enum, default_value_t = Kind::Delta)]
+    /// delta, parquet, csv or json
+    #[arg(long, value_enum, default_value_t = Kind::Delta, hide_possible_values = true)]
     kind: Kind,
     /// Who answers for it
     #[arg(long)]
     owner: Option<String>,
     /// What it holds
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT")]
     description: Option<String>,
-    /// A label; may be given more than once
+    /// A label; repeatable
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
     #[command(flatten)]
@@ -203,7 +203,7 @@ pub(crate) fn history_text(commits: &[Commit], console: &Console) -> String {
     for commit in commits {
         let (fate, lineage) = (&commit.lineage.fate, &commit.lineage);
         let version = console.style.paint(Role::Strong, &format!("version {}", commit.version));
-        let written = format!("{} files, {}", grouped(commit.files_added), sized(commit.bytes_added));
+        let written = format!("{}, {}", counted(commit.files_added, "file"), sized(commit.bytes_added));
         text.push_str(&format!("{version}  {}  {}  {written}\n", commit.committed_at, lineage.flow));
         text.push_str(&format!("  {}\n", fate_text(fate)));
         for input in &lineage.inputs {
@@ -230,7 +230,7 @@ pub(crate) fn fate_text(fate: &alluvium_catalog::Fate) -> String {
         .map(|(word, records)| format!("{} {word}", grouped(*records)))
         .collect();
     let parts = if shown.is_empty() { "nothing to do".to_owned() } else { shown.join(", ") };
-    format!("{} records: {parts}", grouped(fate.records_in))
+    format!("{}: {parts}", counted(fate.records_in, "record"))
 }
 
 async fn commits_of(name: &str, limit: usize, catalog: &dyn CatalogStore) -> Result<Vec<Commit>> {
@@ -316,9 +316,9 @@ fn show_restored(restored: &Restored, settings: &Settings, console: &mut Console
     for skipped in &restored.skipped {
         console.line(format!("left out {}: {}", skipped.location, skipped.reason))?;
     }
-    let n_datasets = restored.n_datasets;
-    console.line(format!("{} tables of flows and {n_datasets} other datasets are in", restored.tables.len()))?;
-    console.line(settings.catalog().display().to_string())
+    let tables = counted(restored.tables.len() as u64, "table");
+    let datasets = counted(restored.n_datasets as u64, "other dataset");
+    console.line(format!("{tables} with commits and {datasets} are in {}", settings.catalog().display()))
 }
 
 /// Returns a JSON null for none.

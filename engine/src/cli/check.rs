@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::CatalogNames;
 use super::console::{Console, Role};
 use super::failure::{Exit, diagnostics};
-use super::table::{TextTable, grouped, sized};
+use super::table::{TextTable, counted, grouped, sized};
 use super::workspace::Workspace;
 use crate::config::Settings;
 
@@ -94,11 +94,9 @@ fn show(pipeline: &Pipeline, console: &mut Console) -> Result<()> {
     for flow in &pipeline.flows {
         show_flow(flow, console)?;
     }
-    let n_flows = pipeline.flows.len();
-    let verdict = match n_flows {
+    let verdict = match pipeline.flows.len() as u64 {
         0 => "no errors, but no flow either".to_owned(),
-        1 => "1 flow, no errors".to_owned(),
-        _ => format!("{n_flows} flows, no errors"),
+        n_flows => format!("{}, no errors", counted(n_flows, "flow")),
     };
     let verdict = console.style.paint(Role::Good, &verdict);
     console.line(verdict)

@@ -10,7 +10,7 @@ use alluvium_catalog::{Commit, Input, Name, Source, TableName, Topic};
 use serde_json::{Value, json};
 
 use super::console::{Role, Style};
-use super::table::grouped;
+use super::table::counted;
 
 /// A topic or a table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,9 +74,8 @@ impl Graph {
 
     fn observe(&mut self, commit: &Commit, input: &Input) {
         let (from, records, version) = match input {
-            Input::Kafka { topic, ranges, .. } => {
-                (Node::Topic(topic.clone()), ranges.iter().map(|range| range.records).sum(), None)
-            }
+            // A dead-letter commit covers all positions of its batch, and only its rejects go into the table.
+            Input::Kafka { topic, .. } => (Node::Topic(topic.clone()), commit.lineage.fate.records_in, None),
             Input::Table { table, version } => (Node::Table(table.clone()), 0, Some(*version)),
         };
         let seen = self.edge(from, &commit.table, &commit.lineage.flow);
@@ -186,7 +185,7 @@ fn note(edge: &Edge, seen: Seen) -> String {
     match (&edge.from, seen.version) {
         (Node::Topic(_), _) if seen.commits == 0 => format!("by {flow}, nothing landed yet"),
         (Node::Topic(_), _) => {
-            format!("by {flow}: {} records in {} commits", grouped(seen.records), grouped(seen.commits))
+            format!("by {flow}: {} in {}", counted(seen.records, "record"), counted(seen.commits, "commit"))
         }
         (Node::Table(_), Some(version)) => format!("looked up by {flow}, last at version {version}"),
         (Node::Table(_), None) => format!("looked up by {flow}"),

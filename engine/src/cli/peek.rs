@@ -54,3 +54,47 @@ impl Peek for TopicPeek {
         Ok(transform.apply(decoded.rows).await?.shaped.rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alluvium_catalog::store::{CatalogStore, MemoryStore};
+    use alluvium_catalog::{StorageSettings, Stores};
+
+    use super::*;
+    use crate::cli::CatalogNames;
+    use crate::source::kafka::embedded::{EmbeddedBroker, Message};
+
+    #[tokio::test]
+    async fn a_peek_shows_all_declared_columns_and_leaves_out_what_cannot_be_read() -> Result<()> {
+        let broker = EmbeddedBroker::start(&[("things", 1)])?;
+        for value in [r#"{"id": 1, "name": "cup"}"#, "no JSON", r#"{"id": 2}"#] {
+            broker.produce("things", Message { value: Some(value.as_bytes()), ..Message::default() }).await?;
+        }
+        broker.flush().await?;
+        let text = format!(
+            "CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = '{}');\n\
+             CREATE SOURCE raw (id BIGINT NOT NULL, name STRING, at BIGINT METADATA FROM 'offset', \
+             twice AS id * 2) WITH ('connection' = 'shop', 'topic' = 'things');\n\
+             CREATE STREAMING TABLE bronze.things;\n\
+             CREATE FLOW things AS INSERT INTO bronze.things BY NAME SELECT id FROM STREAM(raw);",
+            broker.bootstrap()
+        );
+        let stores = Stores::new(StorageSettings::default());
+        let catalog: Arc<dyn CatalogStore> = Arc::new(MemoryStore::default());
+        let reader = || TableReader::new(stores.clone(), Arc::clone(&catalog));
+        let names = CatalogNames::new(Arc::clone(&catalog), reader());
+        let compiler = Compiler::new("memory:///lake".parse()?, Arc::new(names));
+        let pipeline = compiler.compile(&[Arc::new(SourceText::new("things.sql", text))]).await?;
+        let definition = pipeline.flows.first().map(|flow| flow.definition.clone());
+        let definition = definition.ok_or_else(|| Error::internal("no flow"))?;
+        catalog.put_definition(&definition).await?;
+
+        let peek = TopicPeek::new(compiler, Arc::new(reader()));
+        let limit = PeekLimit { timeout: Duration::from_secs(20), ..PeekLimit::default() };
+        let rows = peek.peek(&definition.source, &definition.connection, limit).await?;
+        let columns: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
+        assert_eq!(columns, ["id", "name", "at", "twice"]);
+        assert_eq!(rows.num_rows(), 2);
+        Ok(())
+    }
+}

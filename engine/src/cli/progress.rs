@@ -85,7 +85,7 @@ impl Lines {
 impl Line {
     fn new(bars: &MultiProgress) -> Self {
         let bar = bars.add(ProgressBar::no_length());
-        if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {wide_msg}") {
             bar.set_style(style);
         }
         Self { bar, since: Instant::now(), records_then: 0, rate: 0 }
@@ -120,7 +120,7 @@ fn message(flow: &FlowProgress, rate: u64) -> String {
         state => format!("  {}", state.as_str()),
     };
     let records = grouped(flow.records);
-    format!("{:<20} {records:>11} records  {:>9}/s{lag}{version}{rejects}{state}", flow.flow, grouped(rate))
+    format!("{:<18} {records:>10} records {:>8}/s{lag}{version}{rejects}{state}", flow.flow.as_str(), grouped(rate))
 }
 
 #[cfg(test)]
@@ -139,7 +139,7 @@ mod tests {
             lag: Some(4_000),
             version: Some(12),
         };
-        let expected = "orders_upsert             12,345 records      4,115/s  lag 4,000  version 12  2 rejected";
+        let expected = "orders_upsert          12,345 records    4,115/s  lag 4,000  version 12  2 rejected";
         assert_eq!(message(&flow, rate(12_345, Duration::from_secs(3))), expected);
         Ok(())
     }

@@ -26,7 +26,7 @@ pub(crate) struct RunArgs {
     /// SQL files; they see each other's definitions
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Stop when everything that the topics hold at the start has landed
+    /// Stop when what the topics hold now has landed
     #[arg(long)]
     once: bool,
     /// Print the summary at the end as JSON
@@ -132,12 +132,12 @@ fn show(summary: &Summary, as_json: bool, console: &mut Console) -> Result<()> {
             .collect();
         return console.json(&json!({"flows": flows}));
     }
-    let text = summary_text(summary, console);
+    let text = summary_text(summary, "", console);
     console.text(&text)
 }
 
-/// Returns the end of a run as a table; why flows halted stands below it.
-pub(crate) fn summary_text(summary: &Summary, console: &Console) -> String {
+/// Returns the end of a run as a table, indented; why flows halted stands below it.
+pub(crate) fn summary_text(summary: &Summary, indent: &str, console: &Console) -> String {
     let headings = ["flow", ">commits", ">records", ">applied", ">merged", ">filtered", ">rejected", "end"];
     let mut table = TextTable::new(&headings);
     let mut reasons = String::new();
@@ -154,8 +154,8 @@ pub(crate) fn summary_text(summary: &Summary, console: &Console) -> String {
             if flow.halted.is_some() { "halted" } else { "ok" }.to_owned(),
         ]);
         if let Some(reason) = &flow.halted {
-            reasons.push_str(&format!("{} halted: {reason}\n", flow.flow));
+            reasons.push_str(&format!("{indent}{} halted: {reason}\n", flow.flow));
         }
     }
-    format!("{}{reasons}", table.render("", console.style))
+    format!("{}{reasons}", table.render(indent, console.style))
 }

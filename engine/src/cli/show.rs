@@ -118,7 +118,8 @@ fn show_source(source: &Source, as_json: bool, console: &mut Console) -> Result<
     heading(console, "source", source.name.as_str())?;
     field(console, "topic", source.topic.as_str())?;
     field(console, "connection", source.connection.as_str())?;
-    for (key, value) in &source.options {
+    let shown = ["topic", "connection"];
+    for (key, value) in source.options.iter().filter(|(key, _)| !shown.contains(&key.as_str())) {
         field(console, key, value)?;
     }
     let mut columns = TextTable::new(&["column", "type", "", "from"]);

@@ -22,13 +22,13 @@ pub(crate) struct SqlArgs {
     /// A Delta table to open as t: s3://bucket/folder or a path
     #[arg(value_name = "LOCATION")]
     location: Option<Location>,
-    /// Statements to run; may be given more than once
+    /// Statements to run; repeatable
     #[arg(short = 'c', long = "command", value_name = "SQL")]
     commands: Vec<String>,
-    /// A file of statements to run, or - for standard input; may be given more than once
+    /// A file of statements, or - for stdin; repeatable
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What rows are written as: table, csv, tsv, json, ndjson or markdown
+    /// table, csv, tsv, json, ndjson or markdown
     #[arg(long, value_name = "FORMAT")]
     format: Option<Format>,
     /// Write JSON, as --format json

@@ -66,6 +66,12 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
+/// Returns `1 file` or `1,234 files`.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(count))
+}
+
 /// Returns bytes with a binary unit: `12.3 MiB`.
 pub(crate) fn sized(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
@@ -97,6 +103,7 @@ mod tests {
         for (count, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")] {
             assert_eq!(grouped(count), expected);
         }
+        assert_eq!((counted(1, "file"), counted(0, "file")), ("1 file".into(), "0 files".into()));
         assert_eq!((sized(0), sized(1023), sized(1536)), ("0 B".into(), "1023 B".into(), "1.5 KiB".into()));
     }
 }

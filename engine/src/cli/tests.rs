@@ -1,3 +1,5 @@
+//! What the module `cli` promises, tested.
+
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -44,7 +46,12 @@ fn help_is_an_answer_and_nonsense_is_not() {
     for command in ["demo", "check", "run", "sql", "catalog"] {
         assert!(out.contains(&format!("\n  {command}")), "{command} is not in\n{out}");
     }
-    assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+    let pages =
+        ["", "demo", "check", "run", "sql", "catalog", "catalog register", "catalog history", "catalog lineage"];
+    for page in pages {
+        let (_, out, _) = call(&page.split_whitespace().chain(["--help"]).collect::<Vec<_>>(), &[]);
+        assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
+    }
 
     let (exit, out, err) = call(&["runn"], &[]);
     assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
@@ -119,5 +126,29 @@ fn check_shows_flows_and_points_at_errors() -> Result<()> {
     let (exit, out, _) = call(&["check", "--json", &bad.display().to_string()], &variables);
     assert_eq!(exit, Exit::Failed);
     assert!(out.contains(r#""ok": false"#) && out.contains(r#""line": 4"#), "{out}");
+    Ok(())
+}
+
+#[test]
+fn the_demo_ends_by_itself_and_its_tables_agree_with_the_shop() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
+    let keep = folder.path().join("demo").display().to_string();
+    for _ in 0..2 {
+        let (exit, out, err) = call(&["demo", "--records", "1000", "--keep", &keep], &[]);
+        assert_eq!(exit, Exit::Done, "{out}{err}");
+        assert_eq!(out.matches("  agree\n").count(), 5, "{out}");
+    }
+    let settings = format!("{keep}/alluvium.toml");
+    let (exit, out, err) = call(&["--config", &settings, "catalog", "lineage", "silver.orders"], &[]);
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""));
+    assert!(out.contains("topic shop.orders  by orders_upsert: "), "{out}");
+
+    let commits = || call(&["--config", &settings, "catalog", "history", "silver.orders", "--json"], &[]).1;
+    let before = commits();
+    std::fs::remove_file(folder.path().join("demo/warehouse/_alluvium/catalog.db"))
+        .map_err(|source| Error::internal("test file").with_source(source))?;
+    let (exit, out, err) = call(&["--config", &settings, "catalog", "rebuild"], &[]);
+    assert_eq!((exit, err.as_str()), (Exit::Done, ""), "{out}");
+    assert_eq!(commits(), before);
     Ok(())
 }

@@ -14,9 +14,9 @@ use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use serde_json::json;
 
-use super::action::{Action, Format, Metadata, Protocol};
-use super::log::{DeltaLog, PutOutcome};
-use super::state::TableState;
+use crate::delta::action::{Action, Format, Metadata, Protocol};
+use crate::delta::log::{DeltaLog, PutOutcome};
+use crate::delta::state::TableState;
 
 /// The property that would make Delta forget positions: a flow could then land records twice.
 const FORGETS_POSITIONS: &str = "delta.setTransactionRetentionDuration";
@@ -165,8 +165,9 @@ impl Blueprint {
         }
         let vectors = metadata.configuration.get("delta.enableDeletionVectors").is_some_and(|value| value == "true");
         if self.deletion_vectors && !vectors {
-            return Err(Error::invalid(format!("the table at {at} does not allow deletion vectors"))
-                .with_hint("ALTER TABLE .. SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true') with its owner's tool"));
+            return Err(Error::invalid(format!("the table at {at} does not allow deletion vectors")).with_hint(
+                "ALTER TABLE .. SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true') with its owner's tool",
+            ));
         }
         self.check_columns(log, state)
     }
@@ -268,7 +269,10 @@ fn same_type(one: &DataType, other: &DataType) -> bool {
         (DataType::Timestamp(TimeUnit::Microsecond, one), DataType::Timestamp(TimeUnit::Microsecond, other)) => {
             one.is_some() == other.is_some()
         }
-        (DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8, DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8)
+        (
+            DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8,
+            DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8,
+        )
         | (
             DataType::Binary | DataType::BinaryView | DataType::LargeBinary,
             DataType::Binary | DataType::BinaryView | DataType::LargeBinary,

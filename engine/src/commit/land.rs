@@ -8,12 +8,12 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::action::Action;
 use super::create::{ENGINE_INFO, encode};
-use super::log::{DeltaLog, LogEntry, PutOutcome, Version};
 use super::positions::{AppIds, check_monotone};
-use super::state::TableState;
 use super::{Landed, Outcome};
+use crate::delta::action::Action;
+use crate::delta::log::{DeltaLog, LogEntry, PutOutcome, Version};
+use crate::delta::state::TableState;
 use crate::invariant::{Law, Watch};
 use crate::write::{Draft, Staged, Writer};
 
@@ -25,9 +25,9 @@ pub const DEFINITION_PROPERTY: &str = "alluvium.definition";
 pub struct LandLimits {
     /// Attempts until the batch is given up with `Conflict` or `Unavailable`.
     pub attempts_max: u32,
-    /// The first wait between attempts; it doubles up to [`wait_max`](Self::wait_max).
+    /// The first wait for a store that did not answer; it doubles up to [`wait_max`](Self::wait_max).
     pub wait_min: Duration,
-    /// The longest wait between attempts.
+    /// The longest such wait.
     pub wait_max: Duration,
 }
 
@@ -120,9 +120,7 @@ impl Landing {
     /// `Conflict` or `Unavailable` when the attempts are spent; the batch may then be in the table all the same, and
     /// only a fresh read of the table tells ([`catch_up`](Self::catch_up)).
     pub async fn land(&mut self, staged: &Staged, signature: &Signature) -> Result<Outcome> {
-        let mut conflicts = 0;
-        let mut wait = self.limits.wait_min;
-        for _attempt in 0..self.limits.attempts_max {
+        for conflicts in 0..self.limits.attempts_max {
             if let Err(misfit) = follows(&self.positions(), &staged.span) {
                 return Ok(Outcome::Fenced(misfit));
             }
@@ -140,10 +138,8 @@ impl Landing {
                 let (span, fate) = (staged.span.clone(), draft.fate);
                 return Ok(Outcome::Landed(Box::new(Landed { span, fate, lineage, entry, conflicts })));
             }
-            conflicts += 1;
+            // Without a wait: somebody else's commit is progress, and whoever waits longer loses to a writer that does not.
             self.catch_up().await?;
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(self.limits.wait_max);
         }
         Err(Error::conflict(format!(
             "cannot commit to {}: other commits came first {} times",
@@ -166,7 +162,9 @@ impl Landing {
             wait = (wait * 2).min(self.limits.wait_max);
         }
         let (at, attempts) = (self.log.location(), self.limits.attempts_max);
-        Err(Error::unavailable(format!("cannot commit version {version} of {at}: {attempts} attempts without an answer")))
+        Err(Error::unavailable(format!(
+            "cannot commit version {version} of {at}: {attempts} attempts without an answer"
+        )))
     }
 
     fn actions(&self, staged: &Staged, draft: &Draft, signature: &Signature) -> Vec<Action> {

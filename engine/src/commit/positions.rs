@@ -9,9 +9,9 @@ use alluvium_catalog::{Error, Name, Offset, Partition, Positions, Result, Span, 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use super::action::{Action, Transaction};
-use super::log::DeltaLog;
-use super::state::TableState;
+use crate::delta::action::{Action, Transaction};
+use crate::delta::log::DeltaLog;
+use crate::delta::state::TableState;
 use crate::source::TablePositions;
 
 /// The application ids of one flow over one topic.
@@ -96,7 +96,9 @@ pub fn check_monotone(before: &Positions, after: &Positions, log: &DeltaLog) -> 
                 "the table at {} went back in partition {partition}: it stood at offset {have} and now stands at {now}",
                 log.location()
             ))
-            .with_hint("the table was restored or replaced; stop the flow, decide where it has to go on, then start it again"));
+            .with_hint(
+                "the table was restored or replaced; stop the flow, decide where it has to go on, then start it again",
+            ));
         }
     }
     Ok(())

@@ -45,7 +45,9 @@ pub async fn prove_conditional_create(store: &Arc<dyn ObjectStore>, at: &Locatio
         "the store of {at} let {wins} of {} conditional creates of one key succeed, where exactly one may",
         RACERS + 1
     ))
-    .with_hint("exactly-once commits need a store that honours If-None-Match: use AWS S3, a current MinIO, or local disk"))
+    .with_hint(
+        "exactly-once commits need a store that honours If-None-Match: use AWS S3, a current MinIO, or local disk",
+    ))
 }
 
 #[cfg(test)]
@@ -58,6 +60,6 @@ mod tests {
     #[tokio::test]
     async fn memory_has_one_winner() -> Result<()> {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        prove_conditional_create(&store, &Location::parse("memory:///t")?, &SystemClock).await
+        prove_conditional_create(&store, &"memory:///t".parse()?, &SystemClock).await
     }
 }

@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use alluvium_catalog::toml::Spanned;
-use alluvium_catalog::toml::de::{DeTable, DeValue};
 use alluvium_catalog::{Error, Result};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::keys::{KEYS, unknown};
 use super::value::{Entry, Place, Scalar, Values};

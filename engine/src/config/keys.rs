@@ -174,7 +174,7 @@ pub const KEYS: [Key; 27] = [
         path: "log.level",
         variable: "ALLUVIUM_LOG",
         default: "",
-        meaning: "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,alluvium=debug`. Without it, `info` for `run` and `warn` for the others.",
+        meaning: "`error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,alluvium=debug`. Without it, `info` of Alluvium itself for `run`, and `warn` for all else.",
     },
     Key {
         path: "otlp.endpoint",

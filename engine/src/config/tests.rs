@@ -1,3 +1,5 @@
+//! What the module `config` promises, tested.
+
 use std::path::Path;
 
 use super::*;

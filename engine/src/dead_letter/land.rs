@@ -11,9 +11,9 @@ use alluvium_sql::{ErrorMode, Flow};
 use super::{dead_letter_rows, dead_letter_schema};
 use crate::commit::create::Blueprint;
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
-use crate::commit::log::DeltaLog;
 use crate::commit::positions::AppIds;
 use crate::commit::{Landed, Outcome};
+use crate::delta::log::DeltaLog;
 use crate::hop::{ChangeOrder, Changes, Reject, Spent};
 use crate::invariant::Watch;
 use crate::write::append::AppendWriter;
@@ -102,11 +102,10 @@ impl DeadLetters {
                 return Ok(None);
             }
             let staged = {
-                let changes = self.changes(fresh, &beyond(span, &positions)?)?;
+                let changes = self.changes(&fresh, &beyond(span, &positions)?)?;
                 self.landing.writer().stage(changes).await?
             };
-            let signature =
-                Signature { lineage: lineage.clone(), operation: "STREAMING UPDATE", definition: None };
+            let signature = Signature { lineage: lineage.clone(), operation: "STREAMING UPDATE", definition: None };
             match self.landing.land(&staged, &signature).await? {
                 Outcome::Landed(landed) => return Ok(Some(*landed)),
                 Outcome::Fenced(_) => self.landing.catch_up().await?,
@@ -115,9 +114,9 @@ impl DeadLetters {
         Err(Error::conflict(format!("cannot land dead letters in {}: other processes land the same ones", self.table)))
     }
 
-    fn changes(&self, rejects: Vec<Reject>, span: &Span) -> Result<Changes> {
+    fn changes(&self, rejects: &[Reject], span: &Span) -> Result<Changes> {
         let n_records = rejects.len() as u64;
-        let rows = dead_letter_rows(&self.flow, &self.flow.definition.source.topic, &rejects)?;
+        let rows = dead_letter_rows(&self.flow, &self.flow.definition.source.topic, rejects)?;
         Ok(Changes {
             rows,
             order: ChangeOrder {

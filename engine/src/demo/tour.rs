@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use alluvium_catalog::{Commit, Error, Input, Result, TableName};
-use alluvium_sql::repl::{Format, RenderOptions, Renderer};
+use alluvium_sql::repl::{Expanded, Format, RenderOptions, Renderer};
 use alluvium_sql::session::SessionSettings;
 use alluvium_sql::{Session, TableReader};
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 
 use super::heading;
 use super::shop::{Books, Kind, ORDERS};
@@ -29,19 +29,24 @@ pub(super) async fn run(workspace: &Workspace, books: &Books, console: &mut Cons
     let tour = Tour { session, workspace };
     heading(console, 3, "What is in the tables?")?;
     tour.ask(
-        "SELECT status, count(*) AS orders, sum(amount) AS amount\nFROM silver.orders GROUP BY status ORDER BY orders DESC",
+        "SELECT status, count(*) AS orders, sum(amount) AS amount FROM silver.orders\nGROUP BY status ORDER BY orders DESC",
         console,
     )
     .await?;
     heading(console, 4, "What was rejected, and why?")?;
     tour.ask(
-        "SELECT flow, class, count(*) AS records, min(message) AS example\n\
-         FROM ops.orders_dlq GROUP BY flow, class ORDER BY flow, class",
+        "SELECT flow, class, count(*) AS records FROM ops.orders_dlq\nGROUP BY flow, class ORDER BY flow, class",
         console,
     )
     .await?;
-    console.line("   Rejects are kept whole: key, value, headers, partition and offset. Tombstones have")?;
-    console.line("   no place in order_events, which adds rows; orders_upsert deleted by them.")?;
+    console.line("   A tombstone has no place in order_events, which adds rows; orders_upsert has")?;
+    console.line("   deleted by it. Every reject is kept whole, with its place and the reason:")?;
+    tour.ask_one(
+        "SELECT topic, partition, \"offset\", CAST(value AS STRING) AS value, message\n\
+         FROM ops.orders_dlq WHERE class = 'type_mismatch'\nORDER BY partition, \"offset\" LIMIT 1",
+        console,
+    )
+    .await?;
     if let Some(order) = books.storied_order {
         tour.explain(order, console).await?;
     }
@@ -56,13 +61,25 @@ struct Tour<'a> {
 impl Tour<'_> {
     /// Shows a query and its answer.
     async fn ask(&self, sql: &str, console: &mut Console) -> Result<Vec<RecordBatch>> {
+        // Markdown's table is plain text; frames are for terminals.
+        let format = if console.style.is_terminal { Format::Table } else { Format::Markdown };
+        let width = u16::try_from(WIDTH).ok();
+        self.show(sql, RenderOptions { format, width, ..RenderOptions::default() }, console).await
+    }
+
+    /// Shows a query and its one row, a line for each column.
+    async fn ask_one(&self, sql: &str, console: &mut Console) -> Result<()> {
+        let width = u16::try_from(WIDTH).ok();
+        let options = RenderOptions { expanded: Expanded::On, width, ..RenderOptions::default() };
+        self.show(sql, options, console).await.map(drop)
+    }
+
+    async fn show(&self, sql: &str, options: RenderOptions, console: &mut Console) -> Result<Vec<RecordBatch>> {
         for line in sql.lines() {
             let line = console.style.paint(Role::Command, line);
             console.line(format!("   > {line}"))?;
         }
         let answer = self.session.sql(sql).await?;
-        let width = u16::try_from(WIDTH).ok();
-        let options = RenderOptions { format: Format::Table, width, ..RenderOptions::default() };
         let mut renderer = Renderer::new(&answer.schema(), options);
         let rows = answer.collect().await?;
         for batch in &rows {
@@ -77,7 +94,7 @@ impl Tour<'_> {
     async fn explain(&self, order: u64, console: &mut Console) -> Result<()> {
         heading(console, 5, &format!("Which commit and which offset made the row of order {order}?"))?;
         let sql = format!(
-            "SELECT status, updated_at, _alluvium_partition, _alluvium_offset\nFROM silver.orders WHERE order_id = {order}"
+            "SELECT status, updated_at, _alluvium_partition AS at_partition,\n       _alluvium_offset AS at_offset\nFROM silver.orders WHERE order_id = {order}"
         );
         let rows = self.ask(&sql, console).await?;
         let (partition, offset) = position(&rows)
@@ -95,9 +112,13 @@ impl Tour<'_> {
         console.line("")?;
         console.line("   Everything that was said of this order, as it came:")?;
         let sql = format!(
-            "SELECT kafka_offset, op, status, updated_at\nFROM bronze.order_events WHERE order_id = {order} ORDER BY kafka_offset"
+            "SELECT kafka_offset, op, status, updated_at FROM bronze.order_events\nWHERE order_id = {order} ORDER BY kafka_offset"
         );
-        self.ask(&sql, console).await.map(drop)
+        let rows = self.ask(&sql, console).await?;
+        for offset in late_offsets(&rows) {
+            console.line(format!("   Offset {offset} was late: it tells of an older state, and changed nothing."))?;
+        }
+        Ok(())
     }
 
     /// Compares the tables with the books that the shop kept itself.
@@ -144,6 +165,24 @@ fn position(rows: &[RecordBatch]) -> Option<(i32, i64)> {
     let partition = batch.column(2).as_primitive_opt::<Int32Type>()?.value(0);
     let offset = batch.column(3).as_primitive_opt::<Int64Type>()?.value(0);
     Some((partition, offset))
+}
+
+/// Returns the offsets (first column) of records whose time (fourth column) lies before one that was there already.
+fn late_offsets(rows: &[RecordBatch]) -> Vec<i64> {
+    let mut newest = i64::MIN;
+    let mut late = Vec::new();
+    for batch in rows {
+        let offsets = batch.column(0).as_primitive_opt::<Int64Type>();
+        let times = batch.column(3).as_primitive_opt::<TimestampMicrosecondType>();
+        let (Some(offsets), Some(times)) = (offsets, times) else { continue };
+        for (offset, time) in offsets.values().iter().zip(times.values()) {
+            if *time < newest {
+                late.push(*offset);
+            }
+            newest = newest.max(*time);
+        }
+    }
+    late
 }
 
 /// Tells whether a commit consumed the record at this position.

@@ -1,3 +1,5 @@
+//! What the module `metrics` promises, tested.
+
 use super::*;
 
 fn check(metrics: &Metrics, now: i64, expected: &[&str]) -> Result<()> {

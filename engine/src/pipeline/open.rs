@@ -8,12 +8,11 @@ use alluvium_sql::{Change, Flow, TableReader, Transform};
 use super::{FlowRun, Tally};
 use crate::commit::create::Blueprint;
 use crate::commit::land::{LandLimits, Landing, LandingParts};
-use crate::commit::log::DeltaLog;
 use crate::commit::positions::{AppIds, NewestPositions};
 use crate::commit::probe::prove_conditional_create;
-use crate::commit::state::TableState;
 use crate::dead_letter::{self, DeadLetterPlace, DeadLetters};
 use crate::decode::Decoder;
+use crate::delta::log::DeltaLog;
 use crate::invariant::Watch;
 use crate::maintain::Upkeep;
 use crate::record::{Recorder, register};
@@ -134,6 +133,36 @@ impl Prepared {
     }
 }
 
+/// Registers a flow and makes its table, without reading a record.
+///
+/// # Errors
+/// As of [`FlowRun::prepare`].
+pub async fn ensure_table(flow: &Flow, world: &World) -> Result<()> {
+    let reader = Arc::new(TableReader::new(world.stores.clone(), Arc::clone(&world.catalog)));
+    let transform = Transform::compile(flow, reader).await?;
+    let dead_letter_place = dead_letter::location(flow, &world.warehouse)?;
+    register(world.catalog.as_ref(), world.registry.as_ref(), &flow.definition, dead_letter_place).await?;
+    let log = DeltaLog::open(&world.stores, &flow.definition.table.location)?;
+    blueprint(flow, &transform).0.open_or_create(&log, world.clock.as_ref()).await.map(drop)
+}
+
+/// Returns what the flow's table has to be like, and for upserts the columns that order its rows.
+fn blueprint(flow: &Flow, transform: &Transform) -> (Blueprint, Option<UpsertColumns>) {
+    let table = &flow.definition.table;
+    match &flow.change {
+        Change::Append => (Blueprint::new(table, Arc::clone(&flow.table_schema), false), None),
+        Change::Upsert { keys, stored_sequence, .. } => {
+            let columns = UpsertColumns {
+                declared: Arc::clone(&flow.table_schema),
+                keys: keys.clone(),
+                sequence: transform.sequence_types(),
+                stored_sequence: stored_sequence.clone(),
+            };
+            (Blueprint::new(table, columns.stored(), true), Some(columns))
+        }
+    }
+}
+
 async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &Watch) -> Result<Opened> {
     let table = &flow.definition.table;
     let log = DeltaLog::open(&world.stores, &table.location)?;
@@ -144,24 +173,11 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
         partitioned_by: table.partitioned_by.clone(),
         clock: Arc::clone(&world.clock),
     };
-    let (state, writer): (TableState, Box<dyn Writer>) = match &flow.change {
-        Change::Append => {
-            let blueprint = Blueprint::new(table, Arc::clone(&flow.table_schema), false);
-            let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
-            (state, Box::new(AppendWriter::new(folder)))
-        }
-        Change::Upsert { keys, stored_sequence, .. } => {
-            let columns = UpsertColumns {
-                declared: Arc::clone(&flow.table_schema),
-                keys: keys.clone(),
-                sequence: transform.sequence_types(),
-                stored_sequence: stored_sequence.clone(),
-            };
-            let blueprint = Blueprint::new(table, columns.stored(), true);
-            let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
-            let writer = UpsertWriter::open(folder, columns, &state, flow.tombstone_retention).await?;
-            (state, Box::new(writer))
-        }
+    let (blueprint, columns) = blueprint(flow, transform);
+    let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
+    let writer: Box<dyn Writer> = match columns {
+        None => Box::new(AppendWriter::new(folder)),
+        Some(columns) => Box::new(UpsertWriter::open(folder, columns, &state, flow.tombstone_retention).await?),
     };
     let ids = AppIds::of_table(flow.name(), &flow.definition.source.topic);
     let positions = Arc::new(NewestPositions::new(log.clone(), ids.clone(), state.clone()));

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use alluvium_catalog::{Commit, Definition, Error, Lineage, Location, Result, TableName, Timestamp};
 use serde_json::Value;
 
-use crate::commit::action::{Action, DeletionVectorDescriptor};
 use crate::commit::land::DEFINITION_PROPERTY;
-use crate::commit::log::LogEntry;
+use crate::delta::action::{Action, DeletionVectorDescriptor};
+use crate::delta::log::LogEntry;
 
 /// Returns the catalog's record of a version that a flow committed; `None` when somebody else did.
 ///

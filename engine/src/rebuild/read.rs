@@ -5,8 +5,8 @@ use alluvium_catalog::{Definition, Location, Result, Stores, TableName};
 use super::TableStory;
 use super::find::Found;
 use super::log::{commit_of, committed_at, definition_in, definition_of, lineage_of};
-use crate::commit::log::{DeltaLog, LogEntry};
-use crate::commit::state::TableState;
+use crate::delta::log::{DeltaLog, LogEntry};
+use crate::delta::state::TableState;
 
 /// Returns what the table's log says: its name, its definitions and its commits, oldest first.
 pub(super) async fn story(stores: &Stores, table: &Found) -> Result<TableStory> {

@@ -1,3 +1,5 @@
+//! What the module `rebuild` promises, tested.
+
 use alluvium_catalog::store::MemoryStore;
 use alluvium_catalog::{Lineage, StorageSettings};
 use object_store::ObjectStoreExt;

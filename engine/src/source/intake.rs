@@ -10,7 +10,7 @@ use alluvium_sql::pipeline::BatchLimits;
 use tokio::time::Instant;
 
 use crate::hop::{Fetched, Headers, Record, Records};
-use crate::source::assignment::Epoch;
+use crate::source::assignment::{Assignment, Epoch};
 
 /// Collects records into batches.
 #[derive(Debug)]
@@ -52,6 +52,25 @@ pub(crate) enum Taken {
 pub(crate) struct Closed {
     pub(crate) fetched: Fetched,
     pub(crate) epochs: BTreeMap<Partition, Epoch>,
+}
+
+impl Closed {
+    /// Takes out what was revoked or begun again since it was read, and notes the rest as handed out. Returns nothing
+    /// when nothing is left.
+    pub(crate) fn hand_out(self, assignment: &mut Assignment) -> Option<Fetched> {
+        let Self { mut fetched, epochs } = self;
+        let is_stale = |(partition, epoch): &(Partition, Epoch)| !assignment.is_current(*partition, *epoch);
+        let stale: Vec<_> = epochs.into_iter().filter(is_stale).map(|(partition, _)| partition).collect();
+        if !stale.is_empty() {
+            fetched.records.retain_partitions(|partition| !stale.contains(&partition));
+            for partition in stale {
+                fetched.span.remove(partition);
+            }
+        }
+        fetched.span.iter().next()?;
+        assignment.hand_out(&fetched.span);
+        Some(fetched)
+    }
 }
 
 #[derive(Debug)]
@@ -187,7 +206,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::source::assignment::Assignment;
 
     const P: Partition = Partition(0);
 
@@ -266,6 +284,28 @@ mod tests {
         intake.stop(P);
         assert!(!intake.is_open());
         assert_eq!(close(&mut intake)?, "none");
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_revoked_while_it_waited_is_taken_out() -> Result<()> {
+        let (mut assignment, mut intake) = (Assignment::default(), intake(&[], None));
+        for partition in [P, Partition(1)] {
+            let epoch = assignment.assign(partition, Offset(0));
+            intake.start(partition, Reading { epoch, at: Offset(0), end: None, announce: false });
+        }
+        take(&mut intake, 0, 0);
+        take(&mut intake, 1, 0);
+        let closed = intake.close()?;
+        assignment.revoke(P);
+        let fetched = closed.and_then(|closed| closed.hand_out(&mut assignment));
+        let fetched = fetched.ok_or_else(|| Error::internal("nothing is left"))?;
+        assert_eq!((fetched.span.to_string(), fetched.records.len()), ("1@[0,1)".to_owned(), 1));
+        assert!(assignment.holds(&fetched.span));
+        take(&mut intake, 1, 1);
+        let closed = intake.close()?;
+        assignment.assign(Partition(1), Offset(1));
+        assert!(closed.and_then(|closed| closed.hand_out(&mut assignment)).is_none());
         Ok(())
     }
 

@@ -40,13 +40,15 @@ use tokio_util::sync::CancellationToken;
 use self::connect::TopicView;
 use self::poll::{Command, Delivery, FlowControl, Origin, Poller};
 use crate::source::assignment::Assignment;
-use crate::source::intake::{Closed, Intake};
+use crate::source::intake::Intake;
 use crate::source::{Fetch, Lag, Source, SourceIdentity, TablePositions};
 
 /// Batches that wait between the poll thread and the engine.
 const BATCHES_WAITING_MAX: usize = 1;
 /// Commands that wait for the poll thread; offsets to commit are dropped when it is that far behind.
 const COMMANDS_MAX: usize = 16;
+/// How long a topic may be unknown: one that was created a moment ago is not yet known to every broker.
+const UNKNOWN_LIMIT: Duration = Duration::from_secs(3);
 /// How long a resync may take: asking the table (60 s), the brokers (30 s) and seeking (20 s).
 const RESYNC_LIMIT: Duration = Duration::from_secs(120);
 /// How long leaving the group may take.
@@ -175,29 +177,12 @@ impl KafkaSource {
         Ok(source)
     }
 
-    /// Takes out of `closed` what was revoked or begun again since it was read, and notes the rest as handed out.
-    fn hand_out(&self, closed: Closed) -> Option<Fetch> {
-        let Closed { mut fetched, epochs } = closed;
-        let mut assignment = self.shared.assignment();
-        let is_current =
-            |partition| epochs.get(&partition).is_some_and(|epoch| assignment.is_current(partition, *epoch));
-        let stale: Vec<_> = fetched.span.iter().map(|(partition, _)| partition).filter(|p| !is_current(*p)).collect();
-        if !stale.is_empty() {
-            fetched.records.retain_partitions(|partition| !stale.contains(&partition));
-            for partition in stale {
-                fetched.span.remove(partition);
-            }
-        }
-        if fetched.span.iter().next().is_none() {
-            return None;
-        }
-        assignment.hand_out(&fetched.span);
-        Some(Fetch::Batch(Box::new(fetched)))
-    }
-
     fn accept(&self, delivery: Delivery) -> Option<Fetch> {
         match delivery {
-            Delivery::Batch(closed) => self.hand_out(*closed),
+            Delivery::Batch(closed) => {
+                let fetched = closed.hand_out(&mut self.shared.assignment())?;
+                Some(Fetch::Batch(Box::new(fetched)))
+            }
             Delivery::Drained(at) => (self.shared.assignment().last() == at).then_some(Fetch::Drained),
             Delivery::Stopped => Some(Fetch::Stopped),
         }
@@ -316,7 +301,7 @@ impl Launch {
         let config = client::client_config(&settings.connection, &settings.group_id)?;
         let consumer = client::consumer(&settings.connection, &config)?;
         let view = TopicView { consumer: &consumer, connection: &settings.connection, topic: &settings.topic };
-        let partitions = view.partitions(settings.connect_limit)?;
+        let partitions = view.partitions(UNKNOWN_LIMIT, settings.connect_limit)?;
         let ends = |partition| Ok((partition, view.bounds(partition)?.high));
         let ends =
             if settings.once { Some(partitions.iter().copied().map(ends).collect::<Result<_>>()?) } else { None };

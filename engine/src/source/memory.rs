@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::source::assignment::Assignment;
-use crate::source::intake::{Closed, Intake, Reading};
+use crate::source::intake::{Intake, Reading};
 use crate::source::start::{Facts, check_range, start};
 use crate::source::{Fetch, Lag, Source, SourceIdentity, TablePositions};
 
@@ -227,20 +227,10 @@ impl MemorySource {
     }
 
     fn close_batch(&mut self) -> Result<Option<Fetch>> {
-        let Some(Closed { mut fetched, epochs }) = self.intake.close()? else { return Ok(None) };
-        let mut assignment = lock(&self.member.shared.assignment);
+        let Some(closed) = self.intake.close()? else { return Ok(None) };
         // A revoke may have come since changes were last served.
-        for (partition, epoch) in epochs {
-            if !assignment.is_current(partition, epoch) {
-                fetched.records.retain_partitions(|other| other != partition);
-                fetched.span.remove(partition);
-            }
-        }
-        if fetched.span.iter().next().is_none() {
-            return Ok(None);
-        }
-        assignment.hand_out(&fetched.span);
-        Ok(Some(Fetch::Batch(Box::new(fetched))))
+        let fetched = closed.hand_out(&mut lock(&self.member.shared.assignment));
+        Ok(fetched.map(|fetched| Fetch::Batch(Box::new(fetched))))
     }
 
     /// Returns what there is to hand out now, if anything.
@@ -255,10 +245,9 @@ impl MemorySource {
         }
         self.read()?;
         let is_drained = self.origin.ends.is_some() && self.intake.is_drained();
-        if is_drained || self.intake.is_full() || self.intake.due().is_some_and(|due| due <= Instant::now()) {
-            if let Some(batch) = self.close_batch()? {
-                return Ok(Some(batch));
-            }
+        let is_due = is_drained || self.intake.is_full() || self.intake.due().is_some_and(|due| due <= Instant::now());
+        if is_due && let Some(batch) = self.close_batch()? {
+            return Ok(Some(batch));
         }
         Ok(is_drained.then_some(Fetch::Drained))
     }

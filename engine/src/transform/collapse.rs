@@ -1,5 +1,7 @@
 //! Leaves the newest change of each key of a batch, in the order that the winners came in.
 
+use std::sync::Arc;
+
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::Shaped;
 use arrow::array::{Array, AsArray, BooleanArray, Int64Array, UInt32Array};
@@ -8,7 +10,7 @@ use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use hashbrown::HashMap;
 
-use crate::write::order::{Order, Orders};
+use crate::order::{Order, Orders};
 
 /// Collapses batches of one flow.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ impl Collapse {
     /// tombstone meets what it deletes before what comes after it.
     pub(super) fn newest(&self, shaped: Shaped) -> Result<(Shaped, Standing)> {
         let internal = |cause| Error::internal("cannot collapse a batch by key").with_source(cause);
-        let keys: Vec<_> = self.keys.iter().map(|place| shaped.rows.column(*place).clone()).collect();
+        let keys: Vec<_> = self.keys.iter().map(|place| Arc::clone(shaped.rows.column(*place))).collect();
         let keys = self.converter.convert_columns(&keys).map_err(internal)?;
         let orders = self.orders.of(&shaped.sequence, None, &shaped.offsets, &shaped.partitions)?;
         let mut winners: HashMap<&[u8], Winner> = HashMap::with_capacity(orders.len());
@@ -94,7 +96,11 @@ impl Collapse {
             partitions: one(&shaped.partitions, &rows)?.as_primitive::<Int32Type>().clone(),
             offsets: one(&shaped.offsets, &rows)?.as_primitive::<Int64Type>().clone(),
             sequence: shaped.sequence.iter().map(|column| one(column, &sequence_rows)).collect::<Result<_>>()?,
-            deletes: shaped.deletes.as_ref().map(|deletes| one(deletes, &rows).map(|kept| kept.as_boolean().clone())).transpose()?,
+            deletes: shaped
+                .deletes
+                .as_ref()
+                .map(|deletes| one(deletes, &rows).map(|kept| kept.as_boolean().clone()))
+                .transpose()?,
         };
         Ok((newest, standing))
     }
@@ -120,8 +126,6 @@ impl Winner {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{Int32Array, RecordBatch};
     use arrow::datatypes::{Field, Schema};
 

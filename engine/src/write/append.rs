@@ -5,9 +5,9 @@ use async_trait::async_trait;
 
 use super::parquet::DataFolder;
 use super::{Draft, Staged, Writer};
-use crate::commit::action::Action;
-use crate::commit::log::LogEntry;
-use crate::commit::state::TableState;
+use crate::delta::action::Action;
+use crate::delta::log::LogEntry;
+use crate::delta::state::TableState;
 use crate::hop::Changes;
 
 /// Stages rows to add. It knows nothing of the rows that the table holds.

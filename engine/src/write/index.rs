@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use hashbrown::hash_map::EntryRef;
 use roaring::RoaringTreemap;
 
-use super::order::Order;
+use crate::order::Order;
 
 /// Names a data file within the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -216,7 +216,8 @@ mod tests {
     #[test]
     fn of_two_live_rows_the_newer_stands() {
         let mut index = KeyIndex::default();
-        let (old, new) = (index.put_file("old", 1, RoaringTreemap::new()), index.put_file("new", 1, RoaringTreemap::new()));
+        let (old, new) =
+            (index.put_file("old", 1, RoaringTreemap::new()), index.put_file("new", 1, RoaringTreemap::new()));
         index.put_found(b"k", order(9), (new, 0));
         index.put_found(b"k", order(3), (old, 0));
         assert_eq!(index.get(b"k").map(|entry| entry.place.clone()), Some(Place::Row((new, 0))));

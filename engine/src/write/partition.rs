@@ -51,9 +51,8 @@ pub fn split(rows: &RecordBatch, columns: &[String]) -> Result<Vec<Part>> {
         }
     }
     let texts = keys.iter().map(partition_text).collect::<Result<Vec<_>>>()?;
-    let kept: Vec<usize> = (0..rows.num_columns())
-        .filter(|place| !columns.contains(rows.schema_ref().field(*place).name()))
-        .collect();
+    let kept: Vec<usize> =
+        (0..rows.num_columns()).filter(|place| !columns.contains(rows.schema_ref().field(*place).name())).collect();
     let stored = rows.project(&kept).map_err(failed)?;
     groups
         .into_iter()
@@ -73,7 +72,9 @@ fn text_at(text: &ArrayRef, index: usize) -> Option<String> {
 }
 
 fn partition_text(key: &ArrayRef) -> Result<ArrayRef> {
-    let failed = |cause| Error::internal(format!("cannot write a partition value of type {}", key.data_type())).with_source(cause);
+    let failed = |cause| {
+        Error::internal(format!("cannot write a partition value of type {}", key.data_type())).with_source(cause)
+    };
     match key.data_type() {
         DataType::Timestamp(TimeUnit::Microsecond, zone) => {
             let layout = if zone.is_some() { "%Y-%m-%dT%H:%M:%S%.6fZ" } else { "%Y-%m-%d %H:%M:%S%.6f" };
@@ -104,11 +105,19 @@ mod tests {
         let columns: Vec<ArrayRef> = vec![
             Arc::new(Int64Array::from(vec![1, 2, 3, 4])),
             Arc::new(Date32Array::from(vec![Some(0), None, Some(0), Some(0)])),
-            Arc::new(StringArray::from(vec![Some("K\u{f6}ln am Rhein"), Some("a"), Some("K\u{f6}ln am Rhein"), Some("")])),
+            Arc::new(StringArray::from(vec![
+                Some("K\u{f6}ln am Rhein"),
+                Some("a"),
+                Some("K\u{f6}ln am Rhein"),
+                Some(""),
+            ])),
         ];
         let rows = RecordBatch::try_new(schema, columns).map_err(|cause| Error::internal("rows").with_source(cause))?;
         let parts = split(&rows, &["day".to_owned(), "city".to_owned()])?;
-        let seen: Vec<_> = parts.iter().map(|part| (part.indices.clone(), part.values["day"].clone(), part.values["city"].clone())).collect();
+        let seen: Vec<_> = parts
+            .iter()
+            .map(|part| (part.indices.clone(), part.values["day"].clone(), part.values["city"].clone()))
+            .collect();
         assert_eq!(
             seen,
             [

@@ -64,13 +64,15 @@ fn has_bounds(data_type: &DataType) -> bool {
 /// Returns the least and the greatest value of a column as JSON text, if the footer tells both.
 fn bounds(schema: &Schema, name: &str, footer: &ParquetMetaData) -> Result<Option<(String, String)>> {
     let failed = |cause| Error::internal(format!("cannot read the statistics of column '{name}'")).with_source(cause);
-    let converter = StatisticsConverter::try_new(name, schema, footer.file_metadata().schema_descr()).map_err(failed)?;
+    let converter =
+        StatisticsConverter::try_new(name, schema, footer.file_metadata().schema_descr()).map_err(failed)?;
     let lows = converter.row_group_mins(footer.row_groups()).map_err(failed)?;
     let highs = converter.row_group_maxes(footer.row_groups()).map_err(failed)?;
     if lows.null_count() > 0 || highs.null_count() > 0 || lows.is_empty() {
         return Ok(None);
     }
-    let failed = |cause| Error::internal(format!("cannot compare the statistics of column '{name}'")).with_source(cause);
+    let failed =
+        |cause| Error::internal(format!("cannot compare the statistics of column '{name}'")).with_source(cause);
     let order = arrow::compute::sort_to_indices(&lows, None, None).map_err(failed)?;
     let least = order.values().first().copied().unwrap_or_default() as usize;
     let order = arrow::compute::sort_to_indices(&highs, None, None).map_err(failed)?;
@@ -100,7 +102,8 @@ struct Members(String);
 
 impl Members {
     fn push(&mut self, name: &str, json: &str) -> Result<()> {
-        let name = serde_json::to_string(name).map_err(|cause| Error::internal("cannot write a name").with_source(cause))?;
+        let name =
+            serde_json::to_string(name).map_err(|cause| Error::internal("cannot write a name").with_source(cause))?;
         self.0.push(if self.0.is_empty() { '{' } else { ',' });
         self.0.push_str(&format!("{name}:{json}"));
         Ok(())

@@ -86,8 +86,12 @@ impl TombstoneFolder {
     /// Returns the files with the moment in their names, oldest first.
     async fn list(&self) -> Result<Vec<(i64, Path)>> {
         let prefix = Path::from(Self::PREFIX);
-        let files: Vec<_> =
-            self.store.list(Some(&prefix)).try_collect().await.map_err(|cause| self.unavailable("list", &prefix, cause))?;
+        let files: Vec<_> = self
+            .store
+            .list(Some(&prefix))
+            .try_collect()
+            .await
+            .map_err(|cause| self.unavailable("list", &prefix, cause))?;
         let mut dated: Vec<(i64, Path)> = files
             .into_iter()
             .filter_map(|file| {

@@ -4,6 +4,7 @@
 //! once; the cost is that of the batch. Where a row is, the [`KeyIndex`] knows; which of two changes is newer, [`Order`]
 //! decides. Rows carry their position in hidden columns, so that the index can be made again from the table.
 
+mod columns;
 mod scan;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,73 +13,26 @@ use std::time::Duration;
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
-use arrow::array::{Array, ArrayRef, RecordBatch, StructArray, UInt32Array};
+use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::row::{RowConverter, SortField};
 use async_trait::async_trait;
 use roaring::RoaringTreemap;
 
+pub use columns::UpsertColumns;
+
 use super::index::{Entry, FileOrdinal, KeyIndex, Place, RowPlace};
-use super::order::{Order, Orders};
 use super::parquet::DataFolder;
 use super::stats::loosen;
 use super::tombstones::TombstoneFolder;
 use super::vectors::VectorFolder;
 use super::{Draft, Staged, Writer};
-use crate::commit::action::{Action, Add, Remove};
-use crate::commit::log::LogEntry;
-use crate::commit::state::TableState;
+use crate::delta::action::{Action, Add, Remove};
+use crate::delta::log::LogEntry;
+use crate::delta::state::TableState;
 use crate::hop::{ChangeOrder, Changes};
-
-/// The columns that an upsert table orders its rows by.
-#[derive(Debug, Clone)]
-pub struct UpsertColumns {
-    /// The declared columns.
-    pub declared: SchemaRef,
-    /// The key columns.
-    pub keys: Vec<String>,
-    /// The types of the fields of SEQUENCE BY.
-    pub sequence: Vec<DataType>,
-    /// The stored columns that hold the sequence; `None` where the hidden column does.
-    pub stored_sequence: Option<Vec<String>>,
-}
-
-impl UpsertColumns {
-    /// Returns the table's columns: the declared ones, then the hidden ones.
-    pub fn stored(&self) -> SchemaRef {
-        let mut fields: Vec<Arc<Field>> = self.declared.fields().iter().cloned().collect();
-        fields.push(Arc::new(Field::new(HIDDEN_PARTITION, DataType::Int32, true)));
-        fields.push(Arc::new(Field::new(HIDDEN_OFFSET, DataType::Int64, true)));
-        if self.stored_sequence.is_none() {
-            fields.push(Arc::new(Field::new(HIDDEN_SEQUENCE, self.hidden_sequence_type(), true)));
-        }
-        Arc::new(Schema::new(fields))
-    }
-
-    fn hidden_sequence_type(&self) -> DataType {
-        match &self.sequence[..] {
-            [single] => single.clone(),
-            several => DataType::Struct(sequence_fields(several)),
-        }
-    }
-
-    /// Returns the value of the hidden sequence column.
-    fn hidden_sequence(&self, sequence: &[ArrayRef]) -> Result<ArrayRef> {
-        if let [single] = sequence {
-            return Ok(Arc::clone(single));
-        }
-        let fields = sequence_fields(&self.sequence);
-        StructArray::try_new(fields, sequence.to_vec(), None)
-            .map(|column| Arc::new(column) as ArrayRef)
-            .map_err(|cause| Error::internal("cannot store SEQUENCE BY").with_source(cause))
-    }
-}
-
-/// The fields of the hidden sequence column, `f0`, `f1`, ...
-fn sequence_fields(types: &[DataType]) -> Fields {
-    types.iter().enumerate().map(|(index, field)| Field::new(format!("f{index}"), field.clone(), true)).collect()
-}
+use crate::order::{Order, Orders};
 
 /// One change of a batch to a key.
 #[derive(Debug, Clone)]
@@ -239,7 +193,8 @@ impl UpsertWriter {
             .map_err(|cause| Error::internal("cannot compare keys").with_source(cause))?;
         let ChangeOrder { partitions, offsets, sequence, inherited, after_delete } = &changes.order;
         let orders = self.orders.of(sequence, inherited.as_ref(), offsets, partitions)?;
-        let after = |index: usize| after_delete.as_ref().filter(|after| after.is_valid(index)).map(|after| after.value(index));
+        let after =
+            |index: usize| after_delete.as_ref().filter(|after| after.is_valid(index)).map(|after| after.value(index));
         Ok(keys
             .iter()
             .zip(orders)

@@ -74,23 +74,26 @@ impl VectorFolder {
         let size = u64::try_from(descriptor.size_in_bytes).map_err(|_| damaged("has a negative size"))?;
         let bytes: Bytes = match descriptor.storage_type {
             StorageType::Inline => {
-                let mut bytes =
-                    z85::decode(&descriptor.path_or_inline_dv).map_err(|_| damaged("is not in base 85"))?;
+                let mut bytes = z85::decode(&descriptor.path_or_inline_dv).map_err(|_| damaged("is not in base 85"))?;
                 bytes.truncate(descriptor.size_in_bytes.try_into().unwrap_or(0));
                 bytes.into()
             }
             StorageType::UuidRelativePath => {
-                let path = relative_path(&descriptor.path_or_inline_dv).ok_or_else(|| damaged("has no readable path"))?;
+                let path =
+                    relative_path(&descriptor.path_or_inline_dv).ok_or_else(|| damaged("has no readable path"))?;
                 // The vector's own size, four bytes, stands before it.
-                let start = u64::try_from(descriptor.offset.unwrap_or(0)).map_err(|_| damaged("has a negative offset"))? + 4;
+                let start =
+                    u64::try_from(descriptor.offset.unwrap_or(0)).map_err(|_| damaged("has a negative offset"))? + 4;
                 self.store.get_range(&path, start..start + size).await.map_err(|cause| {
-                    Error::unavailable(format!("cannot read {path} of the table at {}", self.location)).with_source(cause)
+                    Error::unavailable(format!("cannot read {path} of the table at {}", self.location))
+                        .with_source(cause)
                 })?
             }
             StorageType::AbsolutePath => return Err(damaged("lies outside the table, as in a shallow clone")),
         };
         let body = bytes.strip_prefix(&MAGIC.to_le_bytes()).ok_or_else(|| damaged("does not begin with its mark"))?;
-        let vector = RoaringTreemap::deserialize_from(body).map_err(|cause| damaged("is damaged").with_source(cause))?;
+        let vector =
+            RoaringTreemap::deserialize_from(body).map_err(|cause| damaged("is damaged").with_source(cause))?;
         if vector.len() == u64::try_from(descriptor.cardinality).unwrap_or(u64::MAX) {
             return Ok(vector);
         }
@@ -143,7 +146,7 @@ mod tests {
     fn folder() -> Result<VectorFolder> {
         Ok(VectorFolder {
             store: Arc::new(InMemory::new()),
-            location: Location::parse("memory:///t")?,
+            location: "memory:///t".parse()?,
             clock: Arc::new(SystemClock),
         })
     }

@@ -1,8 +1,10 @@
+//! What the module `log` promises, tested.
+
 use alluvium_catalog::Fate;
 use serde_json::json;
 
 use super::*;
-use crate::commit::log::Version;
+use crate::delta::log::Version;
 
 /// Reads the lines of a commit file, as the log's reader does.
 fn entry(version: Version, lines: &[Value]) -> Result<LogEntry> {

@@ -26,6 +26,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     // The queue between librdkafka and a batch: the one part of memory in flight that batch limits do not cover.
     ("queued.max.messages.kbytes", "65536"),
     ("queued.min.messages", "100000"),
+    // The pause when that queue is full. The default of 1 s holds a reader down to one queue a second.
+    ("fetch.queue.backoff.ms", "5"),
     ("fetch.max.bytes", "16777216"),
     ("session.timeout.ms", "45000"),
     ("socket.keepalive.enable", "true"),

@@ -18,8 +18,6 @@ use crate::source::start::Bounds;
 const TRY_LIMIT: Duration = Duration::from_secs(2);
 /// The pause between tries.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How long an unknown topic may stay unknown: a topic created a moment ago is not yet known to every broker.
-const UNKNOWN_LIMIT: Duration = Duration::from_secs(3);
 /// How long ends and positions of one partition may take; elections last seconds.
 const PARTITION_LIMIT: Duration = Duration::from_secs(30);
 
@@ -40,13 +38,14 @@ impl TopicView<'_> {
     /// Waits until a broker answers and returns the topic's partitions.
     ///
     /// # Errors
-    /// `Invalid` when there is no such topic or the brokers refuse us, `Unavailable` when no broker answers in `limit`.
-    pub(super) fn partitions(&self, limit: Duration) -> Result<Vec<Partition>> {
+    /// `Invalid` when the topic stays unknown for `unknown_limit` or the brokers refuse us, `Unavailable` when no broker
+    /// answers in `limit`.
+    pub(super) fn partitions(&self, unknown_limit: Duration, limit: Duration) -> Result<Vec<Partition>> {
         let begun = Instant::now();
         loop {
             let trouble = match self.look()? {
                 Look::Ready(partitions) => return Ok(partitions),
-                Look::Unknown if begun.elapsed() >= UNKNOWN_LIMIT.min(limit) => return Err(self.unknown()),
+                Look::Unknown if begun.elapsed() >= unknown_limit.min(limit) => return Err(self.unknown()),
                 Look::Unknown => "the topic is unknown".to_owned(),
                 Look::NotYet(trouble) => trouble,
             };

@@ -9,6 +9,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset as Position;
 
+use super::UNKNOWN_LIMIT;
 use super::client::{Context, client_config, consumer};
 use super::connect::TopicView;
 use super::fault::{Verdict, judge};
@@ -54,7 +55,7 @@ fn look(connection: &Connection, topic: &Topic, limits: PeekLimits) -> Result<Re
     let consumer = consumer(connection, &client_config(connection, GROUP)?)?;
     let view = TopicView { consumer: &consumer, connection, topic };
     let mut windows = BTreeMap::new();
-    for partition in view.partitions(limits.timeout)? {
+    for partition in view.partitions(UNKNOWN_LIMIT, limits.timeout)? {
         let bounds = view.bounds(partition)?;
         let n_records = i64::try_from(limits.records_max).unwrap_or(i64::MAX);
         let first = bounds.low.max(Offset(bounds.high.0.saturating_sub(n_records)));

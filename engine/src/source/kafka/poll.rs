@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use alluvium_catalog::{Error, Offset, Partition, Result};
+use alluvium_catalog::{Error, ErrorKind, Offset, Partition, Result};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
@@ -209,7 +209,11 @@ impl Poller {
         match judge(&self.settings.topic, error, &reason) {
             Verdict::GoOn => Ok(()),
             Verdict::Fail(error) => Err(error),
-            Verdict::TopicGone => self.view().partitions(GONE_LIMIT).map(|_| ()),
+            Verdict::TopicGone => match self.view().partitions(GONE_LIMIT, 2 * GONE_LIMIT) {
+                Err(error) if error.kind() == ErrorKind::Invalid => Err(error),
+                // Brokers that do not answer are librdkafka's to find again.
+                _ => Ok(()),
+            },
             Verdict::OutOfRange => {
                 for (partition, wanted) in self.intake.positions() {
                     check_range(&self.settings.topic, partition, wanted, self.view().bounds(partition)?)?;

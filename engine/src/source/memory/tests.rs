@@ -1,3 +1,5 @@
+//! What the module `memory` promises, tested.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

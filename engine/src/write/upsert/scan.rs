@@ -15,9 +15,9 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use roaring::RoaringTreemap;
 
 use super::{Order, UpsertWriter};
-use crate::commit::action::{Action, Add};
-use crate::commit::log::LogEntry;
-use crate::commit::state::TableState;
+use crate::delta::action::{Action, Add};
+use crate::delta::log::LogEntry;
+use crate::delta::state::TableState;
 use crate::object_file::ObjectFile;
 use crate::write::stats::num_records;
 
@@ -185,7 +185,8 @@ impl UpsertWriter {
             Some(Some(value)) => {
                 let text: ArrayRef = Arc::new(StringArray::from(vec![value.as_str(); rows.num_rows()]));
                 cast(&text, data_type).map_err(|cause| {
-                    Error::data(format!("partition value '{value}' of column '{name}' cannot be read")).with_source(cause)
+                    Error::data(format!("partition value '{value}' of column '{name}' cannot be read"))
+                        .with_source(cause)
                 })
             }
             _ => Ok(new_null_array(data_type, rows.num_rows())),

@@ -266,7 +266,8 @@ fn without_nulls(body: Value) -> Value {
 
 fn parse_commit(location: &Location, version: Version, bytes: &[u8]) -> Result<LogEntry> {
     let damaged = |line: usize, cause: serde_json::Error| {
-        Error::data(format!("version {version} of the table at {location} is damaged at line {line}")).with_source(cause)
+        Error::data(format!("version {version} of the table at {location} is damaged at line {line}"))
+            .with_source(cause)
     };
     let mut entry = LogEntry { version, actions: Vec::new(), info: Value::Null };
     for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {

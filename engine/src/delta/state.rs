@@ -38,15 +38,19 @@ impl TableState {
             state.apply(version, &actions);
             next = version + 1;
         }
-        let tail = log.read_tail(next).await?;
+        let mut tail = log.read_tail(next).await?;
         if next == 0 && tail.is_empty() {
-            return match log.version_range().await? {
-                None => Ok(None),
-                Some((oldest, newest)) => Err(Error::data(format!(
-                    "the log of {} holds versions {oldest} to {newest} and no checkpoint that they follow",
-                    log.location()
-                ))),
-            };
+            match log.version_range().await? {
+                None => return Ok(None),
+                // Somebody has created the table between the two looks.
+                Some((0, _)) => tail = log.read_tail(0).await?,
+                Some((oldest, newest)) => {
+                    return Err(Error::data(format!(
+                        "the log of {} holds versions {oldest} to {newest} and no checkpoint that they follow",
+                        log.location()
+                    )));
+                }
+            }
         }
         for entry in &tail {
             state.apply(entry.version, &entry.actions);

@@ -48,7 +48,8 @@ fn remove_catalog(lake: &Lake) -> TestResult {
 /// A shop whose upsert flow was changed after two waves, with a folder of files registered beside its tables.
 async fn shop_with_a_past() -> TestResult<Shop> {
     let shop = Shop::open(Lake::on_disk()?, 2).await?;
-    let changed = shop::pipeline(shop.bootstrap()).replace("WHEN status = 'DELETED'", "WHEN status IN ('DELETED', 'GONE')");
+    let changed =
+        shop::pipeline(shop.bootstrap()).replace("WHEN status = 'DELETED'", "WHEN status IN ('DELETED', 'GONE')");
     shop.program.write("orders.sql", &changed)?;
     shop.sell(2).await?;
     shop.program.done(&["run", "--once", "orders.sql"])?;
@@ -56,7 +57,8 @@ async fn shop_with_a_past() -> TestResult<Shop> {
     std::fs::create_dir(&files)?;
     std::fs::write(files.join("a.json"), "{\"a\": 1}\n")?;
     let location = files.display().to_string();
-    let registered = ["catalog", "register", "lake.files", &location, "--kind", "json", "--owner", "ann", "--tag", "pii"];
+    let registered =
+        ["catalog", "register", "lake.files", &location, "--kind", "json", "--owner", "ann", "--tag", "pii"];
     shop.program.done(&registered)?;
     Ok(shop)
 }
@@ -68,9 +70,9 @@ async fn a_lost_catalog_is_written_again_with_the_same_content() -> TestResult {
     remove_catalog(&shop.lake)?;
     shop.program.done(&["catalog", "rebuild", "--json"])?;
     let after = ask_everything(&shop.program)?;
-    let differing: Vec<_> = before.iter().filter(|(question, answer)| after.get(*question) != Some(answer)).collect();
-    for (question, answer) in &differing {
-        let again = after.get(*question).unwrap_or(&Value::Null);
+    let differing = before.iter().find(|(question, answer)| after.get(*question) != Some(answer));
+    if let Some((question, answer)) = differing {
+        let again = after.get(question).unwrap_or(&Value::Null);
         return Err(format!("{question}\n--- before\n{answer:#}\n--- after\n{again:#}").into());
     }
     // A second rebuild finds a catalog and changes nothing, either.

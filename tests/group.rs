@@ -70,11 +70,13 @@ async fn one_joins_late_partitions_are_added_and_one_is_killed() -> TestResult {
     let first = program.start(&["run", &file])?;
     stream.flow_until("the first process lands", async || Ok(newest(&lake, STATE).await? > 1)).await?;
     let second = program.start(&["run", &file])?;
-    let both = async |table| Ok::<_, Box<dyn std::error::Error + Send + Sync>>(read_since(&lake, table, 0).await?.1.len() == 2);
+    let both = async |table| {
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(read_since(&lake, table, 0).await?.1.len() == 2)
+    };
     stream.flow_until("both processes land", async || Ok(both(STATE).await? && both(JOURNAL).await?)).await?;
 
     stream.topic.grow(4).await?;
-    stream.workload = Workload::new(8, 150, 4).from_key(1_000);
+    stream.workload = Workload::new(8, 150, 4).with_first_key(1_000);
     let all = BTreeSet::from([0, 1, 2, 3]);
     let has_all = async |after| Ok(read_since(&lake, STATE, after).await?.0 == all);
     stream.flow_until("the new partitions are read", async || has_all(0).await).await?;
@@ -83,10 +85,12 @@ async fn one_joins_late_partitions_are_added_and_one_is_killed() -> TestResult {
     assert!(ended.status.code().is_none(), "the first process ended by itself:\n{}", ended.err);
     let at_kill = newest(&lake, STATE).await?;
     // Versions that were under way count for the killed process, so its partitions have to be seen a while later.
-    stream.flow_until("the second reads all partitions alone", async || {
-        let (partitions, runs) = read_since(&lake, STATE, at_kill + 1).await?;
-        Ok(partitions == all && runs.len() == 1)
-    }).await?;
+    stream
+        .flow_until("the second reads all partitions alone", async || {
+            let (partitions, runs) = read_since(&lake, STATE, at_kill + 1).await?;
+            Ok(partitions == all && runs.len() == 1)
+        })
+        .await?;
     second.terminate()?;
     second.wait(Duration::from_secs(40))?.check(0)?;
     program.start(&["run", "--once", &file])?.wait(Duration::from_secs(120))?.check(0)?;

@@ -10,6 +10,7 @@ pub(crate) mod ledger;
 pub(crate) mod pipeline;
 pub(crate) mod program;
 pub(crate) mod reader;
+pub(crate) mod scene;
 pub(crate) mod services;
 pub(crate) mod shop;
 pub(crate) mod topic;

@@ -18,9 +18,10 @@ use crate::harness::TestResult;
 use crate::harness::lake::Lake;
 use crate::harness::program::Program;
 use crate::harness::reader::{self, without_nulls};
+use crate::harness::shop::embedded_options;
 
-/// What stands in the SQL files where the broker's address belongs.
-const BROKER: &str = "broker:9092";
+/// What stands in the SQL files where the embedded broker's own options belong.
+const BROKER: &str = "'bootstrap.servers' = 'broker:9092'";
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")
@@ -51,9 +52,11 @@ async fn produce(broker: &EmbeddedBroker, line: &Value) -> TestResult {
     let key = line["key"].as_str().map(str::to_owned);
     let key = key.or_else(|| line.get("key").filter(|key| !key.is_null()).map(Value::to_string));
     let value = line["text"].as_str().map(str::to_owned).or_else(|| line.get("value").map(Value::to_string));
-    let headers = line["headers"].as_object().into_iter().flatten().map(|(name, value)| {
-        (name.clone(), value.as_str().map(|text| Bytes::copy_from_slice(text.as_bytes())))
-    });
+    let headers = line["headers"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| (name.clone(), value.as_str().map(|text| Bytes::copy_from_slice(text.as_bytes()))));
     let partition = line["partition"].as_i64().unwrap_or(0);
     let message = Message {
         partition: Some(Partition(i32::try_from(partition)?)),
@@ -90,7 +93,7 @@ async fn check(name: &str) -> TestResult {
     let broker = EmbeddedBroker::start(&topics)?;
     let lake = Lake::on_disk()?;
     let program = Program::on(&lake).with("ALLUVIUM_COMMIT_INTERVAL", "300ms");
-    let sql = fs::read_to_string(file("sql"))?.replace(BROKER, broker.bootstrap());
+    let sql = fs::read_to_string(file("sql"))?.replace(BROKER, &embedded_options(broker.bootstrap()));
     program.write("pipeline.sql", &sql)?;
     for line in &input {
         if line["run"] == true {
@@ -112,7 +115,10 @@ async fn check(name: &str) -> TestResult {
     let expected: Vec<&str> = expected.lines().collect();
     let lost: Vec<_> = expected.iter().filter(|row| !rows.iter().any(|found| found == *row)).collect();
     let extra: Vec<_> = rows.iter().filter(|row| !expected.contains(&row.as_str())).collect();
-    assert!(lost.is_empty() && extra.is_empty(), "{name}\nexpected and not found: {lost:#?}\nfound and not expected: {extra:#?}");
+    assert!(
+        lost.is_empty() && extra.is_empty(),
+        "{name}\nexpected and not found: {lost:#?}\nfound and not expected: {extra:#?}"
+    );
     assert_eq!(rows.len(), expected.len(), "{name}: rows are there twice");
     Ok(())
 }

@@ -14,10 +14,10 @@ use crate::harness::{TestResult, services};
 /// Columns of either table, in SQL that all dialects share.
 const QUERIES: [&str; 5] = [
     "SELECT count(*) AS n_rows, count(customer) AS n_customers, sum(order_id) AS ids FROM t",
-    "SELECT order_id, customer, status, CAST(amount AS VARCHAR) AS amount, revision FROM t ORDER BY revision, order_id",
-    "SELECT order_id, revision, address['city'] AS city, array_to_string(tags, ',') AS tags FROM t ORDER BY revision, order_id",
-    "SELECT order_id, revision, CAST(EXTRACT(EPOCH FROM updated_at) AS BIGINT) AS updated FROM t ORDER BY revision, order_id",
-    "SELECT order_id, revision FROM t WHERE status = 'PAID' AND order_id BETWEEN 10 AND 60 ORDER BY revision, order_id",
+    "SELECT order_id, customer, status, CAST(amount AS VARCHAR) AS amount, revision FROM t ORDER BY revision, order_id, status",
+    "SELECT order_id, revision, address['city'] AS city, array_to_string(tags, ',') AS tags FROM t ORDER BY revision, order_id, status",
+    "SELECT order_id, revision, CAST(EXTRACT(EPOCH FROM updated_at) AS BIGINT) AS updated FROM t ORDER BY revision, order_id, status",
+    "SELECT order_id, revision FROM t WHERE status = 'PAID' AND order_id BETWEEN 10 AND 60 ORDER BY revision, order_id, status",
 ];
 
 /// Queries on the partitioned table.
@@ -82,7 +82,10 @@ async fn hidden_columns_are_stored_but_not_shown() -> TestResult {
     let shop = Shop::open(Lake::on_disk()?, 1).await?;
     let location = shop.lake.table("silver.orders")?;
     let sql = "SELECT * FROM t ORDER BY order_id LIMIT 1";
-    let (own, others) = (own_rows(&shop.program, &location.to_string(), sql)?, reader::deltalake_rows(&shop.lake, &location, sql).await?);
+    let (own, others) = (
+        own_rows(&shop.program, &location.to_string(), sql)?,
+        reader::deltalake_rows(&shop.lake, &location, sql).await?,
+    );
     let names = |rows: &[Value]| -> Vec<String> {
         let row = rows.first().and_then(Value::as_object);
         row.into_iter().flat_map(|row| row.keys().filter(|name| name.starts_with("_alluvium_")).cloned()).collect()

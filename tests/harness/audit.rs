@@ -85,7 +85,8 @@ async fn rejects(lake: &Lake, ledger: &Ledger, faults: &mut Vec<String>) -> Test
     let duckdb = "SELECT flow, \"partition\", \"offset\", lower(hex(\"value\")) AS value FROM t \
                   ORDER BY flow, \"partition\", \"offset\"";
     let table = lake.table(REJECTS)?;
-    let rows: Vec<Value> = reader::deltalake_rows(lake, &table, sql).await?.into_iter().map(reader::without_nulls).collect();
+    let rows: Vec<Value> =
+        reader::deltalake_rows(lake, &table, sql).await?.into_iter().map(reader::without_nulls).collect();
     if let Some(others) = reader::duckdb_rows(lake, &table, duckdb)? {
         let others: Vec<Value> = others.into_iter().map(reader::without_nulls).collect();
         if rows != others {
@@ -159,7 +160,8 @@ fn positions(entry: &LogVersion, flow: &Flow<'_>) -> BTreeMap<i32, i64> {
 fn balance(fate: &Value, at: &str, faults: &mut Vec<String>) -> u64 {
     let count = |name: &str| fate[name].as_u64().unwrap_or_default();
     let records = count("records_in");
-    let fates: u64 = ["applied", "merged", "filtered", "dropped", "quarantined", "dead_lettered"].into_iter().map(count).sum();
+    let fates: u64 =
+        ["applied", "merged", "filtered", "dropped", "quarantined", "dead_lettered"].into_iter().map(count).sum();
     if records != fates {
         faults.push(format!("{at}: {records} records have {fates} fates"));
     }

@@ -104,9 +104,7 @@ impl Ledger {
         let mut newest: BTreeMap<i64, (Option<i64>, Option<Row>)> = BTreeMap::new();
         for (place, record) in self.records() {
             let (id, seq, row) = match record {
-                Record::Put { id, seq, note } => {
-                    (*id, *seq, Some(Row { seq: *seq, note: Some(note.clone()), place }))
-                }
+                Record::Put { id, seq, note } => (*id, *seq, Some(Row { seq: *seq, note: Some(note.clone()), place })),
                 Record::Delete { id, seq } => (*id, *seq, None),
                 Record::Tombstone { id } => {
                     newest.entry(*id).or_default().1 = None;
@@ -176,7 +174,7 @@ impl Workload {
 
     /// Moves the keys up to `first_key`, so that two workloads share none.
     #[must_use]
-    pub(crate) fn from_key(self, first_key: i64) -> Self {
+    pub(crate) fn with_first_key(self, first_key: i64) -> Self {
         Self { first_key, ..self }
     }
 

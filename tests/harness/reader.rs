@@ -5,6 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use alluvium_catalog::Location;
+use arrow::array::RecordBatch;
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 use arrow::json::ArrayWriter;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::DeltaTable;
@@ -33,6 +36,7 @@ pub(crate) async fn deltalake_rows(lake: &Lake, table: &Location, sql: &str) -> 
     let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(2));
     context.register_table("t", opened.table_provider().await?)?;
     let rows = context.sql(sql).await?.collect().await?;
+    let rows = rows.iter().map(exact).collect::<TestResult<Vec<_>>>()?;
     let mut writer = ArrayWriter::new(Vec::new());
     writer.write_batches(&rows.iter().collect::<Vec<_>>())?;
     writer.finish()?;
@@ -41,6 +45,17 @@ pub(crate) async fn deltalake_rows(lake: &Lake, table: &Location, sql: &str) -> 
         return Ok(Vec::new());
     }
     Ok(serde_json::from_slice(&text)?)
+}
+
+/// Turns decimals into text, as JSON's numbers are not exact.
+fn exact(batch: &RecordBatch) -> TestResult<RecordBatch> {
+    let schema = batch.schema();
+    let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
+        let is_decimal = matches!(field.data_type(), DataType::Decimal128(..) | DataType::Decimal256(..));
+        let column = if is_decimal { cast(column, &DataType::Utf8)? } else { Arc::clone(column) };
+        Ok((field.name().clone(), column, true))
+    });
+    Ok(RecordBatch::try_from_iter_with_nullable(columns.collect::<TestResult<Vec<_>>>()?)?)
 }
 
 /// Returns the rows that `sql` has over the table `t` by DuckDB; nothing where there is no DuckDB.

@@ -86,7 +86,7 @@ pub(crate) fn pipeline(bootstrap: &str) -> String {
                            updated_at TIMESTAMP, address STRUCT<city: STRING, zip: STRING>, tags ARRAY<STRING>, \
                            attributes MAP<STRING, BIGINT>, revision BIGINT";
     format!(
-        "CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = '{bootstrap}');
+        "CREATE CONNECTION shop TYPE kafka WITH ({});
 
 CREATE SOURCE orders_raw (
   {COLUMNS},
@@ -104,6 +104,13 @@ CREATE FLOW orders_upsert WITH ('commit.interval' = '300 ms', 'commit.rows' = '2
 FROM (SELECT *, CAST(updated_at AS DATE) AS order_date FROM STREAM(orders_raw))
 KEYS (order_id) APPLY AS DELETE WHEN status = 'DELETED' SEQUENCE BY revision COLUMNS * EXCEPT (part, pos)
 STORED AS SCD TYPE 1;
-"
+",
+        embedded_options(bootstrap)
     )
+}
+
+/// Returns the options of a connection to the embedded broker, which lets a new member of a group wait until the
+/// sessions of those that have left are over; shorter ones would be over before its group has gathered, which takes 3 s.
+pub(crate) fn embedded_options(bootstrap: &str) -> String {
+    format!("'bootstrap.servers' = '{bootstrap}', 'session.timeout.ms' = '4000', 'heartbeat.interval.ms' = '500'")
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
@@ -25,10 +25,13 @@ pub(crate) struct Topic {
     producer: ThreadedProducer<Places>,
 }
 
+/// What the broker said of a record: which one it was, and its partition and offset.
+type Delivery = (usize, Result<(i32, i64), KafkaError>);
+
 /// Where records went: for each that was sent, in order, its partition and offset.
 #[derive(Default)]
 struct Places {
-    delivered: Mutex<Vec<(usize, Result<(i32, i64), KafkaError>)>>,
+    delivered: Mutex<Vec<Delivery>>,
 }
 
 impl Topic {
@@ -41,6 +44,7 @@ impl Topic {
         }
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", bootstrap).set("enable.idempotence", "true").set("linger.ms", "5");
+        config.set("topic.metadata.refresh.interval.ms", "500");
         let producer = config.create_with_context(Places::default())?;
         Ok(Self { name, bootstrap: bootstrap.to_owned(), producer })
     }
@@ -83,12 +87,15 @@ impl Topic {
             BaseRecord::with_opaque_to(&self.name, index).partition(partition);
         record.key = key;
         record.payload = value;
+        let begun = Instant::now();
         while let Err((error, back)) = self.producer.send(record) {
-            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+            // A partition that was added a moment ago is unknown until the producer asks again.
+            let passes = [RDKafkaErrorCode::QueueFull, RDKafkaErrorCode::UnknownPartition];
+            if !error.rdkafka_error_code().is_some_and(|code| passes.contains(&code)) || begun.elapsed() > LIMIT {
                 return Err(error.into());
             }
             record = back;
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
@@ -101,7 +108,7 @@ impl fmt::Debug for Topic {
 }
 
 impl Places {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(usize, Result<(i32, i64), KafkaError>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Delivery>> {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

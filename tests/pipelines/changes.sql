@@ -2,7 +2,7 @@
 CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'broker:9092');
 
 CREATE SOURCE changes (
-  shop STRING, id BIGINT, op STRING, note STRING, updated_at TIMESTAMP, pos BIGINT METADATA FROM 'offset'
+  shop STRING NOT NULL, id BIGINT NOT NULL, op STRING, note STRING, updated_at TIMESTAMP, pos BIGINT METADATA FROM 'offset'
 ) WITH ('connection' = 'shop', 'topic' = 'changes', 'key.fields' = 'shop, id');
 
 CREATE STREAMING TABLE lake.stock (

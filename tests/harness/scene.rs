@@ -1,0 +1,261 @@
+//! A table, and a flow that lands batches in it, made of the engine's own parts over whatever store a test has.
+//!
+//! What a supervisor would do after an error stands in [`Scene::drive`]: open the table again from nothing and go on
+//! from its positions.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium::commit::Outcome;
+use alluvium::commit::create::Blueprint;
+use alluvium::commit::land::{LandLimits, Landing, LandingParts, Signature};
+use alluvium::commit::positions::AppIds;
+use alluvium::delta::log::DeltaLog;
+use alluvium::hop::{ChangeOrder, Changes, Spent};
+use alluvium::invariant::Watch;
+use alluvium::metrics::Metrics;
+use alluvium::write::Writer;
+use alluvium::write::append::AppendWriter;
+use alluvium::write::parquet::DataFolder;
+use alluvium::write::upsert::{UpsertColumns, UpsertWriter};
+use alluvium_catalog::{
+    Clock, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Span, SystemClock,
+};
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use object_store::ObjectStore;
+
+use super::TestResult;
+
+/// Batches of the scenario, and records in each.
+pub(crate) const BATCHES: i64 = 4;
+pub(crate) const RECORDS: i64 = 6;
+
+/// Whether rows are added or replace each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Append,
+    Upsert,
+}
+
+/// A table on a store, and how a flow would land batches in it.
+#[derive(Clone)]
+pub(crate) struct Scene {
+    kind: Kind,
+    pub(crate) location: Location,
+    store: Arc<dyn ObjectStore>,
+    clock: Arc<dyn Clock>,
+}
+
+/// `id BIGINT NOT NULL, seq BIGINT, pos BIGINT`
+pub(crate) fn declared() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("seq", DataType::Int64, true),
+        Field::new("pos", DataType::Int64, true),
+    ]))
+}
+
+/// Returns the span `[first, next)` of partition 0.
+fn span(first: i64, next: i64) -> TestResult<Span> {
+    let mut span = Span::new();
+    let range = OffsetRange { first: Offset(first), next: Offset(next), records: u64::try_from(next - first)? };
+    span.extend(Partition(0), range).map_err(|misfit| misfit.to_string())?;
+    Ok(span)
+}
+
+/// What record `pos` means: its key, and whether it deletes it.
+fn record(pos: i64) -> (i64, bool) {
+    (pos % 5, pos % 7 == 3)
+}
+
+/// Returns the changes of the records from `first` on, one a key for upserts.
+fn changes(kind: Kind, first: i64) -> TestResult<Changes> {
+    let next = first + RECORDS;
+    let mut kept: Vec<i64> = (first..next).collect();
+    if kind == Kind::Upsert {
+        kept.retain(|pos| !(pos + 1..next).any(|later| record(later).0 == record(*pos).0));
+    }
+    let column =
+        |value: &dyn Fn(i64) -> i64| Arc::new(kept.iter().map(|pos| Some(value(*pos))).collect::<Int64Array>());
+    let columns: Vec<ArrayRef> = vec![column(&|pos| record(pos).0), column(&|pos| pos), column(&|pos| pos)];
+    let sequence: Vec<ArrayRef> = if kind == Kind::Upsert { vec![column(&|pos| pos)] } else { Vec::new() };
+    let n_rows = kept.len() as u64;
+    let n_records = u64::try_from(RECORDS)?;
+    Ok(Changes {
+        rows: RecordBatch::try_new(declared(), columns)?,
+        order: ChangeOrder {
+            partitions: Int32Array::from(vec![0; kept.len()]),
+            offsets: kept.iter().map(|pos| Some(*pos)).collect(),
+            sequence,
+            inherited: None,
+            after_delete: None,
+        },
+        deletes: (kind == Kind::Upsert).then(|| kept.iter().map(|pos| Some(record(*pos).1)).collect::<BooleanArray>()),
+        rejects: Vec::new(),
+        lookups: Vec::new(),
+        fate: Fate { records_in: n_records, applied: n_rows, merged: n_records - n_rows, ..Fate::default() },
+        span: span(first, next)?,
+        spent: Spent::default(),
+    })
+}
+
+/// Returns the rows that the table has to show, as (id, pos).
+pub(crate) fn expected(kind: Kind) -> BTreeSet<(i64, i64)> {
+    let all = 0..BATCHES * RECORDS;
+    match kind {
+        Kind::Append => all.map(|pos| (record(pos).0, pos)).collect(),
+        Kind::Upsert => {
+            let newest = all.clone().filter(|pos| !(pos + 1..all.end).any(|later| record(later).0 == record(*pos).0));
+            newest.filter(|pos| !record(*pos).1).map(|pos| (record(pos).0, pos)).collect()
+        }
+    }
+}
+
+impl Scene {
+    pub(crate) fn new(kind: Kind, store: Arc<dyn ObjectStore>, location: Location) -> Self {
+        Self { kind, location, store, clock: Arc::new(SystemClock) }
+    }
+
+    pub(crate) fn columns() -> UpsertColumns {
+        UpsertColumns {
+            declared: declared(),
+            keys: vec!["id".to_owned()],
+            sequence: vec![DataType::Int64],
+            stored_sequence: Some(vec!["seq".to_owned()]),
+        }
+    }
+
+    /// Opens the table as a flow that starts does.
+    pub(crate) async fn open(&self) -> TestResult<Landing> {
+        let log = DeltaLog::with_stores(self.location.clone(), Arc::clone(&self.store), Arc::clone(&self.store));
+        let folder = DataFolder {
+            store: Arc::clone(&self.store),
+            location: self.location.clone(),
+            partitioned_by: Vec::new(),
+            clock: Arc::clone(&self.clock),
+        };
+        let is_upsert = self.kind == Kind::Upsert;
+        let blueprint = Blueprint {
+            schema: if is_upsert { Self::columns().stored() } else { declared() },
+            partitioned_by: Vec::new(),
+            deletion_vectors: is_upsert,
+            comment: None,
+            properties: std::collections::BTreeMap::new(),
+        };
+        let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
+        let writer: Box<dyn Writer> = if is_upsert {
+            Box::new(UpsertWriter::open(folder, Self::columns(), &state, Duration::from_secs(3600)).await?)
+        } else {
+            Box::new(AppendWriter::new(folder))
+        };
+        let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
+        let limits =
+            LandLimits { attempts_max: 5, wait_min: Duration::from_millis(1), wait_max: Duration::from_millis(5) };
+        let watch = Watch::new(Arc::new(Metrics::try_new()?));
+        Ok(Landing::new(LandingParts { log, state, writer, ids }, Arc::clone(&self.clock), limits, watch))
+    }
+
+    fn signature(&self, span: &Span) -> TestResult<Signature> {
+        let input =
+            Input::Kafka { cluster: None, topic: "topic".parse()?, topic_id: None, ranges: PartitionRange::of(span) };
+        let lineage = Lineage {
+            v: 1,
+            flow: "flow".parse()?,
+            sql_hash: "hash".to_owned(),
+            run: self.clock.new_id(),
+            write_id: self.clock.new_id(),
+            engine: "test".to_owned(),
+            inputs: vec![input],
+            fate: Fate::default(),
+            rows_inserted: 0,
+            rows_updated: 0,
+            rows_deleted: 0,
+            millis: alluvium_catalog::StageMillis::default(),
+            definition: None,
+        };
+        Ok(Signature { lineage, operation: "STREAMING UPDATE", definition: None })
+    }
+
+    /// Lands the batch at which the table stands; tells whether there was one.
+    pub(crate) async fn land_next(&self, landing: &mut Landing) -> TestResult<bool> {
+        let first = landing.positions().get(&Partition(0)).map_or(0, |offset| offset.0);
+        if first >= BATCHES * RECORDS {
+            return Ok(false);
+        }
+        let changes = changes(self.kind, first)?;
+        let signature = self.signature(&changes.span)?;
+        let staged = landing.writer().stage(changes).await?;
+        match landing.land(&staged, &signature).await? {
+            Outcome::Landed(_) => {}
+            Outcome::Fenced(_) => landing.catch_up().await?,
+        }
+        Ok(true)
+    }
+
+    /// Lands all batches; after an error the table is opened again, as a supervisor would.
+    pub(crate) async fn drive(&self) -> TestResult {
+        const OPENED_MAX: usize = 12;
+        let mut last = None;
+        for _opened in 0..OPENED_MAX {
+            match self.drive_once().await {
+                Ok(()) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(format!("opened {OPENED_MAX} times without an end: {last:?}").into())
+    }
+
+    async fn drive_once(&self) -> TestResult {
+        let mut landing = self.open().await?;
+        while self.land_next(&mut landing).await? {}
+        Ok(())
+    }
+
+    /// Checks the rows, that each version has one author, and that the spans touch, on the store without its faults.
+    pub(crate) async fn check(&self, store: &Arc<dyn ObjectStore>) -> TestResult {
+        let log = DeltaLog::with_stores(self.location.clone(), Arc::clone(store), Arc::clone(store));
+        let (mut reached, mut authors) = (0, BTreeSet::new());
+        for entry in log.read_tail(0).await? {
+            let Some(lineage) = entry.info.get(Lineage::KEY) else { continue };
+            let lineage: Lineage = serde_json::from_value(lineage.clone())?;
+            assert!(authors.insert(lineage.write_id), "{} landed twice", lineage.write_id);
+            assert!(lineage.fate.is_balanced(), "{:?}", lineage.fate);
+            for input in &lineage.inputs {
+                let Input::Kafka { ranges, .. } = input else { continue };
+                for range in ranges {
+                    assert_eq!(range.first, reached, "a gap or an overlap at version {}", entry.version);
+                    reached = range.next;
+                }
+            }
+        }
+        assert_eq!(reached, BATCHES * RECORDS);
+        let rows = self.rows(store).await?;
+        let found: BTreeSet<(i64, i64)> = rows.iter().copied().collect();
+        assert_eq!(found.len(), rows.len(), "a row is there twice: {rows:?}");
+        assert_eq!(found, expected(self.kind));
+        Ok(())
+    }
+
+    async fn rows(&self, store: &Arc<dyn ObjectStore>) -> TestResult<Vec<(i64, i64)>> {
+        let logs = deltalake::logstore::default_logstore(
+            Arc::clone(store),
+            Arc::clone(store),
+            &self.location.url()?,
+            &deltalake::logstore::StorageConfig::default(),
+        );
+        let mut table = deltalake::DeltaTable::new(logs);
+        table.load().await?;
+        let context = datafusion::prelude::SessionContext::new();
+        context.register_table("t", table.table_provider().await?)?;
+        let batches = context.sql("SELECT id, pos FROM t").await?.collect().await?;
+        let mut rows = Vec::new();
+        for batch in &batches {
+            let column = |index: usize| batch.column(index).as_any().downcast_ref::<Int64Array>().ok_or("not BIGINT");
+            let (ids, places) = (column(0)?, column(1)?);
+            rows.extend(ids.values().iter().copied().zip(places.values().iter().copied()));
+        }
+        Ok(rows)
+    }
+}

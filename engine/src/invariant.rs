@@ -11,26 +11,16 @@ use crate::metrics::Metrics;
 pub enum Law {
     /// Promise 4: records in = applied + merged + filtered + dropped + quarantined + dead-lettered.
     EveryRecordHasOneFate,
-    /// Promise 1: a batch begins where the table stands.
-    SpansTouch,
     /// Decode hands on every record exactly once, as row, tombstone or reject.
     DecodeKeepsEveryRecord,
-    /// A batch changes a key at most once.
-    OneChangeAKey,
 }
 
 impl Law {
-    /// Every law.
-    pub const ALL: [Self; 4] =
-        [Self::EveryRecordHasOneFate, Self::SpansTouch, Self::DecodeKeepsEveryRecord, Self::OneChangeAKey];
-
     /// Returns the name that metrics and logs use.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::EveryRecordHasOneFate => "every_record_has_one_fate",
-            Self::SpansTouch => "spans_touch",
             Self::DecodeKeepsEveryRecord => "decode_keeps_every_record",
-            Self::OneChangeAKey => "one_change_a_key",
         }
     }
 }

@@ -4,52 +4,39 @@
 //! source -Fetched-> decode -Decoded-> transform -Changes-> write -Staged-> commit -Landed-> record
 //!    ^                 +--Reject--> dead letters (land before the batch)         |
 //!    +---------------------------- acknowledge(span) ----------------------------+
+//!   |<------------------ front -------------------->|<------------- back ------------->|
 //! ```
-//! A batch is cancelled only at its edges: a stage that has begun ends, or its error ends the flow.
+//! The halves work at the same time: while one batch lands, the next is fetched, decoded and transformed. At most two
+//! batches are in memory, beside what the source has fetched ahead. Batches land one at a time and in order. A batch is
+//! cancelled only at its edges: a half that has begun ends, or its error ends the flow.
 
+mod back;
+mod front;
 mod open;
+mod worker;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use alluvium_catalog::{Clock, Error, Fate, Input, Lineage, PartitionRange, Result, Span, Timestamp};
+use alluvium_catalog::{Fate, Result, Span};
 use alluvium_sql::Flow;
-use tracing::Instrument;
-use uuid::Uuid;
 
 pub use open::{FlowParts, Prepared, ensure_table};
 
-use crate::commit::create::ENGINE_INFO;
-use crate::commit::land::{Landing, Signature};
-use crate::commit::{Landed, Outcome};
-use crate::dead_letter::DeadLetters;
-use crate::decode::Decoder;
-use crate::hop::{Changes, Decoded, Fetched, Reject};
-use crate::invariant::{Law, Watch};
-use crate::maintain::Upkeep;
-use crate::metrics::{BatchOutcome, CommitOutcome, FlowState, Metrics, Stage};
-use crate::record::Recorder;
+use crate::metrics::{FlowState, Metrics};
 use crate::shutdown::Shutdown;
 use crate::source::{Fetch, Source};
-use crate::transform::TransformStage;
+use back::Back;
+use front::{Front, Ready};
+use worker::Worker;
 
 /// One flow at work.
 #[derive(Debug)]
 pub struct FlowRun {
     flow: Arc<Flow>,
     source: Box<dyn Source>,
-    decoder: Option<Decoder>,
-    transform: TransformStage,
-    landing: Landing,
-    dead_letters: Option<(DeadLetters, Recorder)>,
-    recorder: Recorder,
-    upkeep: Upkeep,
-    clock: Arc<dyn Clock>,
+    front: Worker<Front, Result<Ready>>,
+    back: Worker<Back, Result<Option<Span>>>,
     metrics: Arc<Metrics>,
-    watch: Watch,
-    run: Uuid,
-    /// What has landed so far.
-    pub tally: Tally,
 }
 
 /// What a flow has landed since it began.
@@ -61,6 +48,15 @@ pub struct Tally {
     pub fate: Fate,
 }
 
+/// What the halves have not taken over yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The batch that lands next.
+    ready: Option<Ready>,
+    /// How the flow ends once everything before has landed.
+    ending: Option<Result<()>>,
+}
+
 impl FlowRun {
     /// Lands batches until the source has drained or `shutdown` asks to stop.
     ///
@@ -68,26 +64,9 @@ impl FlowRun {
     /// What a stage cannot settle by itself; the flow may be opened again when the kind is `Unavailable` or `Conflict`.
     pub async fn run(&mut self, shutdown: &Shutdown) -> Result<()> {
         self.metrics.set_state(self.flow.name(), FlowState::Running);
-        loop {
-            let fetch = tokio::select! {
-                biased;
-                () = shutdown.aborting() => return Ok(()),
-                fetch = self.source.fetch() => fetch?,
-            };
-            self.metrics.lag(self.flow.name(), &self.flow.definition.source.topic, &self.source.lag());
-            match fetch {
-                Fetch::Batch(fetched) => {
-                    let span = tracing::info_span!("batch", flow = %self.flow.name(), span = %fetched.span);
-                    let landed = self.land_batch(*fetched).instrument(span).await;
-                    if landed.is_err() {
-                        self.metrics.batch(self.flow.name(), BatchOutcome::Failed);
-                    }
-                    landed?;
-                }
-                Fetch::Idle => {}
-                Fetch::Drained | Fetch::Stopped => return Ok(()),
-            }
-        }
+        let ended = self.pump(shutdown).await;
+        let rested = self.rest().await;
+        ended.and(rested)
     }
 
     /// Leaves the group and ends the upkeep under way.
@@ -95,157 +74,98 @@ impl FlowRun {
     /// # Errors
     /// As of [`Source::close`].
     pub async fn close(&mut self) -> Result<()> {
-        /// A checkpoint of a large table takes seconds; losing one costs nothing but its work.
-        const UPKEEP_LIMIT: Duration = Duration::from_secs(10);
-        self.upkeep.close(UPKEEP_LIMIT).await;
+        if let Some(back) = self.back.resting() {
+            back.close().await;
+        }
         self.source.close().await
     }
 
-    async fn land_batch(&mut self, fetched: Fetched) -> Result<()> {
-        let bytes = fetched.records.bytes() as u64;
-        let newest = fetched.records.iter().filter_map(|record| record.timestamp_ms).max();
-        self.time(Stage::Fetch, fetched.took);
-        let decoded = self.decode(fetched).await?;
-        self.time(Stage::Decode, decoded.spent.decode);
-        let mut changes = self.transform.apply(decoded).instrument(tracing::info_span!("transform")).await?;
-        self.time(Stage::Transform, changes.spent.transform);
-        let (span, rejects) = (changes.span.clone(), std::mem::take(&mut changes.rejects));
-        if !self.source.holds(&span) {
-            return self.drop_batch("its partitions went to another process").await;
-        }
-        let signature = self.sign(&span);
-        self.land_rejects(&rejects, &span, &signature.lineage).await?;
-        let Some(landed) = self.land(changes, &signature).await? else {
-            return self.drop_batch("another process landed its records").await;
-        };
-        self.record(&landed).await;
-        self.source.acknowledge(&span);
-        self.count(&landed, &rejects, bytes, newest);
-        Ok(())
+    /// Returns what has landed so far, but for a batch that is landing now.
+    pub fn tally(&mut self) -> Tally {
+        self.back.resting().map(|back| back.tally).unwrap_or_default()
     }
 
-    async fn decode(&mut self, fetched: Fetched) -> Result<Decoded> {
-        let span = tracing::info_span!("decode", records = fetched.records.len());
-        let stopped = || Error::internal("the decoder stopped in an earlier batch");
-        let mut decoder = self.decoder.take().ok_or_else(stopped)?;
-        let work = tokio::task::spawn_blocking(move || {
-            let _entered = span.entered();
-            let n_records = fetched.records.len();
-            let decoded = decoder.decode(fetched);
-            (decoder, n_records, decoded)
-        });
-        let (decoder, n_records, decoded) =
-            work.await.map_err(|cause| Error::internal("the decoder stopped").with_source(cause))?;
-        self.decoder = Some(decoder);
-        let decoded = decoded?;
-        let kept = decoded.row_records.len() + decoded.tombstone_records.len() + decoded.rejects.len();
-        self.watch.check(Law::DecodeKeepsEveryRecord, kept == n_records, || format!("{n_records} in, {kept} out"));
-        Ok(decoded)
-    }
-
-    async fn land_rejects(&mut self, rejects: &[Reject], span: &Span, lineage: &Lineage) -> Result<()> {
-        let Some((dead_letters, recorder)) = &mut self.dead_letters else { return Ok(()) };
-        if rejects.is_empty() {
-            return Ok(());
-        }
-        let lineage = Lineage { write_id: self.clock.new_id(), ..lineage.clone() };
-        let work = dead_letters.land(rejects, span, &lineage).instrument(tracing::info_span!("dead_letters"));
-        if let Some(landed) = work.await? {
-            recorder.record(&landed.entry).await;
-        }
-        Ok(())
-    }
-
-    /// Stages and commits; `None` when another process was first.
-    async fn land(&mut self, changes: Changes, signature: &Signature) -> Result<Option<Landed>> {
-        let begun = Instant::now();
-        let span = tracing::info_span!("write", rows = changes.rows.num_rows());
-        let mut staged = self.landing.writer().stage(changes).instrument(span).await?;
-        staged.spent.write = begun.elapsed();
-        self.time(Stage::Write, staged.spent.write);
-        let begun = Instant::now();
-        let outcome = self.landing.land(&staged, signature).instrument(tracing::info_span!("commit")).await?;
-        self.time(Stage::Commit, begun.elapsed());
-        let name = self.flow.name();
-        Ok(match outcome {
-            Outcome::Landed(landed) => {
-                for _conflict in 0..landed.conflicts {
-                    self.metrics.commit(name, CommitOutcome::Conflict);
+    /// Keeps both halves at work.
+    async fn pump(&mut self, shutdown: &Shutdown) -> Result<()> {
+        let mut waiting = Waiting::default();
+        loop {
+            if self.back.is_resting() {
+                if let Some(ready) = waiting.ready.take() {
+                    self.begin_landing(ready)?;
+                } else if self.front.is_resting()
+                    && let Some(ending) = waiting.ending.take()
+                {
+                    return ending;
                 }
-                self.metrics.commit(name, CommitOutcome::Landed);
-                Some(*landed)
             }
-            Outcome::Fenced(misfit) => {
-                tracing::warn!(flow = %name, %misfit, "the table has moved on without this process");
-                self.metrics.commit(name, CommitOutcome::Fenced);
-                None
+            let may_fetch = self.front.is_resting() && waiting.ready.is_none() && waiting.ending.is_none();
+            tokio::select! {
+                biased;
+                () = shutdown.aborting() => return Ok(()),
+                landed = self.back.done() => match landed?? {
+                    Some(span) => self.source.acknowledge(&span),
+                    None => {
+                        waiting = Waiting::default();
+                        self.start_over().await?;
+                    }
+                },
+                prepared = self.front.done() => match prepared? {
+                    Ok(ready) => waiting.ready = Some(ready),
+                    Err(error) => waiting.ending = Some(Err(error)),
+                },
+                fetch = self.source.fetch(), if may_fetch => waiting.ending = self.take(fetch)?,
             }
+        }
+    }
+
+    /// Hands what the source has to the front half; returns how the flow ends, when the source is at its end.
+    fn take(&mut self, fetch: Result<Fetch>) -> Result<Option<Result<()>>> {
+        self.metrics.lag(self.flow.name(), &self.flow.definition.source.topic, &self.source.lag());
+        match fetch {
+            Ok(Fetch::Batch(fetched)) => self.front.begin(|mut front| async move {
+                let prepared = front.prepare(*fetched).await;
+                (front, prepared)
+            })?,
+            Ok(Fetch::Idle) => {}
+            Ok(Fetch::Drained | Fetch::Stopped) => return Ok(Some(Ok(()))),
+            // What was fetched before is sound and lands first.
+            Err(error) => return Ok(Some(Err(error))),
+        }
+        Ok(None)
+    }
+
+    /// Hands a batch to the back half; one whose partitions are gone is dropped there.
+    fn begin_landing(&mut self, ready: Ready) -> Result<()> {
+        let holds = self.source.holds(&ready.changes.span);
+        self.back.begin(move |mut back| async move {
+            let landed = match holds {
+                true => back.land(ready).await,
+                false => back.drop_batch("its partitions went to another process").await.map(|()| None),
+            };
+            (back, landed)
         })
     }
 
-    /// Drops the batch in hand, of which nothing is visible, and goes on from where the table stands.
-    async fn drop_batch(&mut self, why: &'static str) -> Result<()> {
-        tracing::info!(flow = %self.flow.name(), why, "batch dropped, reading again from the table's positions");
-        self.metrics.batch(self.flow.name(), BatchOutcome::Dropped);
-        self.landing.catch_up().await?;
+    /// Drops what was prepared meanwhile, since it follows a batch that did not land, and reads again from where the
+    /// table stands.
+    async fn start_over(&mut self) -> Result<()> {
+        if !self.front.is_resting() {
+            drop(self.front.done().await?);
+        }
         self.source.resync().await
     }
 
-    async fn record(&mut self, landed: &Landed) {
-        let begun = Instant::now();
-        self.recorder.record(&landed.entry).instrument(tracing::info_span!("record")).await;
-        self.upkeep.landed(landed.entry.version);
-        self.time(Stage::Record, begun.elapsed());
-    }
-
-    fn sign(&self, span: &Span) -> Signature {
-        let definition = &self.flow.definition;
-        let identity = self.source.identity();
-        let input = Input::Kafka {
-            cluster: identity.cluster,
-            topic: definition.source.topic.clone(),
-            topic_id: identity.topic_id,
-            ranges: PartitionRange::of(span),
-        };
-        let lineage = Lineage {
-            v: 1,
-            flow: self.flow.name().clone(),
-            sql_hash: definition.flow.sql_hash.clone(),
-            run: self.run,
-            write_id: self.clock.new_id(),
-            engine: ENGINE_INFO.to_owned(),
-            inputs: vec![input],
-            fate: Fate::default(),
-            rows_inserted: 0,
-            rows_updated: 0,
-            rows_deleted: 0,
-            millis: alluvium_catalog::StageMillis::default(),
-            definition: None,
-        };
-        let operation = if self.flow.is_upsert() { "MERGE" } else { "STREAMING UPDATE" };
-        Signature { lineage, operation, definition: Some(Arc::new(definition.clone())) }
-    }
-
-    fn count(&mut self, landed: &Landed, rejects: &[Reject], bytes: u64, newest: Option<i64>) {
-        let name = self.flow.name();
-        self.metrics.batch(name, BatchOutcome::Landed);
-        self.metrics.landed(name, landed.entry.version, &landed.fate, bytes);
-        for reject in rejects {
-            self.metrics.rejects(name, reject.class, 1);
+    /// Waits for what is at work. A batch that was prepared and not landed comes again.
+    async fn rest(&mut self) -> Result<()> {
+        if !self.front.is_resting() {
+            drop(self.front.done().await?);
         }
-        if let Some(newest) = newest {
-            self.metrics.newest(name, Timestamp(newest));
+        if !self.back.is_resting()
+            && let Some(span) = self.back.done().await??
+        {
+            self.source.acknowledge(&span);
         }
-        self.tally.add(&landed.fate);
-        tracing::info!(
-            flow = %name, version = landed.entry.version, records = landed.fate.records_in,
-            applied = landed.fate.applied, merged = landed.fate.merged, filtered = landed.fate.filtered,
-            dead_lettered = landed.fate.dead_lettered, conflicts = landed.conflicts, "batch landed"
-        );
-    }
-
-    fn time(&self, stage: Stage, took: Duration) {
-        self.metrics.stage(self.flow.name(), stage, took);
+        Ok(())
     }
 }
 

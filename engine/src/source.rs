@@ -54,6 +54,7 @@ pub struct Lag {
 #[async_trait]
 pub trait Source: Send + fmt::Debug {
     /// Waits for the next batch: until a limit of the batch is reached, the interval ends, or the source stops.
+    /// Cancel-safe: a wait that is given up loses nothing.
     ///
     /// # Errors
     /// `Data` when offsets are out of range or the topic was re-created: the lost range is in the message, and nothing

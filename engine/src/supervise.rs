@@ -170,7 +170,7 @@ async fn run_once(flow: &Arc<Flow>, world: &World, options: RunOptions, shutdown
     };
     let result = run.run(shutdown).await;
     let closed = run.close().await;
-    (run.tally, result.and(closed))
+    (run.tally(), result.and(closed))
 }
 
 fn backoff(world: &World, restarts: u32) -> Duration {

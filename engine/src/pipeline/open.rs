@@ -5,6 +5,9 @@ use std::sync::Arc;
 use alluvium_catalog::{Result, TableName};
 use alluvium_sql::{Change, Flow, TableReader, Transform};
 
+use super::back::Back;
+use super::front::Front;
+use super::worker::Worker;
 use super::{FlowRun, Tally};
 use crate::commit::create::Blueprint;
 use crate::commit::land::{LandLimits, Landing, LandingParts};
@@ -115,20 +118,31 @@ impl Prepared {
         let Self { flow, transform, watch, opened, recorder, dead_letters } = self;
         let interval = world.settings.checkpoint_interval.get();
         let location = flow.definition.table.location.clone();
-        Ok(FlowRun {
+        let front = Front {
             decoder: Some(Decoder::new(&flow)?),
             transform: TransformStage::try_new(Arc::clone(&flow), transform)?,
-            source,
+            flow: Arc::clone(&flow),
+            metrics: Arc::clone(&world.metrics),
+            watch,
+        };
+        let back = Back {
+            flow: Arc::clone(&flow),
+            landing: opened.landing,
             dead_letters,
             recorder,
             upkeep: Upkeep::new(world.stores.clone(), location, interval, opened.version),
-            landing: opened.landing,
             clock: Arc::clone(&world.clock),
             metrics: Arc::clone(&world.metrics),
-            watch,
+            identity: source.identity(),
             run: world.run,
             tally: Tally::default(),
+        };
+        Ok(FlowRun {
             flow,
+            source,
+            front: Worker::new("front", front),
+            back: Worker::new("back", back),
+            metrics: Arc::clone(&world.metrics),
         })
     }
 }

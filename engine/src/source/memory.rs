@@ -80,6 +80,7 @@ struct Shared {
     changed: Notify,
 }
 
+#[derive(Clone)]
 enum Change {
     Assign(Vec<Partition>),
     Revoke(Vec<Partition>),
@@ -161,9 +162,10 @@ impl MemorySource {
         self.member.clone()
     }
 
+    /// A change stays in the queue until it is done, so that a wait that is given up loses none.
     async fn serve_changes(&mut self) -> Result<()> {
         loop {
-            let change = lock(&self.member.shared.changes).pop_front();
+            let change = lock(&self.member.shared.changes).front().cloned();
             match change {
                 None => return Ok(()),
                 Some(Change::Assign(partitions)) => self.begin(&partitions).await?,
@@ -171,6 +173,7 @@ impl MemorySource {
                     partitions.iter().for_each(|partition| self.intake.stop(*partition))
                 }
             }
+            lock(&self.member.shared.changes).pop_front();
         }
     }
 

@@ -4,27 +4,21 @@
 //! file that is uploaded is not part of the table until a commit says so; one that no commit names is an orphan for
 //! vacuum.
 
+mod encode;
+
 use std::sync::Arc;
 
 use alluvium_catalog::{Clock, Error, Location, Result};
 use arrow::array::RecordBatch;
-use bytes::Bytes;
 use deltalake::kernel::Add;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::ParquetMetaData;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+pub use encode::encode;
 
 use super::partition::{self, Part};
 use super::stats::stats_json;
-use crate::commit::create::ENGINE_INFO;
-
-/// Rows handed to the encoder at once: slices of this size encode faster than one large batch (measured: 62-80 ms
-/// against 100-120 ms for 100,000 rows).
-const SLICE_ROWS: usize = 8192;
 
 /// Files encoded and uploaded at the same time.
 const FILES_IN_FLIGHT: usize = 4;
@@ -91,28 +85,4 @@ impl DataFolder {
         };
         Ok(DataFile { add, indices })
     }
-}
-
-/// Encodes `rows` as one parquet file, zstd level 1, and returns its bytes and footer.
-///
-/// # Errors
-/// `Internal` when a type cannot be stored.
-pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
-    let failed = |cause| Error::internal("cannot encode rows as parquet").with_source(cause);
-    let level = ZstdLevel::try_new(1).map_err(failed)?;
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_created_by(ENGINE_INFO.to_owned())
-        .build();
-    let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties)).map_err(failed)?;
-    let mut start = 0;
-    while start < rows.num_rows() {
-        let length = SLICE_ROWS.min(rows.num_rows() - start);
-        writer.write(&rows.slice(start, length)).map_err(failed)?;
-        start += length;
-    }
-    let footer = writer.close().map_err(failed)?;
-    Ok((bytes.into(), footer))
 }

@@ -1,0 +1,180 @@
+//! The second half of a flow: changes to landed, recorded batches.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alluvium_catalog::{Clock, Fate, Input, Lineage, PartitionRange, Result, Span, Timestamp};
+use alluvium_sql::Flow;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::Tally;
+use super::front::Ready;
+use crate::commit::create::ENGINE_INFO;
+use crate::commit::land::{Landing, Signature};
+use crate::commit::{Landed, Outcome};
+use crate::dead_letter::DeadLetters;
+use crate::hop::{Changes, Reject};
+use crate::maintain::Upkeep;
+use crate::metrics::{BatchOutcome, CommitOutcome, Metrics, Stage};
+use crate::record::Recorder;
+use crate::source::SourceIdentity;
+
+/// Lands the batches of one flow, one at a time and in order.
+#[derive(Debug)]
+pub(super) struct Back {
+    pub(super) flow: Arc<Flow>,
+    pub(super) landing: Landing,
+    pub(super) dead_letters: Option<(DeadLetters, Recorder)>,
+    pub(super) recorder: Recorder,
+    pub(super) upkeep: Upkeep,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) metrics: Arc<Metrics>,
+    /// What the records are read from.
+    pub(super) identity: SourceIdentity,
+    pub(super) run: Uuid,
+    /// What has landed so far.
+    pub(super) tally: Tally,
+}
+
+impl Back {
+    /// Lands a batch and returns its span; `None` when another process was first, and reading has to begin again from
+    /// where the table stands.
+    pub(super) async fn land(&mut self, ready: Ready) -> Result<Option<Span>> {
+        let Ready { mut changes, bytes, newest, trace } = ready;
+        let (span, rejects) = (changes.span.clone(), std::mem::take(&mut changes.rejects));
+        let signature = self.sign(&span);
+        let work = async {
+            self.land_rejects(&rejects, &span, &signature.lineage).await?;
+            let Some(landed) = self.stage_and_commit(changes, &signature).await? else {
+                return Ok(None);
+            };
+            self.record(&landed).await;
+            Ok(Some(landed))
+        };
+        let landed = match work.instrument(trace).await {
+            Ok(Some(landed)) => landed,
+            Ok(None) => {
+                self.drop_batch("another process landed its records").await?;
+                return Ok(None);
+            }
+            Err(error) => {
+                self.metrics.batch(self.flow.name(), BatchOutcome::Failed);
+                return Err(error);
+            }
+        };
+        self.count(&landed, &rejects, bytes, newest);
+        Ok(Some(span))
+    }
+
+    /// Drops the batch in hand, of which nothing is visible, and takes in where the table stands.
+    pub(super) async fn drop_batch(&mut self, why: &'static str) -> Result<()> {
+        tracing::info!(flow = %self.flow.name(), why, "batch dropped, reading again from the table's positions");
+        self.metrics.batch(self.flow.name(), BatchOutcome::Dropped);
+        self.landing.catch_up().await
+    }
+
+    /// Ends the upkeep under way.
+    pub(super) async fn close(&mut self) {
+        /// A checkpoint of a large table takes seconds; losing one costs nothing but its work.
+        const UPKEEP_LIMIT: Duration = Duration::from_secs(10);
+        self.upkeep.close(UPKEEP_LIMIT).await;
+    }
+
+    async fn land_rejects(&mut self, rejects: &[Reject], span: &Span, lineage: &Lineage) -> Result<()> {
+        let Some((dead_letters, recorder)) = &mut self.dead_letters else { return Ok(()) };
+        if rejects.is_empty() {
+            return Ok(());
+        }
+        let lineage = Lineage { write_id: self.clock.new_id(), ..lineage.clone() };
+        let work = dead_letters.land(rejects, span, &lineage).instrument(tracing::info_span!("dead_letters"));
+        if let Some(landed) = work.await? {
+            recorder.record(&landed.entry).await;
+        }
+        Ok(())
+    }
+
+    /// Stages and commits; `None` when another process was first.
+    async fn stage_and_commit(&mut self, changes: Changes, signature: &Signature) -> Result<Option<Landed>> {
+        let begun = Instant::now();
+        let span = tracing::info_span!("write", rows = changes.rows.num_rows());
+        let mut staged = self.landing.writer().stage(changes).instrument(span).await?;
+        staged.spent.write = begun.elapsed();
+        self.time(Stage::Write, staged.spent.write);
+        let begun = Instant::now();
+        let outcome = self.landing.land(&staged, signature).instrument(tracing::info_span!("commit")).await?;
+        self.time(Stage::Commit, begun.elapsed());
+        let name = self.flow.name();
+        Ok(match outcome {
+            Outcome::Landed(landed) => {
+                for _conflict in 0..landed.conflicts {
+                    self.metrics.commit(name, CommitOutcome::Conflict);
+                }
+                self.metrics.commit(name, CommitOutcome::Landed);
+                Some(*landed)
+            }
+            Outcome::Fenced(misfit) => {
+                tracing::warn!(flow = %name, %misfit, "the table has moved on without this process");
+                self.metrics.commit(name, CommitOutcome::Fenced);
+                None
+            }
+        })
+    }
+
+    async fn record(&mut self, landed: &Landed) {
+        let begun = Instant::now();
+        self.recorder.record(&landed.entry).instrument(tracing::info_span!("record")).await;
+        self.upkeep.landed(landed.entry.version);
+        self.time(Stage::Record, begun.elapsed());
+    }
+
+    fn sign(&self, span: &Span) -> Signature {
+        let definition = &self.flow.definition;
+        let identity = self.identity.clone();
+        let input = Input::Kafka {
+            cluster: identity.cluster,
+            topic: definition.source.topic.clone(),
+            topic_id: identity.topic_id,
+            ranges: PartitionRange::of(span),
+        };
+        let lineage = Lineage {
+            v: 1,
+            flow: self.flow.name().clone(),
+            sql_hash: definition.flow.sql_hash.clone(),
+            run: self.run,
+            write_id: self.clock.new_id(),
+            engine: ENGINE_INFO.to_owned(),
+            inputs: vec![input],
+            fate: Fate::default(),
+            rows_inserted: 0,
+            rows_updated: 0,
+            rows_deleted: 0,
+            millis: alluvium_catalog::StageMillis::default(),
+            definition: None,
+        };
+        let operation = if self.flow.is_upsert() { "MERGE" } else { "STREAMING UPDATE" };
+        Signature { lineage, operation, definition: Some(Arc::new(definition.clone())) }
+    }
+
+    fn count(&mut self, landed: &Landed, rejects: &[Reject], bytes: u64, newest: Option<i64>) {
+        let name = self.flow.name();
+        self.metrics.batch(name, BatchOutcome::Landed);
+        self.metrics.landed(name, landed.entry.version, &landed.fate, bytes);
+        for reject in rejects {
+            self.metrics.rejects(name, reject.class, 1);
+        }
+        if let Some(newest) = newest {
+            self.metrics.newest(name, Timestamp(newest));
+        }
+        self.tally.add(&landed.fate);
+        tracing::info!(
+            flow = %name, version = landed.entry.version, records = landed.fate.records_in,
+            applied = landed.fate.applied, merged = landed.fate.merged, filtered = landed.fate.filtered,
+            dead_lettered = landed.fate.dead_lettered, conflicts = landed.conflicts, "batch landed"
+        );
+    }
+
+    fn time(&self, stage: Stage, took: Duration) {
+        self.metrics.stage(self.flow.name(), stage, took);
+    }
+}

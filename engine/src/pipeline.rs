@@ -187,3 +187,6 @@ impl Tally {
         self.fate.dead_lettered += fate.dead_lettered;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The halves of the pipeline on the in-memory broker and table: that they overlap, and what happens at the seams.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use alluvium_catalog::store::MemoryStore;
+use alluvium_catalog::{Clock, Error, Partition, Result, Span, StorageSettings, Stores, SystemClock, Topic};
+use alluvium_sql::{BatchLimits, Compiler, Flow, SourceText, TableReader};
+use async_trait::async_trait;
+
+use super::*;
+use crate::cli::CatalogNames;
+use crate::config::Limits;
+use crate::source::memory::{MemoryBroker, MemoryRecord, MemorySettings, MemorySource};
+use crate::source::{Lag, SourceIdentity};
+use crate::supervise::World;
+
+const SQL: &str = "
+    CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');
+    CREATE SOURCE events (id BIGINT NOT NULL) WITH (
+        'connection' = 'shop', 'topic' = 'events', 'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
+    CREATE STREAMING TABLE lake.events (id BIGINT NOT NULL);
+    CREATE FLOW events_append AS INSERT INTO lake.events BY NAME SELECT id FROM STREAM(events);
+";
+
+/// What a [`Watched`] source does when it is asked for a batch for the second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Second {
+    Fetch,
+    /// It hands the batch out, then loses all partitions and gets them back.
+    LosesPartitions,
+    Fails,
+}
+
+/// A source that writes down what is asked of it.
+#[derive(Debug)]
+struct Watched {
+    inner: MemorySource,
+    second: Second,
+    n_fetches: usize,
+    events: Arc<Mutex<Vec<String>>>,
+}
+
+impl Watched {
+    fn note(&self, event: String) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+}
+
+#[async_trait]
+impl Source for Watched {
+    async fn fetch(&mut self) -> Result<Fetch> {
+        let fetch = self.inner.fetch().await?;
+        if let Fetch::Batch(batch) = &fetch {
+            self.n_fetches += 1;
+            if self.n_fetches == 2 && self.second == Second::Fails {
+                return Err(Error::data("offset out of range"));
+            }
+            self.note(format!("fetch {}", batch.span));
+            if self.n_fetches == 2 && self.second == Second::LosesPartitions {
+                self.inner.member().revoke(&[Partition(0)]);
+                self.inner.member().assign(&[Partition(0)]);
+            }
+        }
+        Ok(fetch)
+    }
+
+    fn holds(&self, span: &Span) -> bool {
+        self.inner.holds(span)
+    }
+
+    async fn resync(&mut self) -> Result<()> {
+        self.note("resync".to_owned());
+        self.inner.resync().await
+    }
+
+    fn acknowledge(&mut self, span: &Span) {
+        self.note(format!("land {span}"));
+        self.inner.acknowledge(span);
+    }
+
+    fn lag(&self) -> Vec<Lag> {
+        self.inner.lag()
+    }
+
+    fn identity(&self) -> SourceIdentity {
+        self.inner.identity()
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        self.inner.close().await
+    }
+}
+
+/// A table in memory, and a topic with six records that make three batches.
+struct Place {
+    world: World,
+    flow: Arc<Flow>,
+    broker: MemoryBroker,
+    topic: Topic,
+}
+
+impl Place {
+    async fn new() -> Result<Self> {
+        let (clock, stores) = (Arc::new(SystemClock), Stores::new(StorageSettings::default()));
+        let catalog = Arc::new(MemoryStore::default());
+        let names = CatalogNames::new(catalog.clone(), TableReader::new(stores.clone(), catalog.clone()));
+        let warehouse = format!("memory:///{}", clock.new_id()).parse()?;
+        let world = World {
+            stores,
+            warehouse,
+            catalog,
+            registry: None,
+            metrics: Arc::new(Metrics::try_new()?),
+            run: clock.new_id(),
+            clock,
+            settings: Limits::default(),
+        };
+        let compiler = Compiler::new(world.warehouse.clone(), Arc::new(names));
+        let text = Arc::new(SourceText::new("events.sql".to_owned(), SQL.to_owned()));
+        let pipeline = compiler.compile(&[text]).await?;
+        let flow = pipeline.flows.first().cloned().ok_or_else(|| Error::internal("no flow"))?;
+        let (broker, topic) = (MemoryBroker::default(), "events".parse()?);
+        broker.create_topic(&topic, 1);
+        for id in 0..6 {
+            broker.append(&topic, Partition(0), MemoryRecord::of(format!(r#"{{"id":{id}}}"#)))?;
+        }
+        Ok(Self { world, flow, broker, topic })
+    }
+
+    /// Opens the flow on a source that behaves as `second`.
+    async fn open(&self, second: Second) -> Result<(FlowRun, Arc<Mutex<Vec<String>>>)> {
+        let prepared = FlowRun::prepare(Arc::clone(&self.flow), &self.world).await?;
+        let limits = BatchLimits { rows_max: 2, ..BatchLimits::default() };
+        let settings = MemorySettings { once: true, limits, ..MemorySettings::new(self.topic.clone()) };
+        let inner = MemorySource::open(&self.broker, settings, prepared.positions())?;
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let source = Watched { inner, second, n_fetches: 0, events: Arc::clone(&events) };
+        Ok((prepared.start(Box::new(source), &self.world)?, events))
+    }
+}
+
+/// Runs a flow to its end and returns how it ended, what it landed and what was asked of its source.
+async fn run(second: Second) -> Result<(Result<()>, Tally, Vec<String>)> {
+    let (mut run, events) = Place::new().await?.open(second).await?;
+    let ended = run.run(&Shutdown::new()).await;
+    run.close().await?;
+    let events = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok((ended, run.tally(), events))
+}
+
+#[tokio::test]
+async fn the_next_batch_is_fetched_while_one_lands() -> Result<()> {
+    let (ended, tally, events) = run(Second::Fetch).await?;
+    ended?;
+    assert_eq!((tally.commits, tally.fate.applied), (3, 6));
+    let first_two = ["fetch 0@[0,2)", "fetch 0@[2,4)"];
+    assert_eq!(events.get(..2), Some(&first_two.map(str::to_owned)[..]), "{events:?}");
+    let landed: Vec<_> = events.iter().filter(|event| event.starts_with("land")).collect();
+    assert_eq!(landed, ["land 0@[0,2)", "land 0@[2,4)", "land 0@[4,6)"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_whose_partition_left_is_dropped_and_read_again() -> Result<()> {
+    let (ended, tally, events) = run(Second::LosesPartitions).await?;
+    ended?;
+    assert_eq!((tally.commits, tally.fate.applied), (3, 6), "{events:?}");
+    assert!(events.contains(&"resync".to_owned()), "{events:?}");
+    assert!(events.iter().filter(|event| *event == "fetch 0@[2,4)").count() >= 2, "{events:?}");
+    assert_eq!(events.iter().filter(|event| *event == "land 0@[2,4)").count(), 1, "{events:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_was_fetched_before_an_error_lands_first() -> Result<()> {
+    let (ended, tally, events) = run(Second::Fails).await?;
+    assert!(ended.is_err());
+    assert_eq!((tally.commits, tally.fate.applied), (1, 2));
+    assert_eq!(events, ["fetch 0@[0,2)", "land 0@[0,2)"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn two_processes_with_the_same_partition_land_each_record_once() -> Result<()> {
+    let place = Place::new().await?;
+    let ((mut one, _), (mut other, _)) = (place.open(Second::Fetch).await?, place.open(Second::Fetch).await?);
+    let shutdown = Shutdown::new();
+    let (one_ended, other_ended) = tokio::join!(one.run(&shutdown), other.run(&shutdown));
+    one_ended?;
+    other_ended?;
+    assert_eq!(one.tally().fate.applied + other.tally().fate.applied, 6);
+    assert_eq!(one.tally().commits + other.tally().commits, 3);
+    Ok(())
+}

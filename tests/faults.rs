@@ -80,6 +80,22 @@ async fn two_writers_of_one_flow_land_each_batch_once() -> TestResult {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_delete_by_another_process_binds_late_rows_of_this_one() -> TestResult {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let scene = Scene::new(Kind::Upsert, Arc::clone(&store), "memory:///".parse()?);
+    let (mut one, mut other) = (scene.open().await?, scene.open().await?);
+    assert!(scene.land_change(&mut one, (1, 10), false).await?);
+    other.catch_up().await?;
+    assert!(scene.land_change(&mut one, (1, 20), true).await?);
+    other.catch_up().await?;
+    assert!(!scene.land_change(&mut other, (1, 15), false).await?, "the row is older than the delete");
+    assert_eq!(scene.rows(&store).await?, []);
+    assert!(scene.land_change(&mut other, (1, 25), false).await?);
+    assert_eq!(scene.rows(&store).await?, [(1, 3)]);
+    Ok(())
+}
+
 /// A table on the local disk that a flow has landed two batches in, with the writer at work.
 async fn table_on_disk(lake: &Lake, kind: Kind) -> TestResult<(Scene, Landing)> {
     let location = lake.table("lake.shared")?;

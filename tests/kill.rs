@@ -1,4 +1,6 @@
 //! A process that is killed at random moments while records flow loses nothing and lands nothing twice.
+//!
+//! A campaign is the same test with more kills: `ALLUVIUM_TEST_KILLS=100 tests/run killed_at_random`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -14,11 +16,18 @@ use crate::harness::program::Program;
 use crate::harness::topic::Topic;
 use crate::harness::{TestResult, audit, reader, services};
 
-/// How often the process is killed.
+/// How often the process is killed, unless the environment says otherwise.
 const KILLS: usize = 22;
 
-/// How long the test goes on killing; a machine that is too slow for [`KILLS`] fails it.
-const LIMIT: Duration = Duration::from_secs(180);
+/// How long a kill may take, start and records included; a machine that is too slow for it fails the test.
+const KILL_LIMIT: Duration = Duration::from_secs(8);
+
+fn kills() -> TestResult<usize> {
+    match std::env::var("ALLUVIUM_TEST_KILLS") {
+        Ok(text) => Ok(text.parse()?),
+        Err(_) => Ok(KILLS),
+    }
+}
 
 /// Returns the seed: the one of the environment, or another one each time.
 fn seed() -> TestResult<u64> {
@@ -43,7 +52,8 @@ async fn runs_that_landed(lake: &Lake) -> TestResult<BTreeSet<String>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult {
     let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
-    let (lake, begun, seed) = (Lake::in_bucket(&bucket)?, Instant::now(), seed()?);
+    let (lake, begun, seed, kills) = (Lake::in_bucket(&bucket)?, Instant::now(), seed()?, kills()?);
+    let limit = KILL_LIMIT * u32::try_from(kills)?;
     let mut random = StdRng::seed_from_u64(seed);
     let topic = Topic::create(&kafka, 3).await?;
     // A static member comes back under its name; the group would wait for a killed one until its session ends.
@@ -52,8 +62,8 @@ async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult 
     let program = Program::on(&lake).with("ALLUVIUM_CHECKPOINT_INTERVAL", "10");
     let file = program.write("pipeline.sql", &pipeline::both_flows(&kafka, &topic, &variant))?;
     let (mut workload, mut ledger) = (Workload::new(seed, 200, 3), Ledger::default());
-    for n_kills in 0..KILLS {
-        assert!(begun.elapsed() < LIMIT, "only {n_kills} kills within {LIMIT:?}");
+    for n_kills in 0..kills {
+        assert!(begun.elapsed() < limit, "only {n_kills} kills within {limit:?}");
         let running = program.start(&["run", &file])?;
         let moment = Instant::now() + Duration::from_millis(random.random_range(400..6_000));
         while Instant::now() < moment {
@@ -67,6 +77,6 @@ async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult 
     audit::both_flows(&lake, &ledger, topic.name()).await?;
     // Without this a program that lands nothing before it is killed would pass.
     let n_runs = runs_that_landed(&lake).await?.len();
-    assert!(n_runs > KILLS / 3, "only {n_runs} of {KILLS} runs landed anything before they were killed");
+    assert!(n_runs > kills / 3, "only {n_runs} of {kills} runs landed anything before they were killed");
     Ok(())
 }

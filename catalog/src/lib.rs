@@ -32,7 +32,7 @@ pub use definition::{
     SourceColumn, Table,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use lineage::{Commit, Definition, Fate, Input, Lineage, PartitionRange, Positions, StageMillis, follows};
+pub use lineage::{Commit, Definition, Effort, Fate, Input, Lineage, PartitionRange, Positions, StageMillis, follows};
 pub use location::{Location, Scheme, StorageSettings, Stores, storage_error};
 pub use name::{Name, TableName, Topic};
 pub use offset::{Misfit, Offset, OffsetRange, Partition, Span};

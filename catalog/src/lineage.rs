@@ -95,6 +95,25 @@ pub struct StageMillis {
     pub commit: u64,
 }
 
+/// What a commit cost the table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Effort {
+    /// Live data files of which rows were superseded.
+    pub files_touched: u64,
+    /// Bytes of the new data files that hold the batch's own rows.
+    pub batch_bytes: u64,
+    /// All bytes written for the commit but its JSON: new data files, rewritten ones, deletion vectors.
+    pub bytes_written: u64,
+}
+
+impl Effort {
+    /// Returns how many bytes were written for each byte of the batch's own rows; `None` for a batch without rows.
+    pub fn amplification(&self) -> Option<f64> {
+        (self.batch_bytes > 0).then(|| self.bytes_written as f64 / self.batch_bytes as f64)
+    }
+}
+
 /// The lineage record of one commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lineage {
@@ -122,6 +141,9 @@ pub struct Lineage {
     pub rows_updated: u64,
     /// Rows taken out by a delete.
     pub rows_deleted: u64,
+    /// What it cost the table.
+    #[serde(default)]
+    pub effort: Effort,
     /// Stage timings.
     pub millis: StageMillis,
     /// The definition, in the first commit of a flow version.
@@ -205,6 +227,12 @@ pub fn follows(positions: &Positions, span: &Span) -> Result<(), Misfit> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amplification_is_of_batches_with_rows() {
+        assert_eq!(Effort { files_touched: 1, batch_bytes: 200, bytes_written: 500 }.amplification(), Some(2.5));
+        assert_eq!(Effort { bytes_written: 500, ..Effort::default() }.amplification(), None);
+    }
 
     #[test]
     fn a_record_without_a_fate_unbalances() {

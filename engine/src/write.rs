@@ -17,8 +17,9 @@ pub mod vectors;
 
 use std::fmt;
 
-use alluvium_catalog::{Fate, Input, Result, Span};
+use alluvium_catalog::{Effort, Fate, Input, Result, Span};
 use async_trait::async_trait;
+use serde_json::Value;
 
 use crate::delta::action::Action;
 use crate::delta::log::LogEntry;
@@ -34,6 +35,8 @@ pub struct Staged {
     pub files: Vec<DataFile>,
     /// Upserts: one change a key, in the order of the batch.
     pub changes: Vec<KeyChange>,
+    /// Upserts: the file that remembers the batch's deletes, if it has any.
+    pub tombstones: Option<String>,
     /// Tables that were looked up.
     pub lookups: Vec<Input>,
     /// Fates decided so far; late rows move from `applied` to `merged` when the commit is drawn up.
@@ -42,6 +45,13 @@ pub struct Staged {
     pub span: Span,
     /// Time spent so far.
     pub spent: Spent,
+}
+
+impl Staged {
+    /// Returns the bytes of the new data files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| u64::try_from(file.add.size).unwrap_or_default()).sum()
+    }
 }
 
 /// What a commit changes, drawn up against one version of the table.
@@ -59,6 +69,10 @@ pub struct Draft {
     pub rows_deleted: u64,
     /// Deletion vectors written.
     pub vectors_written: u64,
+    /// What the commit costs the table.
+    pub effort: Effort,
+    /// What commitInfo says beside the lineage, for writers that follow the commit.
+    pub notes: Vec<(&'static str, Value)>,
 }
 
 /// Stages batches for one table.

@@ -61,6 +61,9 @@ fn dispatch(cursor: &mut Cursor<'_>) -> Result<Statement> {
     if describes && cursor.at_any_word(2) {
         return show::describe_history(cursor);
     }
+    if cursor.at(&["EXPLAIN", "UPSERT"]) {
+        return show::explain_upsert(cursor);
+    }
     if cursor.at(&["SHOW"]) && show::is_ours(cursor) {
         return show::show(cursor);
     }

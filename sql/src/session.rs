@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Dataset, DatasetKind, Error, Location, Name, Result, TableName};
+use alluvium_catalog::{Dataset, DatasetKind, Error, FlowKind, Location, Name, Result, TableName};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::execution::SessionState;
@@ -35,12 +35,16 @@ pub use answer::{Answer, Rows};
 pub(crate) use pin::Pin;
 
 use crate::compile::plan::dialect_session;
-use crate::statement::{DescribeHistory, Show, Statement, string_literal};
+use crate::diagnostic::nearest;
+use crate::statement::{DescribeHistory, ExplainUpsert, Show, Statement, string_literal};
 use crate::tables::{HistoryEntry, TableReader};
 use catalogs::{Known, QueryCatalogs};
 
 /// What a table that was opened by its location is called.
 const OPENED: &str = "t";
+
+/// How many of a flow's commits `EXPLAIN UPSERT` sums up, the newest: what a flow costs now, not what it cost last year.
+const COSTED_COMMITS: u64 = 1000;
 
 /// How many versions `DESCRIBE HISTORY` shows without `LIMIT`: as many as fit on a few screens.
 const HISTORY_DEFAULT: u64 = 100;
@@ -161,6 +165,7 @@ impl Session {
         match statement {
             Statement::Sql(statement) => self.run_sql(*statement).await,
             Statement::DescribeHistory(describe) => self.describe_history(&describe).await,
+            Statement::ExplainUpsert(explain) => self.explain_upsert(&explain).await,
             Statement::Show(show) => self.run_sql(show_statement(&show)?).await,
             Statement::CreateConnection(_)
             | Statement::CreateSource(_)
@@ -196,6 +201,25 @@ impl Session {
         let limit = usize::try_from(describe.limit.unwrap_or(HISTORY_DEFAULT)).unwrap_or(usize::MAX);
         let entries = self.reader.history(&dataset.location, limit).await?;
         self.show(HistoryEntry::rows(&entries)?)
+    }
+
+    /// Answers with one row: what the newest commits of the flow cost its table.
+    async fn explain_upsert(&self, explain: &ExplainUpsert) -> Result<Answer> {
+        let flows = self.catalog.flows().await?;
+        let name = explain.flow.value.as_str();
+        let Some(entry) = flows.iter().rev().find(|entry| entry.version.flow.as_str() == name) else {
+            let error = Error::invalid(format!("the catalog has no flow {name}"));
+            let known = flows.iter().map(|entry| entry.version.flow.as_str());
+            return Err(match nearest(name, known) {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            });
+        };
+        if entry.version.kind == FlowKind::Append {
+            return Err(Error::invalid(format!("flow {name} adds rows; it has no keys to upsert by"))
+                .with_hint("ask SHOW COMMITS for what its commits wrote"));
+        }
+        self.run_sql(query_statement(&upsert_costs(name))?).await
     }
 
     fn show(&self, rows: RecordBatch) -> Result<Answer> {
@@ -263,7 +287,27 @@ fn show_statement(show: &Show) -> Result<DfStatement> {
             )
         }
     };
-    match crate::parser::parse_statements(&query)?.pop().map(|statement| statement.value) {
+    query_statement(&query)
+}
+
+/// Returns the query that sums up what the newest commits of an upsert flow cost.
+fn upsert_costs(flow: &str) -> String {
+    format!(
+        "SELECT flow, \"table\", count(*) AS commits, sum(records_in) AS records,
+            sum(rows_inserted + rows_updated + rows_deleted) AS rows_changed,
+            avg(files_touched) AS files_touched, max(files_touched) AS files_touched_max,
+            sum(vectors_written) AS vectors_written, sum(batch_bytes) AS batch_bytes,
+            sum(bytes_written) AS bytes_written,
+            CAST(sum(bytes_written) AS DOUBLE) / nullif(sum(batch_bytes), 0) AS amplification,
+            max(amplification) AS amplification_max
+        FROM (SELECT * FROM system.commits WHERE flow = {} ORDER BY version DESC LIMIT {COSTED_COMMITS})
+        GROUP BY flow, \"table\"",
+        string_literal(flow)
+    )
+}
+
+fn query_statement(query: &str) -> Result<DfStatement> {
+    match crate::parser::parse_statements(query)?.pop().map(|statement| statement.value) {
         Some(Statement::Sql(statement)) => Ok(*statement),
         _ => Err(Error::internal(format!("{query} is not a query"))),
     }

@@ -52,6 +52,8 @@ pub enum Statement {
     CreateFlow(Box<CreateFlow>),
     /// `DESCRIBE HISTORY`
     DescribeHistory(DescribeHistory),
+    /// `EXPLAIN UPSERT`
+    ExplainUpsert(ExplainUpsert),
     /// `SHOW SOURCES` and the like
     Show(Show),
     /// Any statement that DataFusion knows.
@@ -247,6 +249,13 @@ pub struct DescribeHistory {
     pub table: ObjectName,
     /// At most so many commits, newest first.
     pub limit: Option<u64>,
+}
+
+/// `EXPLAIN UPSERT flow`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainUpsert {
+    /// The flow.
+    pub flow: Ident,
 }
 
 /// `SHOW ..` over the catalog.

@@ -172,6 +172,7 @@ impl Scene {
             rows_inserted: 0,
             rows_updated: 0,
             rows_deleted: 0,
+            effort: alluvium_catalog::Effort::default(),
             millis: alluvium_catalog::StageMillis::default(),
             definition: None,
         };
@@ -192,6 +193,39 @@ impl Scene {
             Outcome::Fenced(_) => landing.catch_up().await?,
         }
         Ok(true)
+    }
+
+    /// Lands one change of key `id`, a row or a delete, as the next record; tells whether it had an effect.
+    pub(crate) async fn land_change(
+        &self,
+        landing: &mut Landing,
+        (id, seq): (i64, i64),
+        deletes: bool,
+    ) -> TestResult<bool> {
+        let first = landing.positions().get(&Partition(0)).map_or(0, |offset| offset.0);
+        let one = |value: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![value])) };
+        let changes = Changes {
+            rows: RecordBatch::try_new(declared(), vec![one(id), one(seq), one(first)])?,
+            order: ChangeOrder {
+                partitions: Int32Array::from(vec![0]),
+                offsets: Int64Array::from(vec![first]),
+                sequence: vec![one(seq)],
+                inherited: None,
+                after_delete: None,
+            },
+            deletes: Some(BooleanArray::from(vec![deletes])),
+            rejects: Vec::new(),
+            lookups: Vec::new(),
+            fate: Fate { records_in: 1, applied: 1, ..Fate::default() },
+            span: span(first, first + 1)?,
+            spent: Spent::default(),
+        };
+        let signature = self.signature(&changes.span)?;
+        let staged = landing.writer().stage(changes).await?;
+        match landing.land(&staged, &signature).await? {
+            Outcome::Landed(landed) => Ok(landed.fate.applied == 1),
+            Outcome::Fenced(misfit) => Err(misfit.to_string().into()),
+        }
     }
 
     /// Lands all batches; after an error the table is opened again, as a supervisor would.
@@ -238,7 +272,8 @@ impl Scene {
         Ok(())
     }
 
-    async fn rows(&self, store: &Arc<dyn ObjectStore>) -> TestResult<Vec<(i64, i64)>> {
+    /// Returns the rows as (id, pos).
+    pub(crate) async fn rows(&self, store: &Arc<dyn ObjectStore>) -> TestResult<Vec<(i64, i64)>> {
         let logs = deltalake::logstore::default_logstore(
             Arc::clone(store),
             Arc::clone(store),

@@ -189,7 +189,7 @@ impl Landing {
 
     fn info(&self, lineage: &Lineage, operation: &str, draft: &Draft) -> Value {
         let adds_only = draft.actions.iter().all(|action| matches!(action, Action::Add(_)));
-        json!({
+        let mut info = json!({
             "timestamp": self.clock.now().0,
             "operation": operation,
             "operationParameters": {"flow": lineage.flow, "sqlHash": lineage.sql_hash},
@@ -205,7 +205,11 @@ impl Landing {
             "engineInfo": ENGINE_INFO,
             "txnId": lineage.write_id,
             Lineage::KEY: lineage,
-        })
+        });
+        for (key, value) in &draft.notes {
+            info[*key] = value.clone();
+        }
+        info
     }
 }
 
@@ -219,6 +223,7 @@ fn complete(lineage: &Lineage, staged: &Staged, draft: &Draft) -> Lineage {
         rows_inserted: draft.rows_inserted,
         rows_updated: draft.rows_updated,
         rows_deleted: draft.rows_deleted,
+        effort: draft.effort,
         millis: StageMillis {
             fetch: millis(staged.spent.fetch),
             decode: millis(staged.spent.decode),

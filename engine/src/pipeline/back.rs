@@ -149,6 +149,7 @@ impl Back {
             rows_inserted: 0,
             rows_updated: 0,
             rows_deleted: 0,
+            effort: alluvium_catalog::Effort::default(),
             millis: alluvium_catalog::StageMillis::default(),
             definition: None,
         };

@@ -1,6 +1,6 @@
 //! Appends: every row of a batch becomes a row of the table.
 
-use alluvium_catalog::Result;
+use alluvium_catalog::{Effort, Result};
 use async_trait::async_trait;
 
 use super::parquet::DataFolder;
@@ -28,7 +28,7 @@ impl Writer for AppendWriter {
     async fn stage(&mut self, changes: Changes) -> Result<Staged> {
         let files = self.folder.write(&changes.rows).await?;
         let Changes { lookups, fate, span, spent, .. } = changes;
-        Ok(Staged { files, changes: Vec::new(), lookups, fate, span, spent })
+        Ok(Staged { files, changes: Vec::new(), tombstones: None, lookups, fate, span, spent })
     }
 
     async fn draft(&mut self, staged: &Staged, _state: &TableState) -> Result<Draft> {
@@ -36,6 +36,7 @@ impl Writer for AppendWriter {
             actions: staged.files.iter().map(|file| Action::Add(file.add.clone())).collect(),
             fate: staged.fate,
             rows_inserted: staged.files.iter().map(|file| file.indices.len() as u64).sum(),
+            effort: Effort { files_touched: 0, batch_bytes: staged.bytes(), bytes_written: staged.bytes() },
             ..Draft::default()
         })
     }

@@ -1,8 +1,8 @@
 //! Remembers deletes beside the table, so that a late older row does not bring a deleted key back after a restart.
 //!
-//! Each batch with deletes writes one file, `_alluvium/tombstones/<id>.parquet`, before its commit: the key columns, the
-//! sequence and the position of each delete. A file whose commit did not land tells of records that come again, so it
-//! does no harm. Vacuum of other engines leaves folders alone whose names begin with an underscore.
+//! Each batch with deletes writes one file, `_alluvium/tombstones/<id>.parquet`, before its commit, which names it: the
+//! key columns, the sequence and the position of each delete. Other processes of the flow read it when they follow the
+//! commit. A file whose commit did not land tells of records that come again, so it does no harm. Vacuum of other engines leaves folders alone whose names begin with an underscore.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
 
 use super::parquet::encode;
 
@@ -38,14 +39,35 @@ pub struct Remembered {
 impl TombstoneFolder {
     const PREFIX: &'static str = "_alluvium/tombstones";
 
-    /// Writes the deletes of a batch.
+    /// The key of commitInfo that names the file with the commit's deletes.
+    pub const KEY: &'static str = "alluvium.tombstones";
+
+    /// Writes the deletes of a batch and returns the file's path, which the batch's commit has to name.
     ///
     /// # Errors
     /// `Unavailable` when the store does not take the file.
-    pub async fn write(&self, rows: &RecordBatch) -> Result<()> {
+    pub async fn write(&self, rows: &RecordBatch) -> Result<String> {
         let (bytes, _) = encode(rows)?;
         let path = Path::from(format!("{}/{:013}-{}.parquet", Self::PREFIX, self.clock.now().0, self.clock.new_id()));
-        self.store.put(&path, bytes.into()).await.map(drop).map_err(|cause| self.unavailable("write", &path, cause))
+        match self.store.put(&path, bytes.into()).await {
+            Ok(_) => Ok(path.to_string()),
+            Err(cause) => Err(self.unavailable("write", &path, cause)),
+        }
+    }
+
+    /// Reads the deletes of the commit whose commitInfo is `info`: another process of the flow may have made it, and its
+    /// deletes bind this one as well. A file that is gone was forgotten: its retention is over.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer; `Data` when the file is damaged.
+    pub async fn read_of_commit(&self, info: &Value) -> Result<Vec<Remembered>> {
+        let Some(path) = info.get(Self::KEY).and_then(Value::as_str).map(Path::from) else { return Ok(Vec::new()) };
+        let Some(at_ms) = moment(&path) else { return Ok(Vec::new()) };
+        match self.store.head(&path).await {
+            Ok(_) => self.read_file(at_ms, &path).await,
+            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(cause) => Err(self.unavailable("read", &path, cause)),
+        }
     }
 
     /// Reads all deletes staged at or after `since_ms`.
@@ -55,19 +77,25 @@ impl TombstoneFolder {
     pub async fn read(&self, since_ms: i64) -> Result<Vec<Remembered>> {
         let mut remembered = Vec::new();
         for (at_ms, path) in self.list().await?.into_iter().filter(|(at_ms, _)| *at_ms >= since_ms) {
-            let damaged = |cause: Box<dyn std::error::Error + Send + Sync>| {
-                Error::data(format!("{path} of the table at {} is damaged", self.location)).with_source(cause)
-            };
-            let result = self.store.get(&path).await.map_err(|cause| self.unavailable("read", &path, cause))?;
-            let bytes = result.bytes().await.map_err(|cause| self.unavailable("read", &path, cause))?;
-            let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-                .and_then(ParquetRecordBatchReaderBuilder::build)
-                .map_err(|cause| damaged(cause.into()))?;
-            for rows in reader {
-                remembered.push(Remembered { rows: rows.map_err(|cause| damaged(cause.into()))?, at_ms });
-            }
+            remembered.extend(self.read_file(at_ms, &path).await?);
         }
         Ok(remembered)
+    }
+
+    async fn read_file(&self, at_ms: i64, path: &Path) -> Result<Vec<Remembered>> {
+        let damaged = |cause: Box<dyn std::error::Error + Send + Sync>| {
+            Error::data(format!("{path} of the table at {} is damaged", self.location)).with_source(cause)
+        };
+        let result = self.store.get(path).await.map_err(|cause| self.unavailable("read", path, cause))?;
+        let bytes = result.bytes().await.map_err(|cause| self.unavailable("read", path, cause))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .and_then(ParquetRecordBatchReaderBuilder::build)
+            .map_err(|cause| damaged(cause.into()))?;
+        let remember = |rows| match rows {
+            Ok(rows) => Ok(Remembered { rows, at_ms }),
+            Err(cause) => Err(damaged(Box::new(cause))),
+        };
+        reader.map(remember).collect()
     }
 
     /// Removes the files of deletes staged before `before_ms` and returns how many there were.
@@ -95,7 +123,7 @@ impl TombstoneFolder {
         let mut dated: Vec<(i64, Path)> = files
             .into_iter()
             .filter_map(|file| {
-                let at_ms = file.location.filename()?.split_once('-')?.0.parse().ok()?;
+                let at_ms = moment(&file.location)?;
                 Some((at_ms, file.location))
             })
             .collect();
@@ -106,4 +134,9 @@ impl TombstoneFolder {
     fn unavailable(&self, verb: &str, path: &Path, cause: object_store::Error) -> Error {
         Error::unavailable(format!("cannot {verb} {path} of the table at {}", self.location)).with_source(cause)
     }
+}
+
+/// Returns the moment in a file's name.
+fn moment(path: &Path) -> Option<i64> {
+    path.filename()?.split_once('-')?.0.parse().ok()
 }

@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_catalog::{Error, Result};
+use alluvium_catalog::{Effort, Error, Result};
 use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
 use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::row::{RowConverter, SortField};
 use async_trait::async_trait;
+use deltalake::kernel::DeletionVectorDescriptor;
 use roaring::RoaringTreemap;
 
 pub use columns::UpsertColumns;
@@ -153,10 +154,16 @@ impl UpsertWriter {
         take_record_batch(&rows, indices).map_err(failed)
     }
 
-    /// Writes the deletes at `indices` to a sidecar, each with the sequence that it has over the row it deletes.
-    async fn remember_deletes(&self, changes: &Changes, keyed: &[KeyChange], indices: &UInt32Array) -> Result<()> {
+    /// Writes the deletes at `indices` to a sidecar, each with the sequence that it has over the row it deletes, and
+    /// returns its path.
+    async fn remember_deletes(
+        &self,
+        changes: &Changes,
+        keyed: &[KeyChange],
+        indices: &UInt32Array,
+    ) -> Result<Option<String>> {
         if indices.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let failed = |cause| Error::internal("cannot remember the deletes of a batch").with_source(cause);
         let mut fields = Vec::new();
@@ -176,7 +183,7 @@ impl UpsertWriter {
         fields.push(Field::new(HIDDEN_OFFSET, DataType::Int64, false));
         columns.push(Arc::new(changes.order.offsets.clone()));
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
-        self.tombstones.write(&take_record_batch(&rows, indices).map_err(failed)?).await
+        self.tombstones.write(&take_record_batch(&rows, indices).map_err(failed)?).await.map(Some)
     }
 
     fn key_changes(&self, changes: &Changes) -> Result<Vec<KeyChange>> {
@@ -289,9 +296,9 @@ impl Writer for UpsertWriter {
                 }
             }
         }
-        self.remember_deletes(&changes, &key_changes, &UInt32Array::from(deleted)).await?;
+        let tombstones = self.remember_deletes(&changes, &key_changes, &UInt32Array::from(deleted)).await?;
         let Changes { lookups, fate, span, spent, .. } = changes;
-        Ok(Staged { files, changes: key_changes, lookups, fate, span, spent })
+        Ok(Staged { files, changes: key_changes, tombstones, lookups, fate, span, spent })
     }
 
     async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft> {
@@ -327,6 +334,12 @@ impl Writer for UpsertWriter {
         let (adds, gone): (Vec<_>, Vec<_>) = hidden.into_iter().unzip();
         let descriptors = self.vectors.write(&gone).await?;
         draft.vectors_written = descriptors.len() as u64;
+        draft.notes.extend(staged.tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())));
+        draft.effort = Effort {
+            files_touched: outcome.superseded.len() as u64,
+            batch_bytes: staged.bytes(),
+            bytes_written: staged.bytes() + descriptors.iter().map(size_of_vector).sum::<u64>(),
+        };
         for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
             add.stats = add.stats.as_deref().map(loosen);
             add.deletion_vector = Some(descriptor);
@@ -370,6 +383,10 @@ impl Writer for UpsertWriter {
         }
         self.index.settle_doubles();
     }
+}
+
+fn size_of_vector(descriptor: &DeletionVectorDescriptor) -> u64 {
+    u64::try_from(descriptor.size_in_bytes).unwrap_or_default()
 }
 
 /// Returns the action that takes `add` with its present vector out of the table.

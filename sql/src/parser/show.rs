@@ -1,7 +1,7 @@
-//! `DESCRIBE HISTORY` and `SHOW`, as far as they are ours.
+//! `DESCRIBE HISTORY`, `EXPLAIN UPSERT` and `SHOW`, as far as they are ours.
 
 use super::cursor::{Cursor, Result};
-use crate::statement::{DescribeHistory, Show, Statement};
+use crate::statement::{DescribeHistory, ExplainUpsert, Show, Statement};
 
 /// Reads `DESCRIBE HISTORY table [LIMIT n]`.
 pub(super) fn describe_history(cursor: &mut Cursor<'_>) -> Result<Statement> {
@@ -10,6 +10,13 @@ pub(super) fn describe_history(cursor: &mut Cursor<'_>) -> Result<Statement> {
     let table = cursor.object_name("the table's name")?;
     let limit = if cursor.accept(&["LIMIT"]) { Some(cursor.count("how many commits")?) } else { None };
     Ok(Statement::DescribeHistory(DescribeHistory { table, limit }))
+}
+
+/// Reads `EXPLAIN UPSERT flow`.
+pub(super) fn explain_upsert(cursor: &mut Cursor<'_>) -> Result<Statement> {
+    cursor.expect(&["EXPLAIN", "UPSERT"])?;
+    let flow = cursor.ident("the flow's name")?;
+    Ok(Statement::ExplainUpsert(ExplainUpsert { flow }))
 }
 
 /// Tells whether what stands behind SHOW is ours.

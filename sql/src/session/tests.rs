@@ -223,6 +223,34 @@ async fn history_shows_what_made_each_version() -> TestResult {
     Ok(())
 }
 
+#[tokio::test]
+async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
+    let lake = Lake::new()?;
+    let mut definition = crate::system::samples::definition()?;
+    definition.flow.kind = alluvium_catalog::FlowKind::AutoCdc;
+    lake.catalog.put_definition(&definition).await?;
+    let mut commit = crate::system::samples::commit()?;
+    lake.catalog.put_commit(&commit).await?;
+    commit.version += 1;
+    commit.lineage.effort = alluvium_catalog::Effort { files_touched: 1, batch_bytes: 488, bytes_written: 1360 };
+    lake.catalog.put_commit(&commit).await?;
+    let session = open(&lake)?;
+    let flow = &commit.lineage.flow;
+    let wanted = [
+        "commits|files_touched|files_touched_max|batch_bytes|bytes_written|amplification|amplification_max",
+        "2|2.0|3|1000|2000|2.0|2.7868852459016393",
+    ];
+    let rows = session.sql(&format!("EXPLAIN UPSERT {flow}")).await?.collect().await?;
+    assert_eq!(lines(&[rows[0].project(&[2, 5, 6, 8, 9, 10, 11])?])?, wanted);
+    assert_eq!(refusal(&session, "EXPLAIN UPSERT orders_inn").await?.hint(), Some("did you mean 'orders_in'?"));
+    definition.flow.kind = alluvium_catalog::FlowKind::Append;
+    definition.flow.sql_hash = "other".to_owned();
+    lake.catalog.put_definition(&definition).await?;
+    let refused = refusal(&session, &format!("EXPLAIN UPSERT {flow}")).await?;
+    assert!(refused.message().contains("has no keys to upsert by"), "{}", refused.message());
+    Ok(())
+}
+
 fn uuid(last: u8) -> String {
     format!("00000000-0000-0000-0000-0000000000{last:02}")
 }

@@ -9,7 +9,7 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident};
 use super::angled::{text, type_text};
 use super::{
     AutoCdc, ChangeFeed, Column, ColumnChoice, CreateConnection, CreateFlow, CreateSource, CreateStreamingTable,
-    DescribeHistory, FlowAction, Literal, Show, SourceColumn, Spanned, Statement, WrittenOption,
+    DescribeHistory, ExplainUpsert, FlowAction, Literal, Show, SourceColumn, Spanned, Statement, WrittenOption,
 };
 
 /// Returns `text` as a SQL string.
@@ -25,6 +25,7 @@ impl Display for Statement {
             Self::CreateStreamingTable(statement) => statement.fmt(formatter),
             Self::CreateFlow(statement) => statement.fmt(formatter),
             Self::DescribeHistory(statement) => statement.fmt(formatter),
+            Self::ExplainUpsert(statement) => statement.fmt(formatter),
             Self::Show(statement) => statement.fmt(formatter),
             Self::Sql(statement) => statement.fmt(formatter),
         }
@@ -163,6 +164,12 @@ impl Display for DescribeHistory {
             Some(limit) => write!(formatter, " LIMIT {limit}"),
             None => Ok(()),
         }
+    }
+}
+
+impl Display for ExplainUpsert {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "EXPLAIN UPSERT {}", self.flow)
     }
 }
 

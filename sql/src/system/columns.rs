@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result, Timestamp};
-use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use serde::Serialize;
 
 /// Columns in the making. Every column has the same number of rows.
@@ -35,6 +37,12 @@ impl Columns {
     #[must_use]
     pub(crate) fn number(self, name: &'static str, values: impl Iterator<Item = Option<i64>>) -> Self {
         self.add(name, Arc::new(values.collect::<Int64Array>()))
+    }
+
+    /// Adds a column of ratios.
+    #[must_use]
+    pub(crate) fn ratio(self, name: &'static str, values: impl Iterator<Item = Option<f64>>) -> Self {
+        self.add(name, Arc::new(values.collect::<Float64Array>()))
     }
 
     /// Adds a column of times in UTC.

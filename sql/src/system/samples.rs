@@ -1,8 +1,8 @@
 //! A catalog with one of everything, for tests.
 
 use alluvium_catalog::{
-    Column, Commit, Connection, DatasetKind, Definition, Fate, FlowKind, FlowVersion, Input, Lineage, OptionValue,
-    Origin, PartitionRange, Result, Source, SourceColumn, StageMillis, Table, Timestamp,
+    Column, Commit, Connection, DatasetKind, Definition, Effort, Fate, FlowKind, FlowVersion, Input, Lineage,
+    OptionValue, Origin, PartitionRange, Result, Source, SourceColumn, StageMillis, Table, Timestamp,
 };
 use alluvium_catalog::{Dataset, store::Run};
 
@@ -93,6 +93,7 @@ pub(crate) fn commit() -> Result<Commit> {
         rows_inserted: 2,
         rows_updated: 1,
         rows_deleted: 0,
+        effort: Effort { files_touched: 3, batch_bytes: 512, bytes_written: 640 },
         millis: StageMillis { write: 12, ..StageMillis::default() },
         definition: None,
     };

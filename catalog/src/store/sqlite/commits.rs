@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::definitions::{from_count, from_json, from_text, table_name, to_count, to_json};
 use super::failure::Cause;
-use crate::{Commit, Fate, Input, Lineage, StageMillis, TableName, Timestamp};
+use crate::{Commit, Effort, Fate, Input, Lineage, StageMillis, TableName, Timestamp};
 
 type Result<T> = std::result::Result<T, Cause>;
 
@@ -19,9 +19,9 @@ pub(super) async fn put(connection: &mut SqliteConnection, commit: &Commit) -> R
             records_in, records_applied, records_merged, records_filtered, records_dropped, records_quarantined,
             records_dead_lettered, rows_inserted, rows_updated, rows_deleted,
             fetch_ms, decode_ms, transform_ms, write_ms, commit_ms,
-            files_added, files_removed, bytes_added, vectors_written)
+            files_added, files_removed, bytes_added, vectors_written, files_touched, batch_bytes, bytes_written)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-            ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31)
+            ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)
         ON CONFLICT (location, delta_version) DO NOTHING";
 
     let Commit { table, location, version, committed_at, lineage, .. } = commit;
@@ -105,9 +105,9 @@ pub(super) async fn last_version(connection: &mut SqliteConnection, table: &Tabl
 }
 
 /// Returns the numbers of a commit, in the order in which [`put`] names their columns.
-fn counts_of(commit: &Commit) -> [(&'static str, u64); 19] {
+fn counts_of(commit: &Commit) -> [(&'static str, u64); 22] {
     let Commit { files_added, files_removed, bytes_added, vectors_written, lineage, .. } = commit;
-    let Lineage { fate, millis, rows_inserted, rows_updated, rows_deleted, .. } = lineage;
+    let Lineage { fate, millis, effort, rows_inserted, rows_updated, rows_deleted, .. } = lineage;
     [
         ("records_in", fate.records_in),
         ("records_applied", fate.applied),
@@ -128,6 +128,9 @@ fn counts_of(commit: &Commit) -> [(&'static str, u64); 19] {
         ("files_removed", *files_removed),
         ("bytes_added", *bytes_added),
         ("vectors_written", *vectors_written),
+        ("files_touched", effort.files_touched),
+        ("batch_bytes", effort.batch_bytes),
+        ("bytes_written", effort.bytes_written),
     ]
 }
 
@@ -188,6 +191,9 @@ struct CommitRow {
     files_removed: i64,
     bytes_added: i64,
     vectors_written: i64,
+    files_touched: i64,
+    batch_bytes: i64,
+    bytes_written: i64,
 }
 
 impl CommitRow {
@@ -219,6 +225,7 @@ impl CommitRow {
             rows_inserted: to_count("rows_inserted", self.rows_inserted)?,
             rows_updated: to_count("rows_updated", self.rows_updated)?,
             rows_deleted: to_count("rows_deleted", self.rows_deleted)?,
+            effort: self.effort()?,
             millis: self.millis()?,
             definition: definition.map(|definition| from_json("definition_json", definition)).transpose()?,
         })
@@ -233,6 +240,14 @@ impl CommitRow {
             dropped: to_count("records_dropped", self.records_dropped)?,
             quarantined: to_count("records_quarantined", self.records_quarantined)?,
             dead_lettered: to_count("records_dead_lettered", self.records_dead_lettered)?,
+        })
+    }
+
+    fn effort(&self) -> Result<Effort> {
+        Ok(Effort {
+            files_touched: to_count("files_touched", self.files_touched)?,
+            batch_bytes: to_count("batch_bytes", self.batch_bytes)?,
+            bytes_written: to_count("bytes_written", self.bytes_written)?,
         })
     }
 

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::lineage::Definition;
 use crate::{
-    Clock, Column, Commit, Connection, Dataset, DatasetKind, Fate, FlowKind, FlowVersion, Input, Lineage, ManualClock,
-    MetadataKey, OptionValue, Origin, PartitionRange, Result, SecretProvider, SecretRef, Source, SourceColumn,
-    StageMillis, Table, TableName, Timestamp,
+    Clock, Column, Commit, Connection, Dataset, DatasetKind, Effort, Fate, FlowKind, FlowVersion, Input, Lineage,
+    ManualClock, MetadataKey, OptionValue, Origin, PartitionRange, Result, SecretProvider, SecretRef, Source,
+    SourceColumn, StageMillis, Table, TableName, Timestamp,
 };
 
 /// Returns the id of `index`, the same each time. Ids sort by their index.
@@ -103,6 +103,7 @@ fn lineage(flow: &FlowVersion) -> Result<Lineage> {
         rows_inserted: 11,
         rows_updated: 12,
         rows_deleted: 13,
+        effort: Effort { files_touched: 14, batch_bytes: 15, bytes_written: 16 },
         millis: StageMillis { fetch: 21, decode: 22, transform: 23, write: 24, commit: 25 },
         definition: None,
     })

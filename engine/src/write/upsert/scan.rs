@@ -20,6 +20,7 @@ use crate::delta::log::LogEntry;
 use crate::delta::state::TableState;
 use crate::object_file::ObjectFile;
 use crate::write::stats::num_records;
+use crate::write::tombstones::Remembered;
 
 /// Files read at the same time while the index is made.
 const FILES_IN_FLIGHT: usize = 4;
@@ -46,7 +47,12 @@ impl UpsertWriter {
             self.index_file(keys)?;
         }
         let since_ms = self.folder.clock.now().0 - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        for remembered in self.tombstones.read(since_ms).await? {
+        let remembered = self.tombstones.read(since_ms).await?;
+        self.index_deletes(remembered)
+    }
+
+    fn index_deletes(&mut self, remembered: Vec<Remembered>) -> Result<()> {
+        for remembered in remembered {
             let rows = &remembered.rows;
             let sequence: Vec<ArrayRef> = (0..self.columns.sequence.len())
                 .map_while(|index| rows.column_by_name(&format!("{HIDDEN_SEQUENCE}_{index}")).cloned())
@@ -79,7 +85,8 @@ impl UpsertWriter {
                 self.index_file(keys)?;
             }
         }
-        Ok(())
+        let remembered = self.tombstones.read_of_commit(&entry.info).await?;
+        self.index_deletes(remembered)
     }
 
     async fn read_vector(&self, add: &Add) -> Result<RoaringTreemap> {

@@ -5,10 +5,16 @@
 //! Before it: the catalog, which knows where tables are. After it: the [session](crate::session) and the
 //! [transform](crate::transform), which query them.
 
+mod columns;
 mod delta;
 mod files;
 mod history;
+mod live;
 mod log;
+mod prune;
+mod scan;
+mod statistics;
+mod vectors;
 
 use std::sync::Arc;
 
@@ -24,6 +30,7 @@ pub(crate) use history::inputs_text;
 use crate::diagnostic::nearest;
 use delta::DeltaProvider;
 use log::Log;
+use vectors::VectorCache;
 
 /// What the names of the columns begin with that `SELECT *` leaves out.
 pub(crate) const HIDDEN_PREFIX: &str = "_alluvium_";
@@ -44,12 +51,13 @@ pub enum Version {
 pub struct TableReader {
     stores: Stores,
     catalog: Arc<dyn CatalogStore>,
+    vectors: Arc<VectorCache>,
 }
 
 impl TableReader {
     /// Returns a reader that reaches data through `stores` and learns from `catalog` where named tables are.
     pub fn new(stores: Stores, catalog: Arc<dyn CatalogStore>) -> Self {
-        Self { stores, catalog }
+        Self { stores, catalog, vectors: Arc::new(VectorCache::new()) }
     }
 
     /// Returns the dataset of this name.
@@ -82,7 +90,7 @@ impl TableReader {
             Version::AsOf(time) => Some(log.version_at(time).await?),
         };
         match delta::load(&self.stores, location, number).await {
-            Ok(snapshot) => OpenTable::new(&self.stores, location, snapshot),
+            Ok(snapshot) => self.opened(location, snapshot),
             Err(cause) => Err(log.explain(number, cause).await),
         }
     }
@@ -94,10 +102,15 @@ impl TableReader {
     pub async fn refresh(&self, table: &OpenTable) -> Result<OpenTable> {
         match delta::update(&self.stores, &table.location, &table.snapshot).await {
             Ok(snapshot) if snapshot.version() == table.version() => Ok(table.clone()),
-            Ok(snapshot) => OpenTable::new(&self.stores, &table.location, snapshot),
+            Ok(snapshot) => self.opened(&table.location, snapshot),
             // A log that was cleaned up or a table that was made anew cannot be followed, only opened.
             Err(_) => self.open(&table.location, Version::Latest).await,
         }
+    }
+
+    fn opened(&self, location: &Location, snapshot: Arc<Snapshot>) -> Result<OpenTable> {
+        let provider = DeltaProvider::try_new(&self.stores, location, &snapshot, &self.vectors)?;
+        Ok(OpenTable { location: location.clone(), snapshot, provider: Arc::new(provider) })
     }
 
     /// Opens the parquet, CSV or JSON files below `location`. Their columns are found by looking into the files, with
@@ -144,11 +157,6 @@ pub struct OpenTable {
 }
 
 impl OpenTable {
-    fn new(stores: &Stores, location: &Location, snapshot: Arc<Snapshot>) -> Result<Self> {
-        let provider = DeltaProvider::try_new(stores, location, &snapshot)?;
-        Ok(Self { location: location.clone(), snapshot, provider: Arc::new(provider) })
-    }
-
     /// Returns where the table is.
     pub fn location(&self) -> &Location {
         &self.location

@@ -1,15 +1,17 @@
-//! Reads a Delta table through deltalake's scan: deletion vectors, column mapping and file skipping are its work.
+//! Opens a Delta table and decides who reads its rows: this program's [scan](super::scan), or deltalake's.
 //!
-//! This file is all that knows how rows of a Delta table are read; another provider can take its place. It differs from
-//! deltalake's own provider in three points: it uses the program's stores, shows the types that were declared, and can
-//! leave out hidden columns.
+//! Loading a snapshot, which replays the log, is deltalake's work. Rows are read by our own scan, but for tables with
+//! features that it does not know (column mapping, say) and for columns that it could not cast: those are read by
+//! deltalake's, slower and alike. Either way a provider uses the program's stores, shows the types that were declared, and
+//! can leave out hidden columns.
 
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result, Stores};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Statistics;
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
@@ -21,6 +23,16 @@ use object_store::ObjectStore;
 use url::Url;
 
 use super::HIDDEN_PREFIX;
+use super::columns::Columns;
+use super::scan::{LiveScan, ScanStores};
+use super::vectors::{VectorCache, VectorSource};
+
+/// The property of a table that says how its columns are found in files.
+const COLUMN_MAPPING: &str = "delta.columnMapping.mode";
+
+/// The features of readers that our own scan knows. Column mapping may be listed without being in use.
+const PLAIN_FEATURES: [&str; 5] =
+    ["columnMapping", "deletionVectors", "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"];
 
 /// Why a snapshot could not be loaded.
 pub(super) enum LoadFailure {
@@ -60,46 +72,75 @@ pub(super) fn log_store(stores: &Stores, location: &Location) -> Result<LogStore
 /// The rows of one version of a Delta table.
 #[derive(Debug, Clone)]
 pub(super) struct DeltaProvider {
-    scan: DeltaScanNext,
+    /// All columns.
+    rows: Arc<dyn TableProvider>,
     root: Arc<dyn ObjectStore>,
     url: Url,
-    /// The columns shown, as indices into the scan's.
+    /// The columns shown, as indices into those of `rows`.
     shown: Vec<usize>,
     schema: SchemaRef,
 }
 
 impl DeltaProvider {
-    /// Returns a provider of all columns of `snapshot`.
+    /// Returns a provider of all columns of `snapshot`; vectors that it reads are kept in `vectors`.
     ///
     /// # Errors
     /// `Invalid` when the table uses features that cannot be read.
-    pub(super) fn try_new(stores: &Stores, location: &Location, snapshot: &Arc<Snapshot>) -> Result<Self> {
-        let config = DeltaScanConfig {
-            file_column_name: None,
-            wrap_partition_values: false,
-            enable_parquet_pushdown: true,
-            schema_force_view_types: false,
-            schema: None,
+    pub(super) fn try_new(
+        stores: &Stores,
+        location: &Location,
+        snapshot: &Arc<Snapshot>,
+        vectors: &Arc<VectorCache>,
+    ) -> Result<Self> {
+        let root = stores.root(location)?;
+        let theirs = deltalake_scan(location, snapshot)?;
+        let schema = theirs.schema();
+        let columns = Columns::new(Arc::clone(&schema), snapshot.metadata().partition_columns());
+        let rows: Arc<dyn TableProvider> = if is_plain(snapshot) && !columns.have_required_members() {
+            let source = VectorSource { store: Arc::clone(&root), location: location.clone() };
+            let stores = ScanStores { logs: log_store(stores, location)?, source, vectors: Arc::clone(vectors) };
+            Arc::new(LiveScan::try_new(snapshot, columns, stores)?)
+        } else {
+            Arc::new(theirs)
         };
-        let scan = DeltaScanNext::new(Arc::clone(snapshot), config).map_err(|cause| {
-            // What DataFusion calls its own is external here, so the kind is not to be read from it.
-            Error::invalid(format!("the Delta table at {location} uses what this program cannot read"))
-                .with_source(cause)
-                .with_hint(format!("its protocol is {:?}", snapshot.protocol()))
-        })?;
-        let schema = scan.schema();
         let shown = (0..schema.fields().len()).collect();
-        Ok(Self { scan, root: stores.root(location)?, url: location.url()?, shown, schema })
+        Ok(Self { rows, root, url: location.url()?, shown, schema })
     }
 
     /// Returns the same rows without hidden columns.
     pub(super) fn without_hidden(&self) -> Self {
-        let is_shown = |index: &usize| !self.scan.schema().field(*index).name().starts_with(HIDDEN_PREFIX);
+        let all = self.rows.schema();
+        let is_shown = |index: &usize| !all.field(*index).name().starts_with(HIDDEN_PREFIX);
         let shown: Vec<usize> = self.shown.iter().copied().filter(is_shown).collect();
-        let fields: Vec<_> = shown.iter().map(|&index| Arc::clone(&self.scan.schema().fields()[index])).collect();
-        let schema = arrow::datatypes::Schema::new_with_metadata(fields, self.schema.metadata().clone());
+        let fields: Vec<_> = shown.iter().map(|&index| Arc::clone(&all.fields()[index])).collect();
+        let schema = Schema::new_with_metadata(fields, self.schema.metadata().clone());
         Self { shown, schema: Arc::new(schema), ..self.clone() }
     }
+}
+
+/// Returns deltalake's own scan. It is made for every table, because making it refuses what the kernel cannot read.
+pub(super) fn deltalake_scan(location: &Location, snapshot: &Arc<Snapshot>) -> Result<DeltaScanNext> {
+    let config = DeltaScanConfig {
+        file_column_name: None,
+        wrap_partition_values: false,
+        enable_parquet_pushdown: true,
+        schema_force_view_types: false,
+        schema: None,
+    };
+    DeltaScanNext::new(Arc::clone(snapshot), config).map_err(|cause| {
+        // What DataFusion calls its own is external here, so the kind is not to be read from it.
+        Error::invalid(format!("the Delta table at {location} uses what this program cannot read"))
+            .with_source(cause)
+            .with_hint(format!("its protocol is {:?}", snapshot.protocol()))
+    })
+}
+
+/// Tells whether the columns of a data file are those of the table, by name, and nothing else decides which rows are live.
+fn is_plain(snapshot: &Snapshot) -> bool {
+    let mapping = snapshot.metadata().configuration().get(COLUMN_MAPPING);
+    let is_mapped = mapping.is_some_and(|mode| mode != "none");
+    let features = snapshot.protocol().reader_features().unwrap_or_default();
+    !is_mapped && features.iter().all(|feature| PLAIN_FEATURES.contains(&feature.as_ref()))
 }
 
 #[async_trait]
@@ -124,10 +165,14 @@ impl TableProvider for DeltaProvider {
             Some(wanted) => wanted.iter().map(|&index| self.shown[index]).collect(),
             None => self.shown.clone(),
         };
-        self.scan.scan(session, Some(&columns), filters, limit).await
+        self.rows.scan(session, Some(&columns), filters, limit).await
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        self.scan.supports_filters_pushdown(filters)
+        self.rows.supports_filters_pushdown(filters)
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        Some(self.rows.statistics()?.project(Some(&self.shown)))
     }
 }

@@ -1,5 +1,7 @@
 //! Delta tables in a temporary folder, written by deltalake's own operations, for the tests of this crate.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
@@ -11,9 +13,13 @@ use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryFromArrow;
 use deltalake::kernel::transaction::CommitProperties;
 use deltalake::{DeltaTable, DeltaTableBuilder};
+use roaring::RoaringTreemap;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::TableReader;
+use super::vectors::crc32;
 
 pub(crate) type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -109,4 +115,109 @@ pub(crate) fn lines(batches: &[RecordBatch]) -> TestResult<Vec<String>> {
     let table = pretty_format_batches(batches)?.to_string();
     let rows = table.lines().filter(|line| line.starts_with('|'));
     Ok(rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>().join("|")).collect())
+}
+
+/// Where a deletion vector is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VectorPlace {
+    /// Into the log.
+    Inline,
+    /// Into one file for all vectors of the commit.
+    File,
+}
+
+/// Returns the Add of each live file, in the order of their paths, by the commits 0 to `version`.
+pub(crate) fn live_adds(location: &Location, version: u64) -> TestResult<Vec<Value>> {
+    let mut live = BTreeMap::new();
+    for version in 0..=version {
+        for action in actions(location, version)? {
+            let path = |kind: &str| action[kind]["path"].as_str().map(str::to_owned);
+            if let Some(path) = path("remove") {
+                live.remove(&path);
+            }
+            if let Some(path) = path("add") {
+                live.insert(path, action["add"].clone());
+            }
+        }
+    }
+    Ok(live.into_values().collect())
+}
+
+/// Returns the number of rows that an Add tells.
+pub(crate) fn n_rows(add: &Value) -> TestResult<u64> {
+    let stats: Value = serde_json::from_str(add["stats"].as_str().ok_or("no statistics")?)?;
+    Ok(stats["numRecords"].as_u64().ok_or("no numRecords")?)
+}
+
+/// Commits `vectors`, by the path of their file, as the version after `version`: as the protocol lays it out, with bounds
+/// that are loose from then on.
+pub(crate) fn commit_vectors(
+    location: &Location,
+    version: u64,
+    vectors: &BTreeMap<String, RoaringTreemap>,
+    place: VectorPlace,
+) -> TestResult {
+    let created = actions(location, 0)?;
+    let mut metadata = created.iter().find_map(|action| action.get("metaData")).ok_or("no metadata")?.clone();
+    metadata["configuration"]["delta.enableDeletionVectors"] = json!("true");
+    let features = json!(["deletionVectors"]);
+    let mut lines = vec![
+        json!({"protocol": {
+            "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features
+        }}),
+        json!({"metaData": metadata}),
+    ];
+    let id = Uuid::from_u128(u128::from(version) + 1);
+    let mut file = vec![1];
+    for mut add in live_adds(location, version)? {
+        let path = add["path"].as_str().ok_or("no path")?.to_owned();
+        let Some(vector) = vectors.get(&path) else { continue };
+        let mut bytes = 1_681_511_377_u32.to_le_bytes().to_vec();
+        vector.serialize_into(&mut bytes)?;
+        lines.push(json!({"remove": {
+            "path": path, "deletionTimestamp": 0, "dataChange": true, "partitionValues": add["partitionValues"],
+            "extendedFileMetadata": true, "size": add["size"], "deletionVector": add["deletionVector"]
+        }}));
+        add["deletionVector"] = match place {
+            VectorPlace::Inline => {
+                let size = bytes.len();
+                bytes.resize(size.next_multiple_of(4), 0);
+                json!({"storageType": "i", "pathOrInlineDv": z85::encode(&bytes), "sizeInBytes": size})
+            }
+            VectorPlace::File => {
+                let offset = file.len();
+                file.extend(u32::try_from(bytes.len())?.to_be_bytes());
+                file.extend(&bytes);
+                file.extend(crc32(&bytes).to_be_bytes());
+                json!({
+                    "storageType": "u", "pathOrInlineDv": z85::encode(id.as_bytes()), "offset": offset,
+                    "sizeInBytes": bytes.len()
+                })
+            }
+        };
+        add["deletionVector"]["cardinality"] = json!(vector.len());
+        let mut stats: Value = serde_json::from_str(add["stats"].as_str().ok_or("no statistics")?)?;
+        stats["tightBounds"] = json!(false);
+        add["stats"] = json!(stats.to_string());
+        lines.push(json!({"add": add}));
+    }
+    let folder = location.local_path().ok_or("not on disk")?;
+    std::fs::write(folder.join(format!("deletion_vector_{id}.bin")), file)?;
+    write_commit(location, version + 1, &lines)
+}
+
+/// Writes a commit of these actions.
+pub(crate) fn write_commit(location: &Location, version: u64, actions: &[Value]) -> TestResult {
+    let text: Vec<String> = actions.iter().map(Value::to_string).collect();
+    Ok(std::fs::write(commit_path(location, version)?, text.join("\n"))?)
+}
+
+/// Returns the actions of a commit.
+pub(crate) fn actions(location: &Location, version: u64) -> TestResult<Vec<Value>> {
+    let text = std::fs::read_to_string(commit_path(location, version)?)?;
+    Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
+fn commit_path(location: &Location, version: u64) -> TestResult<PathBuf> {
+    Ok(location.local_path().ok_or("not on disk")?.join(format!("_delta_log/{version:020}.json")))
 }

@@ -1,0 +1,211 @@
+//! Reading Delta tables: our provider beside deltalake's, with deletion vectors and without, as ratios within one run.
+//!
+//! `cargo bench -p alluvium-benches --bench scan [-- ROWS]`
+//!
+//! The same files make two tables: one has all rows, the other has 5 % of the rows of each file deleted by vectors,
+//! scattered by chance. Each query is asked of both tables through both providers, by turns, and the least time of all
+//! rounds counts, so that what else the machine does falls on all alike. Snapshots and file lists are loaded before the
+//! first round, and caches are warm, for both.
+
+use std::io::Write;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alluvium::write::parquet::DataFolder;
+use alluvium::write::stats::loosen;
+use alluvium::write::vectors::VectorFolder;
+use alluvium_catalog::store::{CatalogStore, MemoryStore};
+use alluvium_catalog::{Location, StorageSettings, Stores, SystemClock};
+use alluvium_sql::TableReader;
+use alluvium_sql::tables::Version;
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use datafusion::catalog::TableProvider;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake::DeltaTableBuilder;
+use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use deltalake::kernel::Add;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use roaring::RoaringTreemap;
+use serde_json::{Value, json};
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+const FILES: u64 = 8;
+const ROWS: u64 = 2_000_000;
+const DELETED: f64 = 0.05;
+const ROUNDS: usize = 7;
+
+/// What is asked, with a name for it.
+const QUERIES: [(&str, &str); 8] = [
+    ("full scan, all columns", "SELECT max(id), max(ref), max(amount), max(name), max(note) FROM t"),
+    ("full scan, two columns", "SELECT sum(ref), sum(amount) FROM t WHERE ref >= 0"),
+    ("group by", "SELECT name, count(*), sum(amount) FROM t GROUP BY name"),
+    ("selective, 0.05 %", "SELECT * FROM t WHERE amount > 999.5"),
+    ("range of keys", "SELECT * FROM t WHERE id BETWEEN 300000 AND 300099"),
+    ("key, clustered", "SELECT * FROM t WHERE id = 314159"),
+    ("key, scattered", "SELECT * FROM t WHERE ref = 314159"),
+    ("count", "SELECT count(*) FROM t"),
+];
+
+/// A way to read a table.
+struct Subject {
+    name: &'static str,
+    session: SessionContext,
+}
+
+impl Subject {
+    fn new(name: &'static str, provider: Arc<dyn TableProvider>) -> Outcome<Self> {
+        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(threads()));
+        session.register_table("t", provider)?;
+        Ok(Self { name, session })
+    }
+
+    async fn ask(&self, query: &str) -> Outcome<(Duration, usize)> {
+        let start = Instant::now();
+        let batches = self.session.sql(query).await?.collect().await?;
+        Ok((start.elapsed(), batches.iter().map(RecordBatch::num_rows).sum()))
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn main() -> Outcome {
+    let n_rows = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(ROWS);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(n_rows))
+}
+
+async fn run(n_rows: u64) -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let stores = Stores::new(StorageSettings { local_fsync: false, ..StorageSettings::default() });
+    let location: Location = folder.path().to_str().ok_or("the folder is not UTF-8")?.parse()?;
+    write_table(&stores, &location, n_rows).await?;
+    let catalog: Arc<dyn CatalogStore> = Arc::new(MemoryStore::default());
+    let reader = TableReader::new(stores, catalog);
+    let mut subjects = Vec::new();
+    for (name, version) in [("ours, whole", 1), ("ours, vectors", 2)] {
+        subjects.push(Subject::new(name, reader.open(&location, Version::At(version)).await?.provider())?);
+    }
+    for (name, version) in [("deltalake, whole", 1), ("deltalake, vectors", 2)] {
+        subjects.push(Subject::new(name, deltalake_provider(&location, version).await?)?);
+    }
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{n_rows} rows in {FILES} files, {} threads, best of {ROUNDS}", threads())?;
+    writeln!(
+        out,
+        "{:<24}{:>13}{:>15}{:>18}{:>20}{:>16}{:>15}",
+        "query", subjects[0].name, subjects[1].name, subjects[2].name, subjects[3].name, "vectors/whole", "ours/theirs"
+    )?;
+    for (name, query) in QUERIES {
+        let mut best = [Duration::MAX; 4];
+        for _ in 0..=ROUNDS {
+            let mut answers = Vec::new();
+            for (subject, best) in subjects.iter().zip(&mut best) {
+                let (took, n_answers) = subject.ask(query).await?;
+                *best = took.min(*best);
+                answers.push(n_answers);
+            }
+            if answers[0] != answers[2] || answers[1] != answers[3] {
+                return Err(format!("{query} has {answers:?} rows").into());
+            }
+        }
+        let [whole, vectors, their_whole, their_vectors] = best.map(|best| best.as_secs_f64() * 1e3);
+        writeln!(
+            out,
+            "{name:<24}{whole:>10.2} ms{vectors:>12.2} ms{their_whole:>15.2} ms{their_vectors:>17.2} ms{:>16.2}{:>15.2}",
+            vectors / whole,
+            vectors / their_vectors
+        )?;
+    }
+    Ok(())
+}
+
+async fn deltalake_provider(location: &Location, version: u64) -> Outcome<Arc<dyn TableProvider>> {
+    let table = DeltaTableBuilder::from_url(location.url()?)?.with_version(version).load().await?;
+    let config = DeltaScanConfig {
+        file_column_name: None,
+        wrap_partition_values: false,
+        enable_parquet_pushdown: true,
+        schema_force_view_types: false,
+        schema: None,
+    };
+    Ok(Arc::new(DeltaScanNext::new(table.snapshot()?.snapshot().clone(), config)?))
+}
+
+/// Writes version 0 without files, version 1 with all rows and version 2 with vectors.
+async fn write_table(stores: &Stores, location: &Location, n_rows: u64) -> Outcome {
+    let store = stores.open(location)?;
+    let clock = Arc::new(SystemClock);
+    let data = DataFolder { store: Arc::clone(&store), location: location.clone(), partitioned_by: Vec::new(), clock: clock.clone() };
+    let vectors = VectorFolder { store, location: location.clone(), clock };
+    let mut chance = StdRng::seed_from_u64(1);
+    let rows_a_file = n_rows / FILES;
+    let mut adds = Vec::new();
+    let mut deleted = Vec::new();
+    for file in 0..FILES {
+        let rows = rows(&mut chance, file * rows_a_file, rows_a_file)?;
+        adds.extend(data.write(&rows).await?.into_iter().map(|file| file.add));
+        deleted.push(RoaringTreemap::from_iter((0..rows_a_file).filter(|_| chance.random_bool(DELETED))));
+    }
+    let descriptors = vectors.write(&deleted).await?;
+    let features = json!(["deletionVectors"]);
+    let protocol = json!({"protocol": {
+        "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features
+    }});
+    commit(location, 0, &[protocol, metadata()])?;
+    let whole: Vec<Value> = adds.iter().map(|add| json!({"add": add})).collect();
+    commit(location, 1, &whole)?;
+    let mut marked = Vec::new();
+    for (add, descriptor) in adds.into_iter().zip(descriptors) {
+        marked.push(json!({"remove": {
+            "path": add.path, "deletionTimestamp": 0, "dataChange": true, "extendedFileMetadata": true,
+            "partitionValues": add.partition_values, "size": add.size
+        }}));
+        let stats = add.stats.as_deref().map(loosen);
+        marked.push(json!({"add": Add { deletion_vector: Some(descriptor), stats, ..add }}));
+    }
+    commit(location, 2, &marked)
+}
+
+fn metadata() -> Value {
+    let field = |name: &str, data_type: &str| json!({"name": name, "type": data_type, "nullable": true, "metadata": {}});
+    let fields = [
+        field("id", "long"),
+        field("ref", "long"),
+        field("amount", "double"),
+        field("name", "string"),
+        field("note", "string"),
+    ];
+    json!({"metaData": {
+        "id": "bench", "format": {"provider": "parquet", "options": {}}, "partitionColumns": [],
+        "schemaString": json!({"type": "struct", "fields": fields}).to_string(),
+        "configuration": {"delta.enableDeletionVectors": "true"}, "createdTime": 0
+    }})
+}
+
+fn commit(location: &Location, version: u64, actions: &[Value]) -> Outcome {
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log");
+    std::fs::create_dir_all(&log)?;
+    let text: Vec<String> = actions.iter().map(Value::to_string).collect();
+    Ok(std::fs::write(FilePath::join(&log, format!("{version:020}.json")), text.join("\n"))?)
+}
+
+/// Returns rows with ids in order, references and amounts by chance, few names and a note that is long.
+fn rows(chance: &mut StdRng, first: u64, n_rows: u64) -> Outcome<RecordBatch> {
+    let ids = i64::try_from(first)?..i64::try_from(first + n_rows)?;
+    let references: Int64Array = ids.clone().map(|_| Some(chance.random_range(0..10_000_000))).collect();
+    let amounts: Float64Array = ids.clone().map(|_| Some(chance.random_range(0.0..1000.0))).collect();
+    let names: StringArray = ids.clone().map(|id| Some(format!("name {}", id % 1000))).collect();
+    let notes: StringArray = ids.clone().map(|_| Some(format!("{:032x}", chance.random::<u128>()))).collect();
+    let columns: [(&str, ArrayRef, bool); 5] = [
+        ("id", Arc::new(Int64Array::from_iter_values(ids)), true),
+        ("ref", Arc::new(references), true),
+        ("amount", Arc::new(amounts), true),
+        ("name", Arc::new(names), true),
+        ("note", Arc::new(notes), true),
+    ];
+    Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+}

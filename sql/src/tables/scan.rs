@@ -1,0 +1,211 @@
+//! Reads the live rows of one version of a Delta table by DataFusion's parquet source.
+//!
+//! ```text
+//! files of the version --prune--> files that may match --vectors--> row selections --group--> one parquet scan
+//! ```
+//! Filters, limits and projections reach the parquet reader as they do for a table without deletion vectors, and so do
+//! ranges of a file: a selection counts the rows of the whole file, whichever of its row groups a partition reads. Only
+//! the vectors of files that are left after pruning are read. Nothing here knows how a log is written, and tables whose
+//! features need more (column mapping) are not for it: [`delta`](super::delta) decides.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Error, Location, Result};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, Statistics};
+use datafusion::config::TableParquetOptions;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetRowSelection};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::error::Result as DfResult;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use deltalake::kernel::Snapshot;
+use deltalake::logstore::LogStoreRef;
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::OnceCell;
+use url::Position;
+
+use super::columns::Columns;
+use super::live::{LiveFile, LiveFiles};
+use super::prune;
+use super::vectors::{VectorCache, VectorSource};
+
+/// How many deletion vectors are read at once: enough to hide the way to S3, few enough for any store.
+const VECTORS_AT_ONCE: usize = 16;
+
+/// The rows of one version of a table.
+#[derive(Debug, Clone)]
+pub(super) struct LiveScan {
+    snapshot: Arc<Snapshot>,
+    logs: LogStoreRef,
+    source: VectorSource,
+    url: ObjectStoreUrl,
+    columns: Columns,
+    vectors: Arc<VectorCache>,
+    /// Listed by the first query that wants rows.
+    live: Arc<OnceCell<LiveFiles>>,
+}
+
+/// What a scan reads through.
+#[derive(Debug)]
+pub(super) struct ScanStores {
+    /// The log.
+    pub(super) logs: LogStoreRef,
+    /// Data files and vectors.
+    pub(super) source: VectorSource,
+    /// The vectors that were read last.
+    pub(super) vectors: Arc<VectorCache>,
+}
+
+impl LiveScan {
+    /// Returns a scan of the rows of `snapshot`, whose columns are these.
+    ///
+    /// # Errors
+    /// `Internal` when the location of the table is not a URL.
+    pub(super) fn try_new(snapshot: &Arc<Snapshot>, columns: Columns, stores: ScanStores) -> Result<Self> {
+        let ScanStores { logs, source, vectors } = stores;
+        let url = source.location.url()?;
+        let url = ObjectStoreUrl::parse(&url[..Position::BeforePath])
+            .map_err(|cause| Error::internal(format!("{} has no store", source.location)).with_source(cause))?;
+        Ok(Self { snapshot: Arc::clone(snapshot), logs, source, url, columns, vectors, live: Arc::default() })
+    }
+
+    fn location(&self) -> &Location {
+        &self.source.location
+    }
+
+    async fn live(&self) -> Result<&LiveFiles> {
+        self.live
+            .get_or_try_init(|| LiveFiles::list(&self.snapshot, self.logs.as_ref(), self.location(), &self.columns))
+            .await
+    }
+
+    /// Returns `file` as DataFusion reads it, with the selection of its live rows.
+    async fn partitioned(&self, file: &LiveFile, session: &dyn Session) -> DfResult<PartitionedFile> {
+        let mut partitioned = PartitionedFile::new_from_meta(file.meta.clone());
+        partitioned.partition_values.clone_from(&file.partition);
+        partitioned.statistics = Some(Arc::clone(&file.statistics));
+        if let Some(vector) = &file.vector {
+            let n_rows = match file.n_rows {
+                Some(n_rows) => n_rows,
+                None => self.count_rows(file, session).await?,
+            };
+            let selection: Arc<ParquetRowSelection> =
+                self.vectors.selection(&self.source, vector, n_rows).await.map_err(external)?;
+            partitioned.extensions.insert_arc(selection);
+        }
+        Ok(partitioned)
+    }
+
+    /// Asks a file itself how many rows it has, where the log does not tell.
+    async fn count_rows(&self, file: &LiveFile, session: &dyn Session) -> DfResult<u64> {
+        let cache = session.runtime_env().cache_manager.get_file_metadata_cache();
+        let footer = DFParquetMetadata::new(self.source.store.as_ref(), &file.meta)
+            .with_file_metadata_cache(Some(cache))
+            .fetch_metadata()
+            .await?;
+        u64::try_from(footer.file_metadata().num_rows())
+            .map_err(|_| DataFusionError::Execution(format!("{} has less than no row", file.meta.location)))
+    }
+
+    fn parquet(&self, session: &dyn Session) -> ParquetSource {
+        let mut options =
+            TableParquetOptions { global: session.config_options().execution.parquet.clone(), ..Default::default() };
+        options.global.pruning = true;
+        options.global.enable_page_index = true;
+        options.global.bloom_filter_on_read = true;
+        options.global.pushdown_filters = true;
+        let footers = session.runtime_env().cache_manager.get_file_metadata_cache();
+        let reader = CachedParquetFileReaderFactory::new(Arc::clone(&self.source.store), footers);
+        ParquetSource::new(self.columns.scanned.clone())
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(Arc::new(reader))
+    }
+}
+
+#[async_trait]
+impl TableProvider for LiveScan {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.columns.declared)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let live = self.live().await.map_err(external)?;
+        let mut chosen = prune::choose(live, &self.columns, filters, session)?;
+        // Where rows are filtered after they were read, how many are wanted says nothing of how many to read.
+        let limit = limit.filter(|_| filters.iter().all(|filter| prune::is_on_partitions(filter, &self.columns)));
+        if let Some(limit) = limit {
+            prune::first_rows(live, &mut chosen, limit);
+        }
+        let places = self.columns.places(projection);
+        if chosen.is_empty() {
+            let schema = self.columns.scanned.table_schema().project(&places)?;
+            return Ok(Arc::new(EmptyExec::new(Arc::new(schema))));
+        }
+        let summary = live.summary(&chosen)?;
+        let files: Vec<_> = chosen.iter().map(|&index| self.partitioned(&live.files[index], session)).collect();
+        let files = futures::stream::iter(files).buffered(VECTORS_AT_ONCE).try_collect().await?;
+        let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(self.parquet(session)))
+            .with_file_groups(groups(files, session.config().target_partitions()))
+            // A limit takes some of the rows, so what is known of all is not exact for them.
+            .with_statistics(if limit.is_some() { summary.to_inexact() } else { summary })
+            .with_projection_indices(Some(places))?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match prune::is_on_partitions(filter, &self.columns) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    /// Known once a query has listed the files.
+    fn statistics(&self) -> Option<Statistics> {
+        let live = self.live.get()?;
+        let chosen: Vec<usize> = (0..live.files.len()).collect();
+        let summary = live.summary(&chosen).ok()?;
+        Some(summary.project(Some(&self.columns.places(None))))
+    }
+}
+
+/// Spreads `files` over at most `n_groups` groups of about the same size, so that a scan is parallel from the start;
+/// DataFusion then splits large files further.
+fn groups(mut files: Vec<PartitionedFile>, n_groups: usize) -> Vec<FileGroup> {
+    let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); n_groups.clamp(1, files.len().max(1))];
+    files.sort_by_key(|file| std::cmp::Reverse(file.object_meta.size));
+    for file in files {
+        if let Some((size, group)) = groups.iter_mut().min_by_key(|(size, group)| (*size, group.len())) {
+            *size += file.object_meta.size;
+            group.push(file);
+        }
+    }
+    groups.into_iter().map(|(_, group)| FileGroup::new(group)).collect()
+}
+
+fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+#[cfg(test)]
+mod tests;

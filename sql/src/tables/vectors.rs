@@ -1,0 +1,291 @@
+//! Deletion vectors, as the parquet reader takes them: which rows of a data file are still part of the table.
+//!
+//! A vector is read once for all queries of a [`TableReader`](super::TableReader): it never changes, since another
+//! vector has another id. What is kept is the selection that the reader wants, in the smaller of its two shapes: runs of
+//! rows where few runs suffice, a bit per row where deletes are scattered. How a selection is carried out, by skipping
+//! or by decoding and filtering, is decided by the parquet reader for each row group, by the mean length of its runs.
+//! Source: Delta transaction log protocol, sections "Deletion Vectors" and "Deletion Vector Format".
+
+use std::fmt;
+use std::sync::Arc;
+
+use alluvium_catalog::{Error, Location, Result, storage_error};
+use arrow::array::BooleanBufferBuilder;
+use datafusion::common::TableReference;
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
+use datafusion::execution::cache::default_cache::DefaultCache;
+use datafusion::execution::cache::{Cache, CacheKey, CacheValue};
+use datafusion::parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use deltalake::kernel::{DeletionVectorDescriptor, StorageType};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use roaring::RoaringTreemap;
+use uuid::Uuid;
+
+/// How many bytes of selections are kept: at a bit per row those of 500 million rows.
+const CACHE_BYTES_MAX: usize = 64 << 20;
+
+/// Begins every serialised vector, little endian.
+const MAGIC: u32 = 1_681_511_377;
+
+/// The length of a UUID in base 85.
+const UUID_CHARS: usize = 20;
+
+/// A vector in a file has its size before it and its checksum behind it, four bytes each.
+const FRAME_BYTES: u64 = 4;
+
+/// Where a table is, for its vectors.
+#[derive(Debug, Clone)]
+pub(super) struct VectorSource {
+    /// The store that holds the table, from its root.
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The table.
+    pub(super) location: Location,
+}
+
+/// The selections that were read last.
+pub(super) struct VectorCache {
+    kept: DefaultCache<VectorKey, Selection>,
+}
+
+impl VectorCache {
+    /// Returns a cache that holds nothing.
+    pub(super) fn new() -> Self {
+        Self { kept: DefaultCache::new(CACHE_BYTES_MAX) }
+    }
+
+    /// Returns the rows, of the `n_rows` of a data file, that the vector of `descriptor` leaves.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer; `Data` when the vector is damaged, lies outside the table, or deletes
+    /// rows that the file does not have.
+    pub(super) async fn selection(
+        &self,
+        source: &VectorSource,
+        descriptor: &DeletionVectorDescriptor,
+        n_rows: u64,
+    ) -> Result<Arc<ParquetRowSelection>> {
+        let key = VectorKey(format!(
+            "{}\n{}{}@{}\n{n_rows}",
+            source.location,
+            descriptor.storage_type,
+            descriptor.path_or_inline_dv,
+            descriptor.offset.unwrap_or_default()
+        ));
+        if let Some(found) = self.kept.get(&key) {
+            return Ok(found.rows);
+        }
+        let deleted = source.read(descriptor).await?;
+        if deleted.max().is_some_and(|last| last >= n_rows) {
+            return Err(source.damaged(&format!("deletes row {:?} of a file of {n_rows} rows", deleted.max())));
+        }
+        let n_rows = usize::try_from(n_rows).map_err(|_| source.damaged("is for a file too large for this machine"))?;
+        let selection = Selection::new(&deleted, n_rows);
+        let rows = Arc::clone(&selection.rows);
+        self.kept.put(&key, selection);
+        Ok(rows)
+    }
+}
+
+impl fmt::Debug for VectorCache {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("VectorCache").field("bytes", &self.kept.memory_used()).finish_non_exhaustive()
+    }
+}
+
+/// Table, vector and number of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct VectorKey(String);
+
+impl CacheKey for VectorKey {
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn table_ref(&self) -> Option<&TableReference> {
+        None
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Selection {
+    rows: Arc<ParquetRowSelection>,
+    bytes: usize,
+}
+
+impl Selection {
+    fn new(deleted: &RoaringTreemap, n_rows: usize) -> Self {
+        let runs = runs(deleted, n_rows);
+        let (as_runs, as_bits) = (runs.len() * size_of::<RowSelector>(), n_rows.div_ceil(8));
+        let (rows, bytes) =
+            if as_runs <= as_bits { (RowSelection::from(runs), as_runs) } else { (bits(deleted, n_rows), as_bits) };
+        Self { rows: Arc::new(ParquetRowSelection::new(rows)), bytes }
+    }
+}
+
+impl CacheValue for Selection {
+    fn size(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn runs(deleted: &RoaringTreemap, n_rows: usize) -> Vec<RowSelector> {
+    let mut runs = Vec::new();
+    let (mut begin, mut end) = (0, 0);
+    // `begin..end` is the run of deleted rows that was seen last.
+    for row in deleted.iter().filter_map(|row| usize::try_from(row).ok()) {
+        if row > end || end == begin {
+            if end > begin {
+                runs.push(RowSelector::skip(end - begin));
+            }
+            if row > end {
+                runs.push(RowSelector::select(row - end));
+            }
+            begin = row;
+        }
+        end = row + 1;
+    }
+    if end > begin {
+        runs.push(RowSelector::skip(end - begin));
+    }
+    if n_rows > end {
+        runs.push(RowSelector::select(n_rows - end));
+    }
+    runs
+}
+
+fn bits(deleted: &RoaringTreemap, n_rows: usize) -> RowSelection {
+    let mut kept = BooleanBufferBuilder::new(n_rows);
+    kept.append_n(n_rows, true);
+    for row in deleted.iter().filter_map(|row| usize::try_from(row).ok()) {
+        kept.set_bit(row, false);
+    }
+    RowSelection::from_boolean_buffer(kept.finish())
+}
+
+impl VectorSource {
+    /// Reads the vector of `descriptor`: the part of its file that holds it, or what the log holds inline.
+    async fn read(&self, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap> {
+        let size = u64::try_from(descriptor.size_in_bytes).map_err(|_| self.damaged("has a negative size"))?;
+        let vector = match descriptor.storage_type {
+            StorageType::Inline => {
+                let bytes =
+                    z85::decode(&descriptor.path_or_inline_dv).map_err(|_| self.damaged("is not in base 85"))?;
+                // Base 85 pads to a multiple of four bytes.
+                let end = usize::try_from(size).unwrap_or(usize::MAX).min(bytes.len());
+                self.decode(&bytes[..end])?
+            }
+            StorageType::UuidRelativePath => {
+                let path = relative_path(&descriptor.path_or_inline_dv)
+                    .ok_or_else(|| self.damaged("has a path that cannot be read"))?;
+                let path: Path = self.location.path().parts().chain(path.parts()).collect();
+                let start =
+                    u64::try_from(descriptor.offset.unwrap_or(1)).map_err(|_| self.damaged("has a negative offset"))?;
+                let framed =
+                    self.store.get_range(&path, start..start + size + 2 * FRAME_BYTES).await.map_err(|cause| {
+                        storage_error(
+                            format!("cannot read the deletion vector {path} of the table at {}", self.location),
+                            cause,
+                        )
+                    })?;
+                self.decode(self.unframe(&framed, descriptor.size_in_bytes)?)?
+            }
+            StorageType::AbsolutePath => return Err(self.damaged("lies outside the table, as in a shallow clone")),
+        };
+        if vector.len() == u64::try_from(descriptor.cardinality).unwrap_or(u64::MAX) {
+            return Ok(vector);
+        }
+        Err(self.damaged(&format!("has {} rows where the log says {}", vector.len(), descriptor.cardinality)))
+    }
+
+    /// Checks size and checksum of a vector from a file, and returns what lies between.
+    fn unframe<'a>(&self, framed: &'a [u8], size: i32) -> Result<&'a [u8]> {
+        let (head, rest) = framed.split_first_chunk().ok_or_else(|| self.damaged("is cut off"))?;
+        let (body, tail) = rest.split_last_chunk().ok_or_else(|| self.damaged("is cut off"))?;
+        if i32::from_be_bytes(*head) != size {
+            return Err(self.damaged("has another size than the log says"));
+        }
+        if u32::from_be_bytes(*tail) != crc32(body) {
+            return Err(self.damaged("does not have its checksum"));
+        }
+        Ok(body)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<RoaringTreemap> {
+        let body =
+            bytes.strip_prefix(&MAGIC.to_le_bytes()).ok_or_else(|| self.damaged("does not begin with its mark"))?;
+        RoaringTreemap::deserialize_from(body).map_err(|cause| self.damaged("is damaged").with_source(cause))
+    }
+
+    fn damaged(&self, why: &str) -> Error {
+        Error::data(format!("a deletion vector of the table at {} {why}", self.location))
+    }
+}
+
+/// Returns the file that the base 85 text of a prefix and a UUID stands for.
+fn relative_path(encoded: &str) -> Option<Path> {
+    let (prefix, id) = encoded.split_at_checked(encoded.len().checked_sub(UUID_CHARS)?)?;
+    let id = Uuid::from_slice(&z85::decode(id).ok()?).ok()?;
+    let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    Some(Path::from(format!("{folder}deletion_vector_{id}.bin")))
+}
+
+/// The CRC-32 of zlib and Ethernet, a byte at a time.
+const CRC_OF_BYTE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = byte as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, &byte| CRC_OF_BYTE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_is_the_common_one() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn both_shapes_of_a_selection_leave_the_same_rows() {
+        let check = |deleted: &[u64], n_rows: usize| {
+            let deleted = RoaringTreemap::from_iter(deleted.iter().copied());
+            let expected: Vec<bool> = (0..n_rows).map(|row| !deleted.contains(row as u64)).collect();
+            let flatten = |selection: RowSelection| -> Vec<bool> {
+                let runs: Vec<RowSelector> = selection.into();
+                runs.iter().flat_map(|run| std::iter::repeat_n(!run.skip, run.row_count)).collect()
+            };
+            assert_eq!(flatten(RowSelection::from(runs(&deleted, n_rows))), expected);
+            assert_eq!(flatten(bits(&deleted, n_rows)), expected);
+        };
+        check(&[], 3);
+        check(&[0], 1);
+        check(&[0, 1, 2], 3);
+        check(&[0, 1, 4], 6);
+        check(&[2], 6);
+        check(&[1, 3, 5], 6);
+        check(&[5], 6);
+    }
+
+    #[test]
+    fn scattered_deletes_are_kept_as_bits_and_others_as_runs() {
+        let scattered = RoaringTreemap::from_iter((0..1_000).map(|row| row * 3));
+        assert_eq!(Selection::new(&scattered, 3_000).bytes, 375);
+        let one_run = RoaringTreemap::from_iter(10..900);
+        assert_eq!(Selection::new(&one_run, 3_000).bytes, 3 * size_of::<RowSelector>());
+    }
+}

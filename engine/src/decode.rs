@@ -5,15 +5,18 @@
 //! without waiting; the caller puts it on a blocking thread.
 //!
 //! ```text
-//! record -value-> limits, scan -> arrow-json -> row          (decode/json.rs: what JSON becomes which type)
-//!    |              +--------------- + ------> Reject        (decode/fault.rs: why)
+//! record -value-> limits -> plain? -> row                    (decode/json.rs: what JSON becomes which type)
+//!    |              |          +-no-> row, or Reject         (decode/judge.rs, decode/fault.rs: why)
+//!    |              +------> Reject
 //!    +-no value-> key -> tombstone, or Reject                (decode/tombstone.rs)
 //! ```
 
 mod exact;
 mod fault;
 mod json;
+mod judge;
 mod metadata;
+mod plain;
 mod raw;
 mod scan;
 mod tombstone;
@@ -49,7 +52,7 @@ pub struct Decoder {
 /// Where a column of the source comes from.
 #[derive(Debug)]
 enum Column {
-    /// The record's value: a column of that name in what arrow-json reads.
+    /// The record's value: a column of that name among what is read from JSON.
     Value(FieldRef),
     Metadata(MetadataColumn),
 }

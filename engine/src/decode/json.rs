@@ -1,4 +1,8 @@
-//! JSON documents to Arrow rows by arrow-json, so that one bad document costs its neighbours time and nothing else.
+//! JSON documents to Arrow rows, so that one bad document costs its neighbours nothing.
+//!
+//! Nearly all documents are plain: `plain.rs` reads them in one pass. What it leaves, the judge (`judge.rs`) reads by
+//! arrow-json or names the fault of. Both make the same rows of the same documents, so that nothing but speed depends
+//! on who reads what; here the rows of both are put in the order of their documents.
 //!
 //! # What becomes what
 //!
@@ -18,45 +22,25 @@
 //! Epoch seconds and milliseconds are BIGINT columns and `to_timestamp_millis(column)` in the flow. A value that would
 //! lose anything else on the way is a type mismatch. Members that no column names are ignored. Of a repeated key the
 //! last counts; a map keeps both. Column names match keys exactly, case included.
-//!
-//! # What k bad documents cost
-//!
-//! Malformed ones are found by the scan and never decoded. Where arrow-json refuses a chunk, it says neither which
-//! document is at fault nor can it go on, so the chunk is decoded again in [`FAN`] parts, and so on down to single
-//! documents. Each document is decoded at most `1 + ceil(log16(8192)) = 5` times, however many are bad; one bad
-//! document costs its chunk about twice the time. Each bad document is walked once more to name its fault.
 
 use std::fmt;
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::RecordLimits;
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
+use arrow::compute::interleave;
 use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
-use arrow::json::ReaderBuilder;
-use arrow::json::reader::Decoder as ArrowDecoder;
 
 use super::fault::Fault;
-use super::scan::{Scanner, Verdict};
-use super::watch::Watch;
-
-/// Documents that are decoded at once: enough to amortise arrow's set-up, few enough for the second-level cache.
-const CHUNK_ROWS: usize = 8192;
-
-/// Bytes that are decoded at once: arrow-json's form of hostile input is five times as large as its text.
-const CHUNK_BYTES: usize = 16 << 20;
-
-/// Into how many parts a refused chunk is cut.
-const FAN: usize = 16;
+use super::judge::Judge;
+use super::plain::{NotPlain, PlainRows};
 
 /// Reads JSON objects into rows of a schema.
 pub struct JsonReader {
     schema: SchemaRef,
-    limits: RecordLimits,
-    scanner: Scanner,
-    /// Kept between chunks for its buffers; gone when an error has spoilt its state.
-    decoder: Option<ArrowDecoder>,
+    /// None where it has no column for some type of the schema: then the judge reads everything.
+    plain: Option<PlainRows>,
+    judge: Judge,
 }
 
 /// What came of a list of documents: each is in exactly one of `kept` and `faults`.
@@ -68,14 +52,6 @@ pub struct JsonRows {
     pub kept: Vec<u32>,
     /// The documents that are no rows, in no particular order.
     pub faults: Vec<(u32, Fault)>,
-}
-
-/// Batches in order, and what they are made of.
-#[derive(Debug, Default)]
-struct Progress {
-    batches: Vec<RecordBatch>,
-    kept: Vec<u32>,
-    faults: Vec<(u32, Fault)>,
 }
 
 impl fmt::Debug for JsonReader {
@@ -90,12 +66,9 @@ impl JsonReader {
     /// # Errors
     /// `Invalid` when JSON cannot hold a type of `schema`.
     pub fn new(schema: SchemaRef, limits: RecordLimits) -> Result<Self> {
-        let scanner = Scanner::new(Watch::new(schema.fields()), limits.json_depth_max);
-        // Built here once to refuse the schema now and not with the first record.
-        let decoder = ReaderBuilder::new(SchemaRef::clone(&schema)).with_batch_size(CHUNK_ROWS).build_decoder();
-        let decoder = decoder
-            .map_err(|source| Error::invalid("cannot read the source's columns from JSON").with_source(source))?;
-        Ok(Self { schema, limits, scanner, decoder: Some(decoder) })
+        let judge = Judge::new(SchemaRef::clone(&schema), limits)?;
+        let plain = PlainRows::new(SchemaRef::clone(&schema), limits.json_depth_max);
+        Ok(Self { schema, plain, judge })
     }
 
     /// Reads `documents`, one row each but for those at fault.
@@ -104,86 +77,58 @@ impl JsonReader {
     /// `Data` when the rows together pass what one Arrow batch can hold (2 GiB in one column). No document, however
     /// bad, is an error.
     pub fn read(&mut self, documents: &[&[u8]]) -> Result<JsonRows> {
-        let mut progress = Progress { kept: Vec::with_capacity(documents.len()), ..Progress::default() };
-        let mut chunk = Vec::with_capacity(documents.len().min(CHUNK_ROWS));
-        let mut chunk_bytes = 0;
-        for (index, document) in (0_u32..).zip(documents) {
-            if let Some(fault) = self.examine(document) {
-                progress.faults.push((index, fault));
-                continue;
+        let n_documents = documents.len();
+        let documents = (0_u32..).zip(documents.iter().copied());
+        let Some(plain) = &mut self.plain else { return self.judge.read(documents) };
+        let mut kept = Vec::with_capacity(n_documents);
+        let mut left = Vec::new();
+        plain.reserve(n_documents);
+        for (index, document) in documents {
+            match plain.push(document) {
+                Ok(()) => kept.push(index),
+                Err(NotPlain) => left.push((index, document)),
             }
-            if chunk.len() == CHUNK_ROWS || (chunk_bytes + document.len() > CHUNK_BYTES && !chunk.is_empty()) {
-                self.read_part(&chunk, &mut progress);
-                chunk.clear();
-                chunk_bytes = 0;
-            }
-            chunk.push((index, *document));
-            chunk_bytes += document.len();
         }
-        self.read_part(&chunk, &mut progress);
-        let Progress { batches, kept, faults } = progress;
-        let rows = concat_batches(&self.schema, &batches).map_err(|source| {
+        let rows = plain.finish()?;
+        if left.is_empty() {
+            return Ok(JsonRows { rows, kept, faults: Vec::new() });
+        }
+        let judged = self.judge.read(left)?;
+        in_order(JsonRows { rows, kept, faults: Vec::new() }, judged)
+    }
+}
+
+/// Puts rows together by the order of their documents.
+fn in_order(plain: JsonRows, judged: JsonRows) -> Result<JsonRows> {
+    if judged.kept.is_empty() {
+        return Ok(JsonRows { faults: judged.faults, ..plain });
+    }
+    if plain.kept.is_empty() {
+        return Ok(judged);
+    }
+    let n_rows = plain.kept.len() + judged.kept.len();
+    let (mut kept, mut places) = (Vec::with_capacity(n_rows), Vec::with_capacity(n_rows));
+    let mut judged_next = judged.kept.iter().copied().enumerate().peekable();
+    for (row, index) in plain.kept.iter().copied().enumerate() {
+        while let Some((judged_row, judged_index)) = judged_next.next_if(|(_, judged_index)| *judged_index < index) {
+            kept.push(judged_index);
+            places.push((1, judged_row));
+        }
+        kept.push(index);
+        places.push((0, row));
+    }
+    for (judged_row, judged_index) in judged_next {
+        kept.push(judged_index);
+        places.push((1, judged_row));
+    }
+    let columns = plain.rows.columns().iter().zip(judged.rows.columns());
+    let columns = columns.map(|(plain, judged)| interleave(&[plain.as_ref(), judged.as_ref() as &dyn Array], &places));
+    let options = RecordBatchOptions::new().with_row_count(Some(n_rows));
+    let rows = columns
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|columns| RecordBatch::try_new_with_options(plain.rows.schema(), columns, &options))
+        .map_err(|source| {
             Error::data("cannot join the rows of a batch").with_hint("lower the flow's batch bytes").with_source(source)
         })?;
-        Ok(JsonRows { rows, kept, faults })
-    }
-
-    /// Looks for what arrow-json would not notice.
-    fn examine(&mut self, document: &[u8]) -> Option<Fault> {
-        match self.scanner.scan(document) {
-            Ok(Verdict::Sound) => None,
-            Ok(Verdict::Suspect) => Fault::find(self.schema.fields(), document),
-            Err(flaw) => Some(Fault::of_flaw(flaw, document, self.limits.json_depth_max)),
-        }
-    }
-
-    /// Decodes `part` in one go, or else piece by piece.
-    fn read_part(&mut self, part: &[(u32, &[u8])], progress: &mut Progress) {
-        if part.is_empty() {
-            return;
-        }
-        let refusal = match self.decode(part) {
-            Ok(batch) => {
-                progress.kept.extend(part.iter().map(|(index, _)| *index));
-                progress.batches.push(batch);
-                return;
-            }
-            Err(refusal) => refusal,
-        };
-        if let [(index, document)] = part {
-            let fault = Fault::of_refusal(self.schema.fields(), document, &refusal.to_string());
-            progress.faults.push((*index, fault));
-            return;
-        }
-        for piece in part.chunks(part.len().div_ceil(FAN)) {
-            self.read_part(piece, progress);
-        }
-    }
-
-    fn decode(&mut self, part: &[(u32, &[u8])]) -> Result<RecordBatch, ArrowError> {
-        let mut decoder = self.decoder_for(part.len())?;
-        for (rows, (_, document)) in (1..).zip(part) {
-            let taken = decoder.decode(document)?;
-            // The scan has seen to this; were it ever wrong, rows would shift, and nothing later could tell.
-            if taken != document.len() || decoder.len() != rows || decoder.has_partial_record() {
-                return Err(ArrowError::JsonError("the document is not exactly one row".to_owned()));
-            }
-        }
-        let batch = decoder.flush()?.filter(|batch| batch.num_rows() == part.len());
-        let batch = batch.ok_or_else(|| ArrowError::JsonError("rows and documents differ in number".to_owned()))?;
-        if part.len() > CHUNK_ROWS / FAN {
-            self.decoder = Some(decoder);
-        }
-        Ok(batch)
-    }
-
-    /// Takes the kept decoder for large parts; small ones get their own, whose buffers suit them.
-    fn decoder_for(&mut self, rows: usize) -> Result<ArrowDecoder, ArrowError> {
-        let large = rows > CHUNK_ROWS / FAN;
-        if large && let Some(decoder) = self.decoder.take() {
-            return Ok(decoder);
-        }
-        let batch_size = if large { CHUNK_ROWS } else { rows };
-        ReaderBuilder::new(SchemaRef::clone(&self.schema)).with_batch_size(batch_size).build_decoder()
-    }
+    Ok(JsonRows { rows, kept, faults: judged.faults })
 }

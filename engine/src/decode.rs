@@ -42,6 +42,8 @@ pub struct Decoder {
     topic: Topic,
     record_bytes_max: usize,
     columns: Vec<Column>,
+    /// Whether some record's metadata may not fit its column.
+    checks_metadata: bool,
     rows_schema: SchemaRef,
     tombstones_schema: SchemaRef,
     values: JsonReader,
@@ -55,6 +57,12 @@ enum Column {
     /// The record's value: a column of that name among what is read from JSON.
     Value(FieldRef),
     Metadata(MetadataColumn),
+}
+
+impl Column {
+    fn is_checked(&self) -> bool {
+        matches!(self, Self::Metadata(metadata) if metadata.is_checked())
+    }
 }
 
 /// The records of a batch by what is to be done with them, as indices.
@@ -88,6 +96,7 @@ impl Decoder {
         Ok(Self {
             topic: flow.definition.source.topic.clone(),
             record_bytes_max: flow.limits.record_bytes_max,
+            checks_metadata: columns.iter().any(Column::is_checked),
             columns,
             rows_schema: with_provenance(flow.source_schema.fields().iter().map(|field| Field::clone(field)), false),
             tombstones_schema: with_provenance(nullable, true),
@@ -144,22 +153,29 @@ impl Decoder {
 
     /// Returns what keeps a record from being a row or tombstone, before its value or key is read.
     fn fault(&self, records: &Records, index: u32, record: Record<'_>) -> Option<Fault> {
-        let mut checked = self.columns.iter().filter_map(|column| match column {
-            Column::Metadata(metadata) if metadata.is_checked() => Some(metadata),
-            Column::Metadata(_) | Column::Value(_) => None,
-        });
         let Some(value) = record.value else {
             if self.keys.is_none() {
                 let message = "a tombstone (a record without value), and the flow only adds rows";
                 return Some(Fault::new(RejectClass::Tombstone, message));
             }
-            return checked.find_map(|metadata| metadata.type_fault(records, place(index)));
+            return self.metadata_fault(|metadata| metadata.type_fault(records, place(index)));
         };
         if value.len() > self.record_bytes_max {
             let message = format!("{} bytes are more than record.max.bytes ({})", value.len(), self.record_bytes_max);
             return Some(Fault::new(RejectClass::TooLarge, message));
         }
-        checked.find_map(|metadata| metadata.fault(records, place(index)))
+        self.metadata_fault(|metadata| metadata.fault(records, place(index)))
+    }
+
+    /// Returns the first fault that `find` sees in a column of metadata.
+    fn metadata_fault(&self, find: impl Fn(&MetadataColumn) -> Option<Fault>) -> Option<Fault> {
+        if !self.checks_metadata {
+            return None;
+        }
+        self.columns.iter().filter(|column| column.is_checked()).find_map(|column| match column {
+            Column::Metadata(metadata) => find(metadata),
+            Column::Value(_) => None,
+        })
     }
 
     /// Reads the keys of the tombstones at `indices`. `kept` and `faults` of the answer are indices of records.

@@ -14,7 +14,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef};
 
 use super::fault::{Fault, shown};
-use crate::hop::{Record, Records, RejectClass};
+use crate::hop::{Records, RejectClass};
 
 /// One `METADATA FROM` column.
 #[derive(Debug)]
@@ -145,14 +145,16 @@ impl MetadataColumn {
 
 /// Returns the partitions of the records at `indices`.
 pub(super) fn partitions(records: &Records, indices: &[u32]) -> Int32Array {
-    let picked = indices.iter().filter_map(|index| records.get(place(*index)));
-    Int32Array::from_iter_values(picked.map(|Record { partition, .. }| partition.0))
+    let mut partitions = Vec::with_capacity(indices.len());
+    partitions.extend(indices.iter().filter_map(|index| Some(records.get(place(*index))?.partition.0)));
+    Int32Array::from(partitions)
 }
 
 /// Returns the offsets of the records at `indices`.
 pub(super) fn offsets(records: &Records, indices: &[u32]) -> Int64Array {
-    let picked = indices.iter().filter_map(|index| records.get(place(*index)));
-    Int64Array::from_iter_values(picked.map(|Record { offset, .. }| offset.0))
+    let mut offsets = Vec::with_capacity(indices.len());
+    offsets.extend(indices.iter().filter_map(|index| Some(records.get(place(*index))?.offset.0)));
+    Int64Array::from(offsets)
 }
 
 /// Returns the value of the last header called `name`; none where it is absent or null.

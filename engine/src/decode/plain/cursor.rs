@@ -5,7 +5,7 @@
 //! columns, which ask for just the kind of value that they hold.
 
 use super::NotPlain;
-use super::number::Number;
+use super::number::{Integer, Number};
 
 /// The most containers below a value that is skipped: one bit each. What nests deeper is not plain.
 const SKIPPED_DEPTH_MAX: u32 = u64::BITS;
@@ -207,6 +207,24 @@ impl<'a> Cursor<'a> {
         self.rest = rest;
         self.require(b'"')?;
         Ok(number)
+    }
+
+    /// Passes an integer, which must come next; a point or an exponent after it is left, and fits nowhere.
+    #[inline]
+    pub(super) fn integer(&mut self) -> Result<i64, NotPlain> {
+        let (integer, rest) = Integer::at_start_of(self.rest)?;
+        self.rest = rest;
+        if integer.has_leading_zero { Err(NotPlain) } else { Ok(integer.value) }
+    }
+
+    /// Passes an integer, or a string that is nothing but one; there it may have leading zeros.
+    #[inline]
+    pub(super) fn maybe_quoted_integer(&mut self) -> Result<i64, NotPlain> {
+        let Some((b'"', inside)) = self.rest.split_first() else { return self.integer() };
+        let (integer, rest) = Integer::at_start_of(inside)?;
+        self.rest = rest;
+        self.require(b'"')?;
+        Ok(integer.value)
     }
 
     /// Passes an escape and returns what it stands for.

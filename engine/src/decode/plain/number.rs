@@ -64,20 +64,6 @@ impl<'a> Number<'a> {
         self.n_digits - self.n_fraction_digits > 1 && self.text.get(usize::from(self.is_negative)) == Some(&b'0')
     }
 
-    /// Returns the integer that the number is.
-    #[inline]
-    pub(super) fn integer(&self) -> Result<i64, NotPlain> {
-        if self.n_digits > MANTISSA_DIGITS_MAX || self.n_fraction_digits > 0 || self.exponent.is_some() {
-            return Err(NotPlain);
-        }
-        let value = if self.is_negative {
-            0_i64.checked_sub_unsigned(self.mantissa)
-        } else {
-            i64::try_from(self.mantissa).ok()
-        };
-        value.ok_or(NotPlain)
-    }
-
     /// Returns the number times `10^scale`, where that is whole and less than `limit`.
     #[inline]
     pub(super) fn decimal(&self, scale: u32, limit: i128) -> Result<i128, NotPlain> {
@@ -143,6 +129,35 @@ impl<'a> Number<'a> {
     #[cold]
     fn parse<F: std::str::FromStr>(&self) -> Option<F> {
         std::str::from_utf8(self.text).ok()?.parse().ok()
+    }
+}
+
+/// An integer, which most numbers are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Integer {
+    /// What it is.
+    pub(super) value: i64,
+    /// Whether it begins with a zero that it could do without.
+    pub(super) has_leading_zero: bool,
+}
+
+impl Integer {
+    /// Returns the integer that `bytes` begin with, and what comes after it: perhaps the rest of a number that is none.
+    #[inline]
+    pub(super) fn at_start_of(bytes: &[u8]) -> Result<(Self, &[u8]), NotPlain> {
+        let (is_negative, unsigned) = match bytes.split_first() {
+            Some((b'-', rest)) => (true, rest),
+            _ => (false, bytes),
+        };
+        let mut size = 0;
+        let rest = digits(unsigned, &mut size)?;
+        let n_digits = unsigned.len() - rest.len();
+        if n_digits > MANTISSA_DIGITS_MAX {
+            return Err(NotPlain);
+        }
+        let value = if is_negative { 0_i64.checked_sub_unsigned(size) } else { i64::try_from(size).ok() };
+        let has_leading_zero = n_digits > 1 && unsigned.first() == Some(&b'0');
+        Ok((Self { value: value.ok_or(NotPlain)?, has_leading_zero }, rest))
     }
 }
 

@@ -102,7 +102,7 @@ where
 
     #[inline]
     fn read(&self, cursor: &mut Cursor<'_>) -> Result<T::Native, NotPlain> {
-        T::Native::try_from(cursor.maybe_quoted_number()?.integer()?).map_err(|_| NotPlain)
+        T::Native::try_from(cursor.maybe_quoted_integer()?).map_err(|_| NotPlain)
     }
 }
 

@@ -21,7 +21,7 @@ impl Scalar for Day {
     #[inline]
     fn read(&self, cursor: &mut Cursor<'_>) -> Result<i32, NotPlain> {
         if cursor.peek() != Some(b'"') {
-            return i32::try_from(cursor.number()?.integer()?).map_err(|_| NotPlain);
+            return i32::try_from(cursor.integer()?).map_err(|_| NotPlain);
         }
         let text = unescaped(cursor)?;
         if let Ok(date) = <&[u8; 10]>::try_from(text)
@@ -55,7 +55,7 @@ impl Scalar for Instant {
     #[inline]
     fn read(&self, cursor: &mut Cursor<'_>) -> Result<i64, NotPlain> {
         if cursor.peek() != Some(b'"') {
-            return cursor.number()?.integer();
+            return cursor.integer();
         }
         let text = unescaped(cursor)?;
         if let Some(micros) = micros(text).filter(|_| self.is_utc) {
@@ -73,7 +73,8 @@ fn unescaped<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], NotPlain> {
     if text.is_escaped { Err(NotPlain) } else { Ok(text.raw) }
 }
 
-/// Reads `2026-03-01T12:00:00.123456Z`: the fraction may have one to nine digits or be absent, as may the `Z`.
+/// Reads `2026-03-01T12:00:00.123456Z`: the fraction may have one to nine digits or be absent, and instead of the `Z`
+/// there may be nothing or an offset like `+02:00`.
 #[inline]
 fn micros(text: &[u8]) -> Option<i64> {
     let (date, rest) = text.split_first_chunk::<10>()?;
@@ -86,11 +87,22 @@ fn micros(text: &[u8]) -> Option<i64> {
         Some((b'.', fraction)) => micros_of_fraction(fraction)?,
         _ => (0, rest),
     };
-    if !matches!(rest, [] | [b'Z' | b'z']) {
-        return None;
-    }
-    let seconds = days(date)? * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
+    let ahead = seconds_ahead(rest)?;
+    let seconds = days(date)? * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second - ahead;
     Some(seconds * MICROS_PER_SECOND + micros)
+}
+
+/// Returns by how much a clock in the zone `written` is ahead of UTC.
+#[inline]
+fn seconds_ahead(written: &[u8]) -> Option<i64> {
+    match *written {
+        [] | [b'Z' | b'z'] => Some(0),
+        [sign @ (b'+' | b'-'), hour_1, hour_2, b':', minute_1, minute_2] => {
+            let seconds = below(two(hour_1, hour_2)?, 24)? * 3600 + below(two(minute_1, minute_2)?, 60)? * 60;
+            Some(if sign == b'-' { -seconds } else { seconds })
+        }
+        _ => None,
+    }
 }
 
 /// Reads one to nine digits after a point, the last three in vain.
@@ -172,6 +184,10 @@ mod tests {
             "1969-12-31T23:59:59.9999999Z",
             "0000-01-01T00:00:00.000001z",
             "9999-12-31T23:59:59.1",
+            "2026-03-01T12:00:00+00:00",
+            "2026-03-01T00:30:00.25+05:30",
+            "2026-03-01T23:59:59-23:59",
+            "0000-01-01T00:00:00+14:00",
         ] {
             let arrow = string_to_datetime(&chrono::Utc, text);
             let arrow = arrow.map_err(|source| Error::internal(text).with_source(source))?;
@@ -180,7 +196,9 @@ mod tests {
         for text in ["2026-03-01", "2026-03-01T12:00:60Z", "2026-03-01T24:00:00Z", "2026-02-29T00:00:00Z"] {
             assert_eq!(micros(text.as_bytes()), None, "{text}");
         }
-        for text in ["2026-03-01T12:00:00.Z", "2026-03-01T12:00:00+01:00", "2026-03-01T12:00:00ZZ"] {
+        for text in
+            ["2026-03-01T12:00:00.Z", "2026-03-01T12:00:00+24:00", "2026-03-01T12:00:00+0100", "2026-03-01T12:00:00ZZ"]
+        {
             assert_eq!(micros(text.as_bytes()), None, "{text}");
         }
         Ok(())

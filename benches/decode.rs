@@ -1,6 +1,6 @@
 //! JSON to Arrow: our decoder beside arrow-json alone, on the same records in the same run.
 //!
-//! `cargo bench -p alluvium-benches --bench decode`
+//! `cargo bench --workspace --bench decode`
 
 use std::hint::black_box;
 

@@ -1,6 +1,6 @@
 //! Arrow to parquet as the writer does it: one file of 100,000 rows.
 //!
-//! `cargo bench -p alluvium-benches --bench encode`
+//! `cargo bench --workspace --bench encode`
 
 use std::hint::black_box;
 

@@ -1,0 +1,130 @@
+//! Results as a table and as JSON, and the ratios that the goals are about.
+
+use alluvium_benches::report::{TextTable, grouped, megabytes};
+use serde_json::{Map, Value, json};
+
+use crate::asked::Asked;
+use crate::flow::FlowKind;
+use crate::measure::{All, Measured};
+use crate::stages::Stage;
+
+/// Returns the table of a workload.
+pub(crate) fn text(asked: &Asked, workload: &str, all: &All) -> String {
+    let headings = ["", "rows/s", "MB/s", "CPU us/row", "CPU s", "others' CPU s", "wall s", "peak RSS"];
+    let mut table = TextTable::new(&headings);
+    for (stage, measured) in &all.stages {
+        // The other stages hold all their input.
+        let rss = if *stage == Stage::Consume { megabytes(measured.spent.rss_peak_bytes) } else { "-".to_owned() };
+        table.row(cells(stage_name(*stage), measured, rss));
+    }
+    for (kind, measured, _) in &all.runs {
+        let name = format!("{}, end to end", kind.as_str());
+        table.row(cells(&name, measured, megabytes(measured.spent.rss_peak_bytes)));
+    }
+    let records = all.run(FlowKind::Append).map_or(0, |measured| measured.records);
+    let bytes = all.run(FlowKind::Append).map_or(0, |measured| measured.bytes);
+    let each = bytes as f64 / (records as f64).max(1.0);
+    let mut text = format!("\n{workload}: {} records of {each:.0} bytes\n\n", grouped(records as f64));
+    text.push_str(&table.render());
+    text.push('\n');
+    let mut ratios_table = TextTable::new(&["ratio", ""]);
+    for (name, ratio) in ratios(asked, all) {
+        ratios_table.row([name, format!("{ratio:.2}")]);
+    }
+    text.push_str(&ratios_table.render());
+    text.push('\n');
+    let mut stages =
+        TextTable::new(&["seconds by stage", "fetch", "decode", "transform", "write", "commits", "files", "MB"]);
+    for (kind, _, written) in &all.runs {
+        stages.row([
+            kind.as_str().to_owned(),
+            format!("{:.2}", written.fetch_seconds),
+            format!("{:.2}", written.decode_seconds),
+            format!("{:.2}", written.transform_seconds),
+            format!("{:.2}", written.write_seconds),
+            grouped(written.commits as f64),
+            grouped(written.files as f64),
+            format!("{:.1}", written.file_bytes as f64 / 1e6),
+        ]);
+    }
+    text.push_str(&stages.render());
+    text
+}
+
+/// Returns the results of a workload for programs.
+pub(crate) fn to_json(asked: &Asked, workload: &str, all: &All) -> Value {
+    let mut measurements = Map::new();
+    for (stage, measured) in &all.stages {
+        measurements.insert(stage.as_str().to_owned(), measured_json(measured));
+    }
+    for (kind, measured, written) in &all.runs {
+        let mut value = measured_json(measured);
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("written".to_owned(), json!(written));
+        }
+        measurements.insert(kind.as_str().to_owned(), value);
+    }
+    let ratios: Map<String, Value> = ratios(asked, all).into_iter().map(|(name, ratio)| (name, json!(ratio))).collect();
+    json!({"workload": workload, "measurements": measurements, "ratios": ratios})
+}
+
+fn measured_json(measured: &Measured) -> Value {
+    json!({
+        "records": measured.records,
+        "bytes": measured.bytes,
+        "spent": measured.spent,
+        "rows_per_second": measured.rate(),
+        "cpu_micros_per_row": measured.cpu_micros(),
+    })
+}
+
+/// Returns the ratios that can be told, each with its name.
+fn ratios(asked: &Asked, all: &All) -> Vec<(String, f64)> {
+    let cost = |stage: Stage| all.stage(stage).map_or(0.0, Measured::cpu_micros);
+    let libraries = cost(Stage::Consume) + cost(Stage::Decode) + cost(Stage::Encode);
+    let mut ratios = Vec::new();
+    for (kind, measured, _) in &all.runs {
+        let transform = if *kind == FlowKind::Append { Stage::TransformAppend } else { Stage::TransformUpsert };
+        let (name, own) = (kind.as_str(), measured.cpu_micros());
+        ratios.push((
+            format!("{name}: CPU a row / consume + decode + transform + encode"),
+            own / (libraries + cost(transform)),
+        ));
+        if *kind == FlowKind::Append {
+            ratios.push((format!("{name}: CPU a row / consume + decode + encode"), own / libraries));
+        }
+        let allowed = asked.n_cores() as f64 * 1e6 / own;
+        ratios.push((
+            format!("{name}: rate / what {} cores allow at that CPU a row", asked.n_cores()),
+            measured.rate() / allowed,
+        ));
+    }
+    if let (Some(append), Some(upsert)) = (all.run(FlowKind::Append), all.run(FlowKind::Upsert)) {
+        ratios.push(("upsert rate / append rate".to_owned(), upsert.rate() / append.rate()));
+    }
+    ratios
+}
+
+fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Consume => "consume only",
+        Stage::Decode => "decode only",
+        Stage::TransformAppend => "transform only (append)",
+        Stage::TransformUpsert => "transform + collapse only (upsert)",
+        Stage::Encode => "parquet encode only",
+    }
+}
+
+fn cells(name: &str, measured: &Measured, rss: String) -> [String; 8] {
+    let spent = &measured.spent;
+    [
+        name.to_owned(),
+        grouped(measured.rate()),
+        format!("{:.1}", measured.bytes as f64 / 1e6 / spent.wall_seconds.max(1e-9)),
+        format!("{:.2}", measured.cpu_micros()),
+        format!("{:.2}", spent.cpu_seconds),
+        format!("{:.2}", spent.others_cpu_seconds),
+        format!("{:.2}", spent.wall_seconds),
+        rss,
+    ]
+}

@@ -1,0 +1,128 @@
+//! Shows results: an aligned table for people, and one JSON document for programs.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use alluvium_catalog::{Error, Result};
+use serde_json::Value;
+
+/// A table of text; the first column is aligned to the left, all others to the right.
+#[derive(Debug, Default)]
+pub struct TextTable {
+    rows: Vec<Vec<String>>,
+}
+
+impl TextTable {
+    /// Returns a table with its headings.
+    pub fn new(headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+    }
+
+    /// Adds a row.
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.into());
+    }
+
+    /// Returns the table's text, one line a row.
+    pub fn render(&self) -> String {
+        let n_columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
+        let width = |column: usize| {
+            let lengths = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            lengths.max().unwrap_or_default()
+        };
+        let widths: Vec<usize> = (0..n_columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                let padding = " ".repeat(width - cell.chars().count());
+                // Writing to a string cannot fail.
+                let _: std::fmt::Result = match column {
+                    0 => write!(line, "{cell}{padding}"),
+                    _ => write!(line, "  {padding}{cell}"),
+                };
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Writes text to standard output.
+///
+/// # Errors
+/// `Closed` when nobody reads it.
+pub fn show(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let closed = |cause| Error::closed("cannot write to standard output").with_source(cause);
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(closed)
+}
+
+/// Returns the exit code of a benchmark; what went wrong stands on standard error.
+pub fn end(outcome: Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    let hint = error.hint().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+    // Where nobody reads, the exit code is all there is.
+    let _: std::io::Result<()> = std::io::stderr().write_all(format!("error: {}\n{hint}", error.chain()).as_bytes());
+    ExitCode::FAILURE
+}
+
+/// Writes `value` to `file`, if one is named.
+///
+/// # Errors
+/// `Unavailable` when the file cannot be written.
+pub fn keep(file: Option<&Path>, value: &Value) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    fs::write(file, format!("{value:#}\n"))
+        .map_err(|cause| Error::unavailable(format!("cannot write {}", file.display())).with_source(cause))
+}
+
+/// Returns a number with its thousands set apart.
+pub fn grouped(number: f64) -> String {
+    let digits = format!("{:.0}", number.max(0.0));
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Returns bytes as MB, one million each.
+pub fn megabytes(bytes: u64) -> String {
+    format!("{:.0} MB", bytes as f64 / 1e6)
+}
+
+/// Returns the value below which `share` of `values` lie; the nearest that occurs.
+pub fn percentile(values: &mut [f64], share: f64) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    let last = values.len().checked_sub(1)?;
+    values.get((last as f64 * share).round() as usize).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = TextTable::new(&["what", "rows/s"]);
+        table.row(["append".to_owned(), grouped(1_234_567.4)]);
+        table.row(["x".to_owned(), grouped(0.0)]);
+        assert_eq!(table.render(), "what       rows/s\nappend  1,234,567\nx               0\n");
+    }
+
+    #[test]
+    fn percentiles_are_values_that_occur() {
+        let mut values: Vec<f64> = (1..=101).rev().map(f64::from).collect();
+        assert_eq!(percentile(&mut values, 0.5), Some(51.0));
+        assert_eq!(percentile(&mut values, 0.99), Some(100.0));
+        assert_eq!(percentile(&mut [], 0.5), None);
+    }
+}

@@ -26,7 +26,7 @@ const NAMED_ONLY_IN: [(&[&str], &[&str]); 6] = [
     (&["rdkafka"], &["engine/src/source/kafka"]),
     (
         &["deltalake"],
-        &["sql/src/tables", "engine/src/write", "engine/src/commit", "engine/src/delta", "engine/src/maintain.rs"],
+        &["sql/src/tables", "engine/src/write", "engine/src/commit", "engine/src/delta", "engine/src/upkeep"],
     ),
     (&["AmazonS3Builder", "LocalFileSystem::new", "InMemory::new"], &["catalog/src/location"]),
     (&["SystemTime::now", "Utc::now", "Uuid::new_v4", "Uuid::now_v7"], &["catalog/src/clock.rs"]),
@@ -63,7 +63,16 @@ const HANDED_ON: [(&str, &[&str]); 2] = [
         ],
     ),
     // The committer asks the writer for a draft through the seam of write.rs.
-    ("commit", &["crate::write::{Draft, Staged, Writer}", "crate::source::TablePositions"]),
+    // It swaps compacted files in as they are drawn up there, too.
+    (
+        "commit",
+        &[
+            "crate::write::{Draft, Staged, Writer}",
+            "crate::write::compaction",
+            "crate::write::vectors::VectorFolder",
+            "crate::source::TablePositions",
+        ],
+    ),
 ];
 
 /// A file of Rust.

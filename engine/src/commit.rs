@@ -3,7 +3,7 @@
 //! The commit protocol is DESIGN's promise 1: the start of the span must equal the table's position on the very version
 //! that is committed against, and the version is created by one conditional PUT. The store's answer is settled by
 //! reading back ([`DeltaLog::put`](crate::delta::log::DeltaLog::put)); a conflict is an outcome and its loop lives here
-//! ([`land`]). Checkpoints and log clean-up are never part of a commit ([`maintain`](crate::maintain)).
+//! ([`land`]). Checkpoints and log clean-up are never part of a commit ([`upkeep`](crate::upkeep)).
 //!
 //! Before it: [`write`](crate::write). After it: [`record`](crate::record).
 

@@ -6,6 +6,7 @@
 
 mod document;
 mod keys;
+mod upkeep;
 mod value;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use alluvium_sql::BatchLimits;
 use url::Url;
 
 pub use keys::{KEYS, Key, nearest};
+pub use upkeep::UpkeepSettings;
 use value::Values;
 
 /// The file that is read from the current directory when no other is named.
@@ -39,7 +41,7 @@ pub struct Settings {
     otlp: Option<Url>,
 }
 
-/// Bounds on attempts, waits and memory.
+/// Bounds on attempts, waits, memory and upkeep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// How many times a commit that meets a conflict is tried before its flow stops.
@@ -54,6 +56,8 @@ pub struct Limits {
     pub sql_memory_bytes: NonZeroUsize,
     /// The number of versions from one checkpoint of a table's log to the next.
     pub checkpoint_interval: NonZeroU64,
+    /// What upkeep may do.
+    pub upkeep: UpkeepSettings,
 }
 
 /// Where `/metrics`, `/healthz` and `/readyz` are served. Always loopback.
@@ -158,7 +162,7 @@ impl Settings {
         self.batch
     }
 
-    /// Returns the bounds on attempts, waits and memory.
+    /// Returns the bounds on attempts, waits, memory and upkeep.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -190,6 +194,7 @@ impl Default for Limits {
             drain_timeout: Duration::from_secs(30),
             sql_memory_bytes: NonZeroUsize::MIN.saturating_add((1 << 30) - 1),
             checkpoint_interval: NonZeroU64::MIN.saturating_add(99),
+            upkeep: UpkeepSettings::default(),
         }
     }
 }
@@ -332,6 +337,7 @@ fn limits(values: &Values) -> Result<Limits> {
         drain_timeout: values.duration("limits.drain_timeout", keys::DRAIN_WAIT)?.unwrap_or(default.drain_timeout),
         sql_memory_bytes: memory.and_then(NonZeroUsize::new).unwrap_or(default.sql_memory_bytes),
         checkpoint_interval: interval.and_then(NonZeroU64::new).unwrap_or(default.checkpoint_interval),
+        upkeep: upkeep::upkeep(values)?,
     };
     if limits.retry_wait_min > limits.retry_wait_max {
         return Err(Error::invalid("limits.retry_wait_min is longer than limits.retry_wait_max"));

@@ -4,5 +4,6 @@
 //! decides; the one thing that it changes is a version that does not exist yet ([`log::DeltaLog::put`]).
 
 pub mod action;
+pub mod checkpoint;
 pub mod log;
 pub mod state;

@@ -20,7 +20,7 @@ mod object_file;
 pub mod dead_letter;
 pub mod record;
 pub mod rebuild;
-pub mod maintain;
+pub mod upkeep;
 pub mod supervise;
 pub mod shutdown;
 pub mod invariant;

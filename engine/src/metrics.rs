@@ -83,6 +83,32 @@ pub enum CommitOutcome {
     Fenced,
 }
 
+/// A kind of upkeep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Files rewritten into fewer.
+    Compaction,
+    /// A checkpoint of the log.
+    Checkpoint,
+    /// A version checksum.
+    Checksum,
+    /// Log files removed that no retained version needs.
+    CleanUp,
+    /// Data files removed that no retained version needs.
+    Vacuum,
+}
+
+/// How a piece of upkeep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkOutcome {
+    /// It was done.
+    Done,
+    /// Somebody else changed what it stood on; nothing has changed.
+    GivenUp,
+    /// An error stopped it.
+    Failed,
+}
+
 /// A stage that a batch passes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -199,6 +225,18 @@ impl Metrics {
         self.families.commits.with_label_values(&[flow.as_str(), outcome.as_str()]).inc();
     }
 
+    /// Counts a piece of upkeep, how it ended and how long it took.
+    pub fn upkeep(&self, flow: &Name, work: Work, outcome: WorkOutcome, took: Duration) {
+        self.families.upkeep.with_label_values(&[flow.as_str(), work.as_str(), outcome.as_str()]).inc();
+        self.families.upkeep_seconds.with_label_values(&[flow.as_str(), work.as_str()]).inc_by(took.as_secs_f64());
+    }
+
+    /// Counts the files that upkeep has replaced or removed, and their bytes.
+    pub fn upkeep_spent(&self, flow: &Name, work: Work, files: u64, bytes: u64) {
+        self.families.upkeep_files.with_label_values(&[flow.as_str(), work.as_str()]).inc_by(files);
+        self.families.upkeep_bytes.with_label_values(&[flow.as_str(), work.as_str()]).inc_by(bytes);
+    }
+
     /// Counts a broken law; `law` is the name of one of the named laws.
     pub fn law_broken(&self, law: &'static str) {
         self.families.violations.with_label_values(&[law]).inc();
@@ -298,6 +336,29 @@ impl CommitOutcome {
             Self::Conflict => "conflict",
             Self::Indeterminate => "indeterminate",
             Self::Fenced => "fenced",
+        }
+    }
+}
+
+impl Work {
+    /// Returns the word that metrics and logs use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Compaction => "compaction",
+            Self::Checkpoint => "checkpoint",
+            Self::Checksum => "checksum",
+            Self::CleanUp => "clean_up",
+            Self::Vacuum => "vacuum",
+        }
+    }
+}
+
+impl WorkOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::GivenUp => "given_up",
+            Self::Failed => "failed",
         }
     }
 }

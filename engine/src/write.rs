@@ -7,6 +7,8 @@
 //! Before it: [`transform`](crate::transform). After it: [`commit`](crate::commit).
 
 pub mod append;
+pub mod compaction;
+pub mod encoder;
 pub mod index;
 pub mod parquet;
 pub mod partition;
@@ -19,12 +21,14 @@ use std::fmt;
 
 use alluvium_catalog::{Effort, Fate, Input, Result, Span};
 use async_trait::async_trait;
+use roaring::RoaringTreemap;
 use serde_json::Value;
 
 use crate::delta::action::Action;
 use crate::delta::log::LogEntry;
 use crate::delta::state::TableState;
 use crate::hop::{Changes, Spent};
+use crate::write::compaction::{Compaction, Exchange};
 use crate::write::parquet::DataFile;
 use crate::write::upsert::KeyChange;
 
@@ -99,4 +103,14 @@ pub trait Writer: Send + Sync + fmt::Debug {
 
     /// Takes in that `staged` has landed by `draft`.
     fn landed(&mut self, staged: &Staged, draft: &Draft);
+
+    /// Returns the rows of a live file that are deleted as of the version that was followed last; `None` where the
+    /// writer does not keep them, and the file's vector has to be read.
+    fn deleted_rows(&self, _path: &str) -> Option<RoaringTreemap> {
+        None
+    }
+
+    /// Takes in that `compaction` has landed as `exchange`: its rows have other places now. A writer that remembers no
+    /// places has nothing to do.
+    fn compacted(&mut self, _compaction: &Compaction, _exchange: &Exchange) {}
 }

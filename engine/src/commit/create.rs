@@ -126,14 +126,15 @@ impl Blueprint {
         let ntz = self.schema.fields().iter().any(|field| contains_ntz(field.data_type()));
         let not_null = self.schema.fields().iter().any(|field| has_not_null(field));
         let append_only = self.properties.get("delta.appendOnly").is_some_and(|value| value == "true");
-        if !ntz && !self.deletion_vectors {
+        let v2 = self.properties.get("delta.checkpointPolicy").is_some_and(|policy| policy == "v2");
+        if !ntz && !self.deletion_vectors && !v2 {
             return Protocol { min_reader_version: 1, min_writer_version: 2, ..Protocol::default() };
         }
         let features = |listed: &[(bool, &str)]| {
             listed.iter().filter(|(implied, _)| *implied).map(|(_, name)| (*name).to_owned()).collect()
         };
-        let both = [(self.deletion_vectors, "deletionVectors"), (ntz, "timestampNtz")];
-        let writers = [both[0], both[1], (not_null, "invariants"), (append_only, "appendOnly")];
+        let both = [(self.deletion_vectors, "deletionVectors"), (ntz, "timestampNtz"), (v2, "v2Checkpoint")];
+        let writers = [both[0], both[1], both[2], (not_null, "invariants"), (append_only, "appendOnly")];
         Protocol {
             min_reader_version: 3,
             min_writer_version: 7,
@@ -150,12 +151,7 @@ impl Blueprint {
             return Err(Error::invalid(format!("the table at {at} sets {FORGETS_POSITIONS}"))
                 .with_hint("Delta would forget how far the flow has read, and records could land twice: unset it"));
         }
-        for feature in state.protocol.writer_features.iter().flatten() {
-            if !KNOWN_WRITER_FEATURES.contains(&feature.as_str()) {
-                return Err(Error::invalid(format!("the table at {at} needs the writer feature '{feature}'"))
-                    .with_hint(format!("features that can be written: {}", KNOWN_WRITER_FEATURES.join(", "))));
-            }
-        }
+        check_features(log, state)?;
         if metadata.partition_columns != self.partitioned_by {
             return Err(Error::invalid(format!(
                 "the table at {at} is partitioned by ({}), the flow's table by ({})",
@@ -199,6 +195,25 @@ impl Blueprint {
         }
         Ok(())
     }
+}
+
+/// Checks that this program knows all that writing the table takes.
+///
+/// # Errors
+/// `Invalid`, naming what it does not know.
+pub fn check_features(log: &DeltaLog, state: &TableState) -> Result<()> {
+    let at = log.location();
+    for feature in state.protocol.writer_features.iter().flatten() {
+        if !KNOWN_WRITER_FEATURES.contains(&feature.as_str()) {
+            return Err(Error::invalid(format!("the table at {at} needs the writer feature '{feature}'"))
+                .with_hint(format!("features that can be written: {}", KNOWN_WRITER_FEATURES.join(", "))));
+        }
+    }
+    let mode = state.metadata.configuration.get("delta.columnMapping.mode");
+    if mode.is_some_and(|mode| mode != "none") {
+        return Err(Error::invalid(format!("the table at {at} maps its columns to other names")));
+    }
+    Ok(())
 }
 
 /// How commits name the program.

@@ -1,5 +1,7 @@
 //! The landing loop: draw up, check positions, put, settle; on a conflict follow the log and draw up again, bounded.
 
+mod swap;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +9,8 @@ use alluvium_catalog::{Clock, Definition, Error, Lineage, Positions, Result, Sta
 use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
+
+pub use swap::Swapped;
 
 use super::create::{ENGINE_INFO, encode};
 use super::positions::{AppIds, check_monotone};
@@ -48,6 +52,8 @@ pub struct Landing {
     clock: Arc<dyn Clock>,
     limits: LandLimits,
     watch: Watch,
+    /// Bytes of the versions that landed here.
+    log_bytes: u64,
 }
 
 /// What a commit says of itself beside its files.
@@ -78,7 +84,7 @@ impl Landing {
     /// Returns a landing of `parts`; reads nothing.
     pub fn new(parts: LandingParts, clock: Arc<dyn Clock>, limits: LandLimits, watch: Watch) -> Self {
         let LandingParts { log, state, writer, ids } = parts;
-        Self { log, state, writer, ids, clock, limits, watch }
+        Self { log, state, writer, ids, clock, limits, watch, log_bytes: 0 }
     }
 
     /// Returns the newest version known.
@@ -89,6 +95,11 @@ impl Landing {
     /// Returns the table's log.
     pub fn log(&self) -> &DeltaLog {
         &self.log
+    }
+
+    /// Returns the bytes that the batches landed here have added to the log.
+    pub fn log_bytes(&self) -> u64 {
+        self.log_bytes
     }
 
     /// Returns the writer, to stage the next batch.
@@ -133,6 +144,7 @@ impl Landing {
             let version = self.state.version + 1;
             if self.put_until_known(version, &bytes, lineage.write_id).await? {
                 self.writer.landed(staged, &draft);
+                self.log_bytes += bytes.len() as u64;
                 self.state.apply(version, &actions);
                 let entry = LogEntry { version, actions, info };
                 let (span, fate) = (staged.span.clone(), draft.fate);

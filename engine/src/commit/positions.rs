@@ -31,6 +31,12 @@ impl AppIds {
         Self { prefix: format!("alluvium/{flow}/{topic}/dead-letter/") }
     }
 
+    /// Returns the ids of nobody: of a process that lands no records.
+    pub fn of_nobody() -> Self {
+        // No flow has an empty name.
+        Self { prefix: "alluvium//".to_owned() }
+    }
+
     /// Returns the positions among a table's application transactions.
     pub fn positions(&self, txns: &BTreeMap<String, i64>) -> Positions {
         txns.range(self.prefix.clone()..)
@@ -74,7 +80,8 @@ impl TablePositions for NewestPositions {
     async fn positions(&self) -> Result<Positions> {
         let mut state = self.state.lock().await;
         let before = self.ids.positions(&state.txns);
-        state.catch_up(&self.log).await?;
+        // Assignments may lie weeks apart, and the log be cleaned up between them.
+        state.refresh(&self.log).await?;
         state.files.clear();
         let after = self.ids.positions(&state.txns);
         drop(state);

@@ -24,7 +24,7 @@ pub struct Key {
 }
 
 /// Every setting, in the order of the documentation.
-pub const KEYS: [Key; 27] = [
+pub const KEYS: [Key; 39] = [
     Key {
         path: "warehouse",
         variable: "ALLUVIUM_WAREHOUSE",
@@ -157,6 +157,78 @@ pub const KEYS: [Key; 27] = [
         variable: "ALLUVIUM_CHECKPOINT_INTERVAL",
         default: "100",
         meaning: "How many versions lie between two checkpoints of a table that is created.",
+    },
+    Key {
+        path: "upkeep.compaction",
+        variable: "",
+        default: "true",
+        meaning: "Whether small files, and files with many deleted rows, are rewritten beside the batches.",
+    },
+    Key {
+        path: "upkeep.target_size",
+        variable: "",
+        default: r#""128 MiB""#,
+        meaning: "The size that compacted files are given.",
+    },
+    Key {
+        path: "upkeep.files_min",
+        variable: "",
+        default: "8",
+        meaning: "How many files of like size in one partition a compaction waits for.",
+    },
+    Key {
+        path: "upkeep.deleted_share",
+        variable: "",
+        default: "20",
+        meaning: "The share of deleted rows, in percent, from which on a file is rewritten.",
+    },
+    Key {
+        path: "upkeep.compaction_size",
+        variable: "",
+        default: r#""1 GiB""#,
+        meaning: "What one compaction reads at most.",
+    },
+    Key {
+        path: "upkeep.hourly_size",
+        variable: "",
+        default: r#""64 GiB""#,
+        meaning: "What the compactions of one table read in an hour at most.",
+    },
+    Key {
+        path: "upkeep.wall_share",
+        variable: "",
+        default: "25",
+        meaning: "The share of time, in percent, that each kind of upkeep of one table may be at work.",
+    },
+    Key {
+        path: "upkeep.checkpoint_size",
+        variable: "",
+        default: r#""32 MiB""#,
+        meaning: "A checkpoint is due after this much log, if `limits.checkpoint_interval` does not come first.",
+    },
+    Key {
+        path: "upkeep.checksums",
+        variable: "",
+        default: "true",
+        meaning: "Whether version checksums (`.crc`) are written.",
+    },
+    Key {
+        path: "upkeep.vacuum",
+        variable: "",
+        default: "false",
+        meaning: "Whether a running flow removes files that no version within the retention names.",
+    },
+    Key {
+        path: "upkeep.vacuum_retention",
+        variable: "",
+        default: r#""168h""#,
+        meaning: "How long such files are kept; never less than the table's `delta.deletedFileRetentionDuration`.",
+    },
+    Key {
+        path: "upkeep.vacuum_interval",
+        variable: "",
+        default: r#""24h""#,
+        meaning: "How long from one vacuum of a table to the next.",
     },
     Key {
         path: "listen.metrics",

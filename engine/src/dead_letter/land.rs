@@ -4,6 +4,7 @@
 //! not land after all, its replay meets the same rejects and leaves out those that the dead-letter table has already.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alluvium_catalog::{Clock, Error, Fate, Lineage, Location, Positions, Result, Span, TableName};
 use alluvium_sql::{ErrorMode, Flow};
@@ -16,6 +17,7 @@ use crate::commit::{Landed, Outcome};
 use crate::delta::log::DeltaLog;
 use crate::hop::{ChangeOrder, Changes, Reject, Spent};
 use crate::invariant::Watch;
+use crate::upkeep::{Upkeep, UpkeepParts};
 use crate::write::append::AppendWriter;
 use crate::write::parquet::DataFolder;
 
@@ -25,6 +27,7 @@ pub struct DeadLetters {
     flow: Arc<Flow>,
     table: TableName,
     landing: Landing,
+    upkeep: Option<Upkeep>,
 }
 
 /// What opening needs beside the flow.
@@ -75,7 +78,21 @@ impl DeadLetters {
         };
         let ids = AppIds::of_dead_letters(flow.name(), &flow.definition.source.topic);
         let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids };
-        Ok(Self { flow, table: table.clone(), landing: Landing::new(parts, clock, limits, watch) })
+        Ok(Self { flow, table: table.clone(), landing: Landing::new(parts, clock, limits, watch), upkeep: None })
+    }
+
+    /// Returns the table with upkeep beside its landings.
+    #[must_use]
+    pub fn with_upkeep(self, parts: UpkeepParts) -> Self {
+        let version = self.landing.state().version;
+        Self { upkeep: Some(Upkeep::new(parts, version)), ..self }
+    }
+
+    /// Ends the upkeep under way, at most after `limit`.
+    pub async fn close(&mut self, limit: Duration) {
+        if let Some(upkeep) = &mut self.upkeep {
+            upkeep.close(&mut self.landing, limit).await;
+        }
     }
 
     /// Returns the table's name.
@@ -107,7 +124,12 @@ impl DeadLetters {
             };
             let signature = Signature { lineage: lineage.clone(), operation: "STREAMING UPDATE", definition: None };
             match self.landing.land(&staged, &signature).await? {
-                Outcome::Landed(landed) => return Ok(Some(*landed)),
+                Outcome::Landed(landed) => {
+                    if let Some(upkeep) = &mut self.upkeep {
+                        upkeep.landed(&mut self.landing).await;
+                    }
+                    return Ok(Some(*landed));
+                }
                 Outcome::Fenced(_) => self.landing.catch_up().await?,
             }
         }

@@ -1,4 +1,5 @@
-//! The Delta log of one table, as bytes: read a version, list the tail, read a checkpoint, create a version.
+//! The Delta log of one table, as bytes: read a version, read the tail, create a version. Checkpoints are read in
+//! [`checkpoint`](super::checkpoint).
 //!
 //! Nothing here is cached and nothing is decided. Creating a version is one conditional PUT without any LIST; what its
 //! failure means is settled by reading the version back, because a store's word is not taken for it: a lost response
@@ -8,18 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{Error, Location, Result, Stores};
-use arrow::array::RecordBatch;
-use arrow::json::writer::{LineDelimited, WriterBuilder};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::action::Action;
-use crate::object_file::ObjectFile;
 
 /// Log files fetched at the same time during a replay: enough to hide S3's latency, few enough for any store.
 const FETCHES: usize = 16;
@@ -130,41 +127,6 @@ impl DeltaLog {
         Ok(range)
     }
 
-    /// Reads the newest checkpoint: its version and all its actions; `None` when there is none.
-    ///
-    /// # Errors
-    /// `Unavailable` when the store does not answer, `Data` when the checkpoint cannot be read.
-    pub async fn read_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
-        let Some(version) = self.last_checkpoint().await? else { return Ok(None) };
-        let prefix = format!("{version:020}.checkpoint");
-        let mut parts: Vec<ObjectMeta> = self
-            .store
-            .list(Some(&Path::from("_delta_log")))
-            .try_collect()
-            .await
-            .map_err(|cause| self.unavailable("list", "_delta_log", cause))?;
-        parts.retain(|file| file.location.filename().is_some_and(|name| name.starts_with(&prefix)));
-        if parts.is_empty() {
-            return Err(Error::data(format!(
-                "the log of {} names checkpoint {version}, but no such file exists",
-                self.location
-            )));
-        }
-        let mut actions = Vec::new();
-        for part in parts {
-            let reader = ObjectFile::new(Arc::clone(&self.store), part.location.clone(), part.size);
-            let damaged = |cause: parquet::errors::ParquetError| {
-                Error::data(format!("cannot read checkpoint {} of {}", part.location, self.location)).with_source(cause)
-            };
-            let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(damaged)?;
-            let mut batches = builder.build().map_err(damaged)?;
-            while let Some(batch) = batches.try_next().await.map_err(damaged)? {
-                actions.extend(self.checkpoint_actions(&batch)?);
-            }
-        }
-        Ok(Some((version, actions)))
-    }
-
     /// Creates `version` with `bytes`, which must contain `write_id`.
     ///
     /// Whatever the store answers other than success, the version is read back and searched for `write_id`: the answer
@@ -206,7 +168,11 @@ impl DeltaLog {
         result.bytes().await.map(Some).map_err(|cause| self.unavailable("read", path.as_ref(), cause))
     }
 
-    async fn last_checkpoint(&self) -> Result<Option<Version>> {
+    /// Returns the version of the newest checkpoint, as the log's own hint has it; `None` when there is none.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer, `Data` when the hint is not JSON.
+    pub async fn last_checkpoint(&self) -> Result<Option<Version>> {
         let path = Path::from("_delta_log/_last_checkpoint");
         let bytes = match self.store.get(&path).await {
             Ok(result) => result.bytes().await.map_err(|cause| self.unavailable("read", path.as_ref(), cause))?,
@@ -216,27 +182,6 @@ impl DeltaLog {
         let hint: Value = serde_json::from_slice(&bytes)
             .map_err(|cause| Error::data(format!("{path} of {} is not JSON", self.location)).with_source(cause))?;
         Ok(hint.get("version").and_then(Value::as_u64))
-    }
-
-    fn checkpoint_actions(&self, batch: &RecordBatch) -> Result<Vec<Action>> {
-        let damaged = |cause: Box<dyn std::error::Error + Send + Sync>| {
-            Error::data(format!("cannot read a checkpoint of {}", self.location)).with_source(cause)
-        };
-        let mut lines = Vec::new();
-        let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut lines);
-        writer.write(batch).map_err(|cause| damaged(cause.into()))?;
-        writer.finish().map_err(|cause| damaged(cause.into()))?;
-        drop(writer);
-        let mut actions = Vec::with_capacity(batch.num_rows());
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            let row: serde_json::Map<String, Value> =
-                serde_json::from_slice(line).map_err(|cause| damaged(cause.into()))?;
-            for (kind, body) in row.into_iter().filter(|(_, body)| !body.is_null()) {
-                let action = Action::parse(&kind, without_nulls(body)).map_err(|cause| damaged(cause.into()))?;
-                actions.extend(action);
-            }
-        }
-        Ok(actions)
     }
 
     fn unavailable(&self, verb: &str, what: &str, cause: object_store::Error) -> Error {
@@ -250,18 +195,8 @@ pub fn commit_path(version: Version) -> Path {
 }
 
 /// Returns the version that a file of the log is the JSON of.
-fn commit_version(name: &str) -> Option<Version> {
+pub fn commit_version(name: &str) -> Option<Version> {
     name.strip_suffix(".json").filter(|stem| stem.len() == 20).and_then(|stem| stem.parse().ok())
-}
-
-/// Removes null fields below the first level, but keeps nulls inside the maps of partition values, where they mean NULL.
-fn without_nulls(body: Value) -> Value {
-    let Value::Object(fields) = body else { return body };
-    let kept = fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| {
-        let value = if name == "partitionValues" { value } else { without_nulls(value) };
-        (name, value)
-    });
-    Value::Object(kept.collect())
 }
 
 fn parse_commit(location: &Location, version: Version, bytes: &[u8]) -> Result<LogEntry> {

@@ -68,13 +68,51 @@ impl TableState {
     /// Replays the versions after this one and returns them.
     ///
     /// # Errors
-    /// As of [`DeltaLog::read`].
+    /// As of [`DeltaLog::read`]; `Unavailable` when the log was cleaned up beyond this version, so that the table has to
+    /// be loaded again.
     pub async fn catch_up(&mut self, log: &DeltaLog) -> Result<Vec<LogEntry>> {
-        let tail = log.read_tail(self.version + 1).await?;
+        match self.tail(log).await? {
+            Some(tail) => {
+                for entry in &tail {
+                    self.apply(entry.version, &entry.actions);
+                }
+                Ok(tail)
+            }
+            None => Err(Error::unavailable(format!(
+                "the log of {} no longer holds the versions after {}",
+                log.location(),
+                self.version
+            ))),
+        }
+    }
+
+    /// Moves to the newest version: by replay, or by loading where the log no longer reaches back to this one.
+    ///
+    /// # Errors
+    /// As of [`load`](Self::load).
+    pub async fn refresh(&mut self, log: &DeltaLog) -> Result<()> {
+        let Some(tail) = self.tail(log).await? else {
+            *self = Self::load(log)
+                .await?
+                .ok_or_else(|| Error::data(format!("the table at {} vanished", log.location())))?;
+            return Ok(());
+        };
         for entry in &tail {
             self.apply(entry.version, &entry.actions);
         }
-        Ok(tail)
+        Ok(())
+    }
+
+    /// Returns the versions after this one; `None` when there are some that the log no longer holds. A missing version
+    /// alone does not tell: the newest one has no next either.
+    async fn tail(&self, log: &DeltaLog) -> Result<Option<Vec<LogEntry>>> {
+        let tail = log.read_tail(self.version + 1).await?;
+        if !tail.is_empty() || log.last_checkpoint().await?.is_none_or(|version| version <= self.version) {
+            return Ok(Some(tail));
+        }
+        // Somebody may have committed and written a checkpoint between the two looks.
+        let tail = log.read_tail(self.version + 1).await?;
+        Ok((!tail.is_empty()).then_some(tail))
     }
 
     /// Moves to `version` by its actions. Removes are applied before Adds, since a changed deletion vector is both.

@@ -4,7 +4,9 @@
 //! been published keeps its meaning.
 
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 /// One family as the documentation lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +87,30 @@ const VIOLATIONS: Family = Family {
     labels: &["law"],
     help: "Violations of the named laws; anything above 0 is a defect.",
 };
+const UPKEEP: Family = Family {
+    name: "alluvium_upkeep_total",
+    kind: "counter",
+    labels: &["flow", "work", "outcome"],
+    help: "Upkeep of tables beside the batches, by kind of work and how it ended.",
+};
+const UPKEEP_SECONDS: Family = Family {
+    name: "alluvium_upkeep_seconds_total",
+    kind: "counter",
+    labels: &["flow", "work"],
+    help: "Time that upkeep was at work.",
+};
+const UPKEEP_FILES: Family = Family {
+    name: "alluvium_upkeep_files_total",
+    kind: "counter",
+    labels: &["flow", "work"],
+    help: "Files that compaction replaced, or that clean-up and vacuum removed.",
+};
+const UPKEEP_BYTES: Family = Family {
+    name: "alluvium_upkeep_bytes_total",
+    kind: "counter",
+    labels: &["flow", "work"],
+    help: "Bytes of files that compaction rewrote or vacuum removed.",
+};
 const RESIDENT: Family = Family {
     name: "alluvium_resident_memory_bytes",
     kind: "gauge",
@@ -93,8 +119,24 @@ const RESIDENT: Family = Family {
 };
 
 /// Every family, in the order of the documentation.
-pub const FAMILIES: [Family; 12] =
-    [RECORDS, BYTES, BATCHES, REJECTS, COMMITS, STAGES, LAG, FRESHNESS, VERSION, STATES, VIOLATIONS, RESIDENT];
+pub const FAMILIES: [Family; 16] = [
+    RECORDS,
+    BYTES,
+    BATCHES,
+    REJECTS,
+    COMMITS,
+    STAGES,
+    LAG,
+    FRESHNESS,
+    VERSION,
+    STATES,
+    VIOLATIONS,
+    UPKEEP,
+    UPKEEP_SECONDS,
+    UPKEEP_FILES,
+    UPKEEP_BYTES,
+    RESIDENT,
+];
 
 /// From a catalog write in milliseconds to a batch interval of minutes; classic buckets, which every Prometheus reads.
 const STAGE_BUCKETS: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -112,6 +154,10 @@ pub(super) struct Families {
     pub(super) version: IntGaugeVec,
     pub(super) states: IntGaugeVec,
     pub(super) violations: IntCounterVec,
+    pub(super) upkeep: IntCounterVec,
+    pub(super) upkeep_seconds: CounterVec,
+    pub(super) upkeep_files: IntCounterVec,
+    pub(super) upkeep_bytes: IntCounterVec,
     pub(super) resident: IntGauge,
 }
 
@@ -131,6 +177,10 @@ impl Families {
             version: keep(registry, IntGaugeVec::new(VERSION.opts(), VERSION.labels)?)?,
             states: keep(registry, IntGaugeVec::new(STATES.opts(), STATES.labels)?)?,
             violations: keep(registry, IntCounterVec::new(VIOLATIONS.opts(), VIOLATIONS.labels)?)?,
+            upkeep: keep(registry, IntCounterVec::new(UPKEEP.opts(), UPKEEP.labels)?)?,
+            upkeep_seconds: keep(registry, CounterVec::new(UPKEEP_SECONDS.opts(), UPKEEP_SECONDS.labels)?)?,
+            upkeep_files: keep(registry, IntCounterVec::new(UPKEEP_FILES.opts(), UPKEEP_FILES.labels)?)?,
+            upkeep_bytes: keep(registry, IntCounterVec::new(UPKEEP_BYTES.opts(), UPKEEP_BYTES.labels)?)?,
             resident: keep(registry, IntGauge::with_opts(RESIDENT.opts())?)?,
         })
     }

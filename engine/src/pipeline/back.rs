@@ -15,10 +15,10 @@ use crate::commit::land::{Landing, Signature};
 use crate::commit::{Landed, Outcome};
 use crate::dead_letter::DeadLetters;
 use crate::hop::{Changes, Reject};
-use crate::maintain::Upkeep;
 use crate::metrics::{BatchOutcome, CommitOutcome, Metrics, Stage};
 use crate::record::Recorder;
 use crate::source::SourceIdentity;
+use crate::upkeep::Upkeep;
 
 /// Lands the batches of one flow, one at a time and in order.
 #[derive(Debug)]
@@ -76,9 +76,12 @@ impl Back {
 
     /// Ends the upkeep under way.
     pub(super) async fn close(&mut self) {
-        /// A checkpoint of a large table takes seconds; losing one costs nothing but its work.
+        /// A checkpoint or a compaction of a large table takes seconds; losing one costs nothing but its work.
         const UPKEEP_LIMIT: Duration = Duration::from_secs(10);
-        self.upkeep.close(UPKEEP_LIMIT).await;
+        self.upkeep.close(&mut self.landing, UPKEEP_LIMIT).await;
+        if let Some((dead_letters, _)) = &mut self.dead_letters {
+            dead_letters.close(UPKEEP_LIMIT).await;
+        }
     }
 
     async fn land_rejects(&mut self, rejects: &[Reject], span: &Span, lineage: &Lineage) -> Result<()> {
@@ -124,8 +127,8 @@ impl Back {
     async fn record(&mut self, landed: &Landed) {
         let begun = Instant::now();
         self.recorder.record(&landed.entry).instrument(tracing::info_span!("record")).await;
-        self.upkeep.landed(landed.entry.version);
         self.time(Stage::Record, begun.elapsed());
+        self.upkeep.landed(&mut self.landing).await;
     }
 
     fn sign(&self, span: &Span) -> Signature {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use alluvium_catalog::{Result, TableName};
+use alluvium_catalog::{Location, Result, TableName};
 use alluvium_sql::{Change, Flow, TableReader, Transform};
 
 use super::back::Back;
@@ -17,12 +17,12 @@ use crate::dead_letter::{self, DeadLetterPlace, DeadLetters};
 use crate::decode::Decoder;
 use crate::delta::log::DeltaLog;
 use crate::invariant::Watch;
-use crate::maintain::Upkeep;
 use crate::record::{Recorder, register};
 use crate::source::kafka::{KafkaSettings, KafkaSource};
 use crate::source::{Source, TablePositions};
 use crate::supervise::World;
 use crate::transform::TransformStage;
+use crate::upkeep::{Upkeep, UpkeepParts};
 use crate::write::Writer;
 use crate::write::append::AppendWriter;
 use crate::write::parquet::DataFolder;
@@ -116,8 +116,7 @@ impl Prepared {
     /// `Invalid` when keys or sequence have types that cannot be compared.
     pub fn start(self, source: Box<dyn Source>, world: &World) -> Result<FlowRun> {
         let Self { flow, transform, watch, opened, recorder, dead_letters } = self;
-        let interval = world.settings.checkpoint_interval.get();
-        let location = flow.definition.table.location.clone();
+        let upkeep = upkeep_parts(&flow, flow.definition.table.location.clone(), world);
         let front = Front {
             decoder: Some(Decoder::new(&flow)?),
             transform: TransformStage::try_new(Arc::clone(&flow), transform)?,
@@ -130,7 +129,7 @@ impl Prepared {
             landing: opened.landing,
             dead_letters,
             recorder,
-            upkeep: Upkeep::new(world.stores.clone(), location, interval, opened.version),
+            upkeep: Upkeep::new(upkeep, opened.version),
             clock: Arc::clone(&world.clock),
             metrics: Arc::clone(&world.metrics),
             identity: source.identity(),
@@ -214,9 +213,22 @@ async fn open_dead_letters(
         limits: land_limits(world),
         watch: watch.clone(),
     };
-    let dead_letters = DeadLetters::open(Arc::clone(flow), place).await?;
+    let upkeep = upkeep_parts(flow, log.location().clone(), world);
+    let dead_letters = DeadLetters::open(Arc::clone(flow), place).await?.with_upkeep(upkeep);
     let recorder = Recorder::new(Arc::clone(&world.catalog), table, log.location().clone());
     Ok((dead_letters, recorder))
+}
+
+fn upkeep_parts(flow: &Flow, location: Location, world: &World) -> UpkeepParts {
+    UpkeepParts {
+        stores: world.stores.clone(),
+        location,
+        flow: flow.name().clone(),
+        checkpoint_interval: world.settings.checkpoint_interval.get(),
+        settings: world.settings.upkeep.clone(),
+        clock: Arc::clone(&world.clock),
+        metrics: Arc::clone(&world.metrics),
+    }
 }
 
 fn land_limits(world: &World) -> LandLimits {

@@ -4,6 +4,8 @@
 //! log. A hit counts only while its file is alive and its row is not deleted, so that a foreign commit which removes
 //! files or rows needs no search for their keys.
 
+mod relocate;
+
 use std::collections::HashMap;
 
 use hashbrown::hash_map::EntryRef;

@@ -16,8 +16,9 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 pub use encode::encode;
+pub(super) use encode::writer_properties;
 
-use super::partition::{self, Part};
+use super::partition::{self, Part, PartitionValues};
 use super::stats::stats_json;
 
 /// Files encoded and uploaded at the same time.
@@ -68,13 +69,22 @@ impl DataFolder {
         })
         .await
         .map_err(|cause| Error::internal("the encoder stopped").with_source(cause))??;
+        let add = self.upload(bytes, stats, values).await?;
+        Ok(DataFile { add, indices })
+    }
+
+    /// Uploads one file of a partition and returns the action that would make it part of the table.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not take it.
+    pub(crate) async fn upload(&self, bytes: Bytes, stats: String, values: PartitionValues) -> Result<Add> {
         // Without partition folders: readers take partition values from the log, and a value needs no escaping.
         let path = format!("part-{}.zstd.parquet", self.clock.new_id());
-        let size = bytes.len() as i64;
+        let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
         self.store.put(&Path::from(path.as_str()), bytes.into()).await.map_err(|cause| {
             Error::unavailable(format!("cannot write {path} of the table at {}", self.location)).with_source(cause)
         })?;
-        let add = Add {
+        Ok(Add {
             path,
             partition_values: values,
             size,
@@ -82,7 +92,6 @@ impl DataFolder {
             data_change: true,
             stats: Some(stats),
             ..Add::default()
-        };
-        Ok(DataFile { add, indices })
+        })
     }
 }

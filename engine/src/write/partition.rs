@@ -11,11 +11,14 @@ use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 
+/// The value of each partition column as the log has it, `None` for NULL.
+pub type PartitionValues = HashMap<String, Option<String>>;
+
 /// The rows of one partition, without the partition columns.
 #[derive(Debug)]
 pub struct Part {
-    /// The value of each partition column, `None` for NULL.
-    pub values: HashMap<String, Option<String>>,
+    /// The partition.
+    pub values: PartitionValues,
     /// The rows.
     pub rows: RecordBatch,
     /// The index of each row in the batch that was split.

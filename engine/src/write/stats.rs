@@ -19,26 +19,34 @@ const INDEXED_COLUMNS: usize = 32;
 /// # Errors
 /// `Internal` when the footer does not belong to the rows.
 pub fn stats_json(rows: &RecordBatch, footer: &ParquetMetaData) -> Result<String> {
-    let schema = rows.schema();
+    let nulls: Vec<usize> = rows.columns().iter().map(Array::null_count).collect();
+    file_stats(&rows.schema(), rows.num_rows() as u64, &nulls, footer)
+}
+
+/// Returns the statistics of a file of `n_rows` rows, of which each column has so many NULLs, as JSON text.
+///
+/// # Errors
+/// `Internal` when the footer does not belong to the schema.
+pub fn file_stats(schema: &Schema, n_rows: u64, null_counts: &[usize], footer: &ParquetMetaData) -> Result<String> {
     let mut low = Members::default();
     let mut high = Members::default();
     let mut nulls = Members::default();
-    for (field, column) in schema.fields().iter().zip(rows.columns()).take(INDEXED_COLUMNS) {
+    for (field, null_count) in schema.fields().iter().zip(null_counts).take(INDEXED_COLUMNS) {
         if matches!(field.data_type(), DataType::Struct(_) | DataType::List(_) | DataType::Map(..)) {
             continue;
         }
-        nulls.push(field.name(), &column.null_count().to_string())?;
-        if !has_bounds(field.data_type()) || column.null_count() == column.len() {
+        nulls.push(field.name(), &null_count.to_string())?;
+        if !has_bounds(field.data_type()) || *null_count as u64 == n_rows {
             continue;
         }
-        if let Some((least, greatest)) = bounds(&schema, field.name(), footer)? {
+        if let Some((least, greatest)) = bounds(schema, field.name(), footer)? {
             low.push(field.name(), &least)?;
             high.push(field.name(), &greatest)?;
         }
     }
     Ok(format!(
         r#"{{"numRecords":{},"minValues":{},"maxValues":{},"nullCount":{},"tightBounds":true}}"#,
-        rows.num_rows(),
+        n_rows,
         low.close(),
         high.close(),
         nulls.close()

@@ -5,6 +5,7 @@
 //! decides. Rows carry their position in hidden columns, so that the index can be made again from the table.
 
 mod columns;
+mod relocate;
 mod scan;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -23,6 +24,7 @@ use roaring::RoaringTreemap;
 
 pub use columns::UpsertColumns;
 
+use super::compaction::{Compaction, Exchange};
 use super::index::{Entry, FileOrdinal, KeyIndex, Place, RowPlace};
 use super::parquet::DataFolder;
 use super::stats::loosen;
@@ -382,6 +384,14 @@ impl Writer for UpsertWriter {
             self.index.delete_rows(*ordinal, rows);
         }
         self.index.settle_doubles();
+    }
+
+    fn deleted_rows(&self, path: &str) -> Option<RoaringTreemap> {
+        self.deleted_in(path)
+    }
+
+    fn compacted(&mut self, compaction: &Compaction, exchange: &Exchange) {
+        self.relocate(compaction, exchange);
     }
 }
 

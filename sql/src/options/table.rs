@@ -9,17 +9,18 @@ use super::{Known, units};
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
 use crate::statement::WrittenOption;
 
-const KNOWN: [Known; 2] = [
+const KNOWN: [Known; 3] = [
     Known {
         key: "alluvium.tombstone.retention",
         default: Some("7 days"),
         doc: "how long deletes are remembered against late rows",
     },
     Known { key: "alluvium.upsert", default: Some("merge-on-read"), doc: "merge-on-read" },
+    Known { key: "delta.checkpointPolicy", default: Some("classic"), doc: "classic or v2" },
 ];
 
 /// How properties begin that would break a promise or ask for what the writer does not write.
-const REFUSED: [(&str, &str); 12] = [
+const REFUSED: [(&str, &str); 11] = [
     ("delta.setTransactionRetentionDuration", "positions are kept in the table's log and must not expire"),
     ("delta.enableChangeDataFeed", "change data feeds are not supported yet"),
     ("delta.columnMapping.", "column mapping is not supported yet"),
@@ -30,7 +31,6 @@ const REFUSED: [(&str, &str); 12] = [
     ("delta.enableInCommitTimestamps", "in-commit timestamps are not supported yet"),
     ("delta.enableIcebergCompat", "Iceberg compatibility is not supported yet"),
     ("delta.universalFormat.", "Iceberg compatibility is not supported yet"),
-    ("delta.checkpointPolicy", "version 2 checkpoints are not supported yet"),
     ("delta.constraints.", "constraints are not supported yet"),
 ];
 
@@ -64,6 +64,7 @@ pub(crate) fn table_settings(
         }
     }
     reading.value("alluvium.upsert", upsert);
+    reading.value("delta.checkpointPolicy", checkpoint_policy);
     TableSettings {
         tombstone_retention: reading
             .value("alluvium.tombstone.retention", units::duration)
@@ -73,6 +74,11 @@ pub(crate) fn table_settings(
             .filter_map(|option| Some((option.key.value.clone(), plain(&option.value.value)?)))
             .collect(),
     }
+}
+
+/// Other engines compare the word exactly.
+fn checkpoint_policy(text: &str) -> Result<(), String> {
+    if matches!(text, "classic" | "v2") { Ok(()) } else { Err(format!("'{text}' is none of classic, v2")) }
 }
 
 fn upsert(text: &str) -> Result<(), String> {

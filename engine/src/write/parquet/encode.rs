@@ -49,17 +49,32 @@ pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
     } else {
         thread::available_parallelism().map_or(1, usize::from).min(rows.num_columns())
     };
-    encode_on(rows, n_threads).map_err(|cause| Error::internal("cannot encode rows as parquet").with_source(cause))
+    encode_on(rows, n_threads).map_err(failed)
 }
 
-fn encode_on(rows: &RecordBatch, n_threads: usize) -> Result<(Bytes, ParquetMetaData), ParquetError> {
-    let properties = WriterProperties::builder()
+/// Returns how every data file is encoded.
+///
+/// # Errors
+/// `Internal` when the codec does not know the level.
+pub(in crate::write) fn writer_properties() -> Result<WriterProperties> {
+    properties().map_err(failed)
+}
+
+fn failed(cause: ParquetError) -> Error {
+    Error::internal("cannot encode rows as parquet").with_source(cause)
+}
+
+fn properties() -> Result<WriterProperties, ParquetError> {
+    Ok(WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_created_by(ENGINE_INFO.to_owned())
-        .build();
+        .build())
+}
+
+fn encode_on(rows: &RecordBatch, n_threads: usize) -> Result<(Bytes, ParquetMetaData), ParquetError> {
     let mut bytes = Vec::new();
-    let writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties))?;
+    let writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties()?))?;
     let (mut file, groups) = writer.into_serialized_writer()?;
     for (index, start) in (0..rows.num_rows()).step_by(GROUP_ROWS_MAX).enumerate() {
         let group = rows.slice(start, GROUP_ROWS_MAX.min(rows.num_rows() - start));

@@ -1,0 +1,100 @@
+//! Puts compacted files in the place of those they were made of, between two batches: one version that changes no data.
+//!
+//! The version is created by the same conditional PUT as a batch's. A commit that came first is followed and the
+//! exchange drawn up again; when it changed what the compaction stands on, the compaction is given up, and its files are
+//! orphans for vacuum. A batch never loses to it: both land through the same [`Landing`], one after the other.
+
+use alluvium_catalog::{Error, Result};
+use serde_json::{Value, json};
+
+use super::Landing;
+use crate::commit::create::{ENGINE_INFO, encode};
+use crate::delta::action::Action;
+use crate::delta::log::{PutOutcome, Version};
+use crate::write::compaction::{Compaction, Drawn, Exchange, draw_up};
+use crate::write::vectors::VectorFolder;
+
+/// Versions of others that may come between before a compaction is given up: batches wait meanwhile.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// Puts of one version without an answer before a swap is given up; each has settled by reading back.
+const PUTS_MAX: u32 = 2;
+
+/// How a swap ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Swapped {
+    /// The new files are part of the table.
+    Landed {
+        /// The version that made them so.
+        version: Version,
+        /// Rows that batches deleted while the compaction ran.
+        remapped: u64,
+    },
+    /// Nothing has changed, for this reason.
+    GivenUp(String),
+}
+
+impl Landing {
+    /// Swaps the outputs of `compaction` in for its inputs.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer. The swap may have landed then; whoever lands next follows it.
+    pub async fn swap(&mut self, compaction: &Compaction) -> Result<Swapped> {
+        let vectors = VectorFolder {
+            store: self.log.store().clone(),
+            location: self.log.location().clone(),
+            clock: self.clock.clone(),
+        };
+        for _conflicts in 0..ATTEMPTS_MAX {
+            let exchange = match draw_up(compaction, &self.state, self.writer.as_ref(), &vectors).await? {
+                Drawn::Fits(exchange) => exchange,
+                Drawn::Stale(why) => return Ok(Swapped::GivenUp(why)),
+            };
+            if let Some(version) = self.put_swap(compaction, &exchange).await? {
+                self.writer.compacted(compaction, &exchange);
+                self.state.apply(version, &exchange.actions);
+                let remapped = exchange.deleted.iter().map(|deleted| deleted.len()).sum();
+                return Ok(Swapped::Landed { version, remapped });
+            }
+            self.catch_up().await?;
+        }
+        Ok(Swapped::GivenUp(format!("other commits came first {ATTEMPTS_MAX} times")))
+    }
+
+    /// Puts the next version; `None` when it is somebody else's.
+    async fn put_swap(&self, compaction: &Compaction, exchange: &Exchange) -> Result<Option<Version>> {
+        let write_id = self.clock.new_id();
+        let mut info = swap_info(compaction, &exchange.actions);
+        info["timestamp"] = json!(self.clock.now().0);
+        info["readVersion"] = json!(self.state.version);
+        info["txnId"] = json!(write_id);
+        let bytes = encode(&info, &exchange.actions)?;
+        let version = self.state.version + 1;
+        for _put in 0..PUTS_MAX {
+            match self.log.put(version, bytes.clone(), write_id).await {
+                PutOutcome::Landed => return Ok(Some(version)),
+                PutOutcome::Taken => return Ok(None),
+                PutOutcome::Unknown => tracing::warn!(version, "the store did not say whether the swap landed"),
+            }
+        }
+        Err(Error::unavailable(format!("cannot swap compacted files into the table at {}", self.log.location())))
+    }
+}
+
+fn swap_info(compaction: &Compaction, actions: &[Action]) -> Value {
+    let added = actions.iter().filter(|action| matches!(action, Action::Add(_))).count();
+    json!({
+        "operation": "OPTIMIZE",
+        "operationParameters": {"predicate": "[]", "zOrderBy": "[]", "auto": "true"},
+        "operationMetrics": {
+            "numRemovedFiles": compaction.inputs.len().to_string(),
+            "numRemovedBytes": compaction.bytes_read().to_string(),
+            "numAddedFiles": added.to_string(),
+            "numAddedBytes": compaction.bytes_written().to_string(),
+        },
+        "isolationLevel": "SnapshotIsolation",
+        "isBlindAppend": false,
+        "engineInfo": ENGINE_INFO,
+    })
+}

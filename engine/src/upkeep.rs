@@ -1,0 +1,164 @@
+//! Keeps a table in shape beside its batches: compaction, checkpoints, version checksums, log clean-up, vacuum.
+//!
+//! Never part of a commit: a failure here is logged, and a later turn does the work. Files are rewritten in a task of
+//! their own while batches land; a batch waits only for the swap, which is one small commit
+//! ([`Landing::swap`](crate::commit::land::Landing::swap)). Each kind of work has a budget. One [`Upkeep`] a table and
+//! process; what it begins it ends. `alluvium optimize` and `alluvium vacuum` use the same parts.
+
+pub mod budget;
+pub mod clean;
+pub mod compact;
+pub mod kernel;
+mod log_work;
+pub mod optimize;
+pub mod plan;
+mod turn;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_catalog::{Clock, Error, Location, Name, Result, Stores};
+
+use crate::commit::land::{Landing, Swapped};
+use crate::config::UpkeepSettings;
+use crate::delta::log::Version;
+use crate::metrics::{Metrics, Work, WorkOutcome};
+use crate::write::compaction::Compaction;
+use budget::Budget;
+use compact::Job;
+use log_work::LogWork;
+use plan::{Aims, choose};
+use turn::{Ended, Turns};
+
+/// How long a compaction may take before it is given up: much of what it read is stale by then.
+const COMPACTION_LIMIT: Duration = Duration::from_secs(1800);
+
+/// What upkeep needs to know of its table.
+#[derive(Debug, Clone)]
+pub struct UpkeepParts {
+    /// How the table is reached.
+    pub stores: Stores,
+    /// The table.
+    pub location: Location,
+    /// The flow that writes it, for metrics.
+    pub flow: Name,
+    /// A checkpoint is due after so many versions.
+    pub checkpoint_interval: u64,
+    /// What may be done.
+    pub settings: UpkeepSettings,
+    /// Time and ids.
+    pub clock: Arc<dyn Clock>,
+    /// Where work is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Upkeep of one table.
+#[derive(Debug)]
+pub struct Upkeep {
+    parts: UpkeepParts,
+    compactions: Turns<Compaction>,
+    log_work: LogWork,
+    /// Batches since the files were looked over.
+    unplanned: usize,
+}
+
+impl Upkeep {
+    /// Returns the upkeep of a table that stands at `version`; does nothing yet.
+    pub fn new(parts: UpkeepParts, version: Version) -> Self {
+        let settings = &parts.settings;
+        Self {
+            compactions: Turns::new(Budget::new(settings.wall_percent, settings.hourly_bytes)),
+            log_work: LogWork::new(&parts, version),
+            unplanned: settings.files_min,
+            parts,
+        }
+    }
+
+    /// Does what is due after a batch has landed: swaps a compaction in that has ended, and begins work that the budgets
+    /// allow.
+    pub async fn landed(&mut self, landing: &mut Landing) {
+        self.unplanned += 1;
+        if let Some(ended) = self.compactions.take_ended(self.parts.clock.as_ref()).await {
+            self.swap_in(ended, landing).await;
+        }
+        if let Err(error) = self.begin_compaction(landing) {
+            tracing::warn!(table = %self.parts.location, error = %error.chain(), "no compaction");
+        }
+        self.log_work.landed(landing).await;
+    }
+
+    /// Waits for what is under way, at most `limit` for each, and swaps a compaction in that ends meanwhile. What takes
+    /// longer is dropped, which costs its work and no more.
+    pub async fn close(&mut self, landing: &mut Landing, limit: Duration) {
+        if let Some(ended) = self.compactions.finish(self.parts.clock.as_ref(), limit).await {
+            self.swap_in(ended, landing).await;
+        }
+        self.log_work.close(limit).await;
+    }
+
+    async fn swap_in(&self, ended: Ended<Compaction>, landing: &mut Landing) {
+        let location = &self.parts.location;
+        let swapped = match &ended.result {
+            Ok(compaction) => landing.swap(compaction).await.map(|swapped| (swapped, compaction)),
+            Err(error) => {
+                tracing::warn!(table = %location, error = %error.chain(), "a compaction failed; trying again later");
+                return self.count(WorkOutcome::Failed, ended.took);
+            }
+        };
+        let outcome = match swapped {
+            Ok((Swapped::Landed { version, remapped }, compaction)) => {
+                let (n_files, bytes) = (compaction.inputs.len() as u64, compaction.bytes_read());
+                self.parts.metrics.upkeep_spent(&self.parts.flow, Work::Compaction, n_files, bytes);
+                tracing::info!(
+                    table = %location, version, files = n_files, into = compaction.outputs.len(), bytes, remapped,
+                    took = ?ended.took, "files compacted"
+                );
+                WorkOutcome::Done
+            }
+            Ok((Swapped::GivenUp(why), _)) => {
+                tracing::info!(table = %location, why, "a compaction was given up");
+                WorkOutcome::GivenUp
+            }
+            Err(error) => {
+                tracing::warn!(table = %location, error = %error.chain(), "compacted files could not be swapped in");
+                WorkOutcome::Failed
+            }
+        };
+        self.count(outcome, ended.took);
+    }
+
+    fn count(&self, outcome: WorkOutcome, took: Duration) {
+        self.parts.metrics.upkeep(&self.parts.flow, Work::Compaction, outcome, took);
+    }
+
+    /// Begins a compaction where one is worth it. Files are looked over only once as many batches have landed as make
+    /// one, since that takes a look at each of them.
+    fn begin_compaction(&mut self, landing: &Landing) -> Result<()> {
+        let settings = &self.parts.settings;
+        if !settings.compaction || self.compactions.is_busy() || self.unplanned < settings.files_min {
+            return Ok(());
+        }
+        let Some(allowance) = self.compactions.allowance(self.parts.clock.as_ref()) else { return Ok(()) };
+        self.unplanned = 0;
+        let aims = Aims::beside_batches(settings);
+        let aims = Aims { bytes_max: aims.bytes_max.min(allowance), ..aims };
+        let Some(choice) = choose(landing.state(), &aims) else { return Ok(()) };
+        let bytes = choice.bytes();
+        let job = Job::new(landing.log(), landing.state(), choice, settings.target_bytes, &self.parts.clock)?;
+        tracing::debug!(table = %self.parts.location, files = job.n_files(), bytes, "compaction begins");
+        let location = self.parts.location.clone();
+        let work = async move {
+            match tokio::time::timeout(COMPACTION_LIMIT, job.run()).await {
+                Ok(done) => done,
+                Err(_) => Err(Error::unavailable(format!("a compaction of {location} took too long"))),
+            }
+        };
+        self.compactions.begin(self.parts.clock.as_ref(), bytes, work);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;

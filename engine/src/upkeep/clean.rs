@@ -1,0 +1,171 @@
+//! Removes what a table's log no longer needs: versions, checksums, checkpoints and sidecars older than its retention.
+//!
+//! Every version within the retention can still be read: a checkpoint at or before the oldest of them stays, and all
+//! versions from it on. What time it is the store itself says, by its newest file; the host's clock decides nothing.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use alluvium_catalog::{Error, Result};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore};
+
+use crate::delta::checkpoint::is_sidecar;
+use crate::delta::log::{DeltaLog, Version, commit_version};
+use crate::delta::state::TableState;
+
+/// How long a log is kept where the table does not say: Delta's own default.
+const RETENTION: Duration = Duration::from_secs(30 * 86_400);
+
+/// A file of a log.
+#[derive(Debug, Clone)]
+struct LogFile {
+    meta: ObjectMeta,
+    version: Version,
+    is_checkpoint: bool,
+    is_commit: bool,
+}
+
+/// Removes what the log of `state` no longer needs and returns how many files that were.
+///
+/// # Errors
+/// `Unavailable` when the store does not answer; what was removed before stays so.
+pub async fn clean_log(log: &DeltaLog, state: &TableState) -> Result<u64> {
+    if state.metadata.configuration.get("delta.enableExpiredLogCleanup").is_some_and(|value| value == "false") {
+        return Ok(0);
+    }
+    let failed =
+        |cause| Error::unavailable(format!("cannot clean up the log of {}", log.location())).with_source(cause);
+    let listed: Vec<ObjectMeta> =
+        log.store().list(Some(&Path::from("_delta_log"))).try_collect().await.map_err(failed)?;
+    let retention = interval(state, "delta.logRetentionDuration").unwrap_or(RETENTION);
+    let Some(newest) = listed.iter().map(|file| file.last_modified).max() else { return Ok(0) };
+    let Ok(retention) = chrono::TimeDelta::from_std(retention) else { return Ok(0) };
+    let Some(cutoff) = newest.checked_sub_signed(retention) else { return Ok(0) };
+    let (sidecars, files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|file| is_sidecar(&file.location));
+    let files: Vec<LogFile> = files.into_iter().filter_map(log_file).collect();
+    let Some(safe) = safe_version(&files, cutoff) else { return Ok(0) };
+    let (old, kept): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| file.version < safe && file.meta.last_modified < cutoff);
+    let mut doomed: Vec<Path> = old.into_iter().map(|file| file.meta.location).collect();
+    doomed.extend(unnamed_sidecars(log, &kept, sidecars, cutoff).await?);
+    let n_files = doomed.len() as u64;
+    let doomed = futures::stream::iter(doomed.into_iter().map(Ok)).boxed();
+    log.store().delete_stream(doomed).try_for_each(|_| async { Ok(()) }).await.map_err(failed)?;
+    Ok(n_files)
+}
+
+/// Returns the duration that a table property such as `interval 7 days` names.
+pub fn interval(state: &TableState, property: &str) -> Option<Duration> {
+    let text = state.metadata.configuration.get(property)?;
+    let mut words = text.split_whitespace().skip_while(|word| word.eq_ignore_ascii_case("interval"));
+    let (number, unit) = (words.next()?.parse::<u64>().ok()?, words.next()?);
+    let seconds_each = match unit.to_ascii_lowercase().trim_end_matches('s') {
+        "second" => 1,
+        "minute" => 60,
+        "hour" => 3_600,
+        "day" => 86_400,
+        "week" => 7 * 86_400,
+        _ => return None,
+    };
+    number.checked_mul(seconds_each).filter(|_| words.next().is_none()).map(Duration::from_secs)
+}
+
+/// Returns the newest checkpoint from which every version that `cutoff` keeps can be read; `None` when there is none.
+fn safe_version(files: &[LogFile], cutoff: DateTime<Utc>) -> Option<Version> {
+    let commits = files.iter().filter(|file| file.is_commit);
+    // The version that was the newest one at the cutoff is still within the retention.
+    let needed = commits.filter(|file| file.meta.last_modified < cutoff).map(|file| file.version).max()?;
+    files.iter().filter(|file| file.is_checkpoint && file.version <= needed).map(|file| file.version).max()
+}
+
+/// Returns the old sidecars that no checkpoint names which is kept.
+async fn unnamed_sidecars(
+    log: &DeltaLog,
+    kept: &[LogFile],
+    sidecars: Vec<ObjectMeta>,
+    cutoff: DateTime<Utc>,
+) -> Result<Vec<Path>> {
+    let old: Vec<ObjectMeta> = sidecars.into_iter().filter(|file| file.last_modified < cutoff).collect();
+    if old.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut named = HashSet::new();
+    for checkpoint in kept.iter().filter(|file| file.is_checkpoint) {
+        named.extend(log.sidecars_of(&checkpoint.meta).await?.into_iter().map(|sidecar| sidecar.path));
+    }
+    Ok(old.into_iter().map(|file| file.location).filter(|path| !named.contains(path)).collect())
+}
+
+fn log_file(meta: ObjectMeta) -> Option<LogFile> {
+    let name = meta.location.filename()?;
+    let is_commit = commit_version(name).is_some();
+    let version = name.get(..20)?.parse().ok()?;
+    let rest = name.get(20..)?;
+    let is_checkpoint = rest.starts_with(".checkpoint.");
+    // What this program does not know it does not remove.
+    let is_known = is_commit || is_checkpoint || rest == ".crc";
+    is_known.then_some(LogFile { meta, version, is_checkpoint, is_commit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, day: i64) -> Option<LogFile> {
+        log_file(ObjectMeta {
+            location: Path::from(format!("_delta_log/{name}")),
+            last_modified: DateTime::from_timestamp(day * 86_400, 0)?,
+            size: 1,
+            e_tag: None,
+            version: None,
+        })
+    }
+
+    fn safe(files: &[(&str, i64)], cutoff_day: i64) -> Option<Version> {
+        let files: Vec<LogFile> = files.iter().filter_map(|(name, day)| file(name, *day)).collect();
+        safe_version(&files, DateTime::from_timestamp(cutoff_day * 86_400, 0)?)
+    }
+
+    #[test]
+    fn the_checkpoint_below_the_oldest_kept_version_stays() {
+        let files = [
+            ("00000000000000000000.json", 1),
+            ("00000000000000000001.json", 2),
+            ("00000000000000000001.checkpoint.parquet", 2),
+            ("00000000000000000002.json", 3),
+            ("00000000000000000003.json", 5),
+            ("00000000000000000003.checkpoint.parquet", 5),
+        ];
+        assert_eq!(safe(&files, 4), Some(1), "version 2 was the newest on day 4, and is read from checkpoint 1");
+        assert_eq!(safe(&files, 6), Some(3));
+        assert_eq!(safe(&files, 2), None);
+        assert_eq!(safe(&files, 1), None);
+    }
+
+    #[test]
+    fn only_files_of_known_kinds_belong_to_a_log() {
+        assert!(file("00000000000000000003.crc", 1).is_some_and(|file| !file.is_checkpoint && !file.is_commit));
+        assert!(file("_last_checkpoint", 1).is_none());
+        assert!(file("00000000000000000003.json.tmp", 1).is_none());
+        assert!(file("readme.txt", 1).is_none());
+    }
+
+    #[test]
+    fn intervals_are_read_as_delta_writes_them() {
+        let mut state = TableState::default();
+        for (text, seconds) in [
+            ("interval 7 days", Some(604_800)),
+            ("interval 1 week", Some(604_800)),
+            ("12 hours", Some(43_200)),
+            ("interval 1 month", None),
+            ("interval -1 days", None),
+            ("interval 1 days 2 hours", None),
+        ] {
+            state.metadata.configuration.insert("p".to_owned(), text.to_owned());
+            assert_eq!(interval(&state, "p").map(|duration| duration.as_secs()), seconds, "{text}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Keeps the log of one table short and quick to load: checkpoints, what they make superfluous, version checksums.
+//!
+//! A checkpoint is due by versions or by bytes of log, whichever comes first, and waits for no budget, since without it
+//! every start replays more. A checksum is written for the newest version whenever the budget allows; under load that is
+//! not each one, and the next covers those between.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::time::Duration;
+
+use alluvium_catalog::{Error, Result};
+use tokio::time::Instant;
+
+use super::budget::Budget;
+use super::turn::Turns;
+use super::{UpkeepParts, clean, kernel};
+use crate::commit::land::Landing;
+use crate::delta::log::{DeltaLog, Version};
+use crate::delta::state::TableState;
+use crate::metrics::{Work, WorkOutcome};
+
+/// How long one turn may take before it is given up.
+const TURN_LIMIT: Duration = Duration::from_secs(600);
+
+/// Work on the log of one table.
+#[derive(Debug)]
+pub(super) struct LogWork {
+    parts: UpkeepParts,
+    turns: Turns<()>,
+    /// The version that the last checkpoint was due at, and how much log there was then.
+    last: (Version, u64),
+}
+
+impl LogWork {
+    /// Returns the work on a log that ends with `version`; does nothing yet.
+    pub(super) fn new(parts: &UpkeepParts, version: Version) -> Self {
+        let interval = parts.checkpoint_interval.max(1);
+        Self {
+            parts: parts.clone(),
+            turns: Turns::new(Budget::new(parts.settings.wall_percent, u64::MAX)),
+            last: (version - version % interval, 0),
+        }
+    }
+
+    /// Begins what is due, when nothing is under way.
+    pub(super) async fn landed(&mut self, landing: &Landing) {
+        let clock = self.parts.clock.as_ref();
+        // What came of a turn is told by the turn itself.
+        drop(self.turns.take_ended(clock).await);
+        if self.turns.is_busy() {
+            return;
+        }
+        let (version, bytes) = (landing.state().version, landing.log_bytes());
+        let settings = &self.parts.settings;
+        let is_due = version >= self.last.0 + self.parts.checkpoint_interval.max(1)
+            || bytes >= self.last.1 + settings.checkpoint_bytes;
+        let parts = self.parts.clone();
+        if is_due {
+            self.last = (version, bytes);
+            let state = head(landing.state());
+            let log = landing.log().clone();
+            self.turns.begin(clock, 0, async move { shorten(&parts, &log, &state).await });
+        } else if settings.checksums && self.turns.allowance(clock).is_some() {
+            self.turns.begin(clock, 0, async move {
+                turn(&parts, Work::Checksum, kernel::write_checksum(&parts.stores, &parts.location)).await.map(drop)
+            });
+        }
+    }
+
+    /// Waits for what is under way, at most `limit`, then drops it.
+    pub(super) async fn close(&mut self, limit: Duration) {
+        drop(self.turns.finish(self.parts.clock.as_ref(), limit).await);
+    }
+}
+
+/// Writes a checkpoint, then removes what it makes superfluous.
+async fn shorten(parts: &UpkeepParts, log: &DeltaLog, state: &TableState) -> Result<()> {
+    if parts.settings.checksums {
+        // A checkpoint that lacks its checksum is as good; the failure is told where it happens.
+        drop(turn(parts, Work::Checksum, kernel::write_checksum(&parts.stores, &parts.location)).await);
+    }
+    let write = kernel::write_checkpoint(&parts.stores, &parts.location, kernel::has_v2(state));
+    turn(parts, Work::Checkpoint, write).await?;
+    let n_files = turn(parts, Work::CleanUp, clean::clean_log(log, state)).await?;
+    parts.metrics.upkeep_spent(&parts.flow, Work::CleanUp, n_files, 0);
+    Ok(())
+}
+
+/// Does one piece of work within the limit, and tells what came of it.
+async fn turn<T>(parts: &UpkeepParts, work: Work, doing: impl Future<Output = Result<T>>) -> Result<T> {
+    let begun = Instant::now();
+    let done = match tokio::time::timeout(TURN_LIMIT, doing).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::unavailable(format!("upkeep of {} took too long", parts.location))),
+    };
+    let outcome = if done.is_ok() { WorkOutcome::Done } else { WorkOutcome::Failed };
+    parts.metrics.upkeep(&parts.flow, work, outcome, begun.elapsed());
+    match &done {
+        Ok(_) => tracing::debug!(table = %parts.location, work = work.as_str(), took = ?begun.elapsed(), "log tended"),
+        Err(error) => tracing::warn!(
+            table = %parts.location, work = work.as_str(), error = %error.chain(),
+            "the log was not tended; trying again later"
+        ),
+    }
+    done
+}
+
+/// Returns a table without its files and transactions: what work on the log has to know.
+fn head(state: &TableState) -> TableState {
+    TableState {
+        version: state.version,
+        protocol: state.protocol.clone(),
+        metadata: state.metadata.clone(),
+        files: HashMap::new(),
+        txns: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,101 @@
+//! Compacts a table at once, because somebody asked for it: all small files of all partitions, and all worn ones.
+//!
+//! It may run while another process writes the table: each swap is one version by a conditional PUT, what others commit
+//! is followed, and they follow it. It needs no key index, since it lands no records.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Clock, Error, Result};
+
+use super::compact::Job;
+use super::plan::{Aims, choose};
+use crate::commit::create::check_features;
+use crate::commit::land::{LandLimits, Landing, LandingParts, Swapped};
+use crate::commit::positions::AppIds;
+use crate::delta::log::{DeltaLog, Version};
+use crate::delta::state::TableState;
+use crate::invariant::Watch;
+use crate::metrics::Metrics;
+use crate::write::append::AppendWriter;
+use crate::write::parquet::DataFolder;
+
+/// Compactions in a row that may be given up before the whole is: somebody else compacts, too.
+const GIVEN_UP_MAX: u32 = 5;
+
+/// What a table was made into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Optimized {
+    /// Versions that were committed.
+    pub commits: u64,
+    /// Files that were rewritten, and their bytes.
+    pub files_before: u64,
+    /// Their bytes.
+    pub bytes_before: u64,
+    /// Files that they became.
+    pub files_after: u64,
+    /// Their bytes.
+    pub bytes_after: u64,
+    /// The newest version of the table that was seen.
+    pub version: Version,
+}
+
+/// Compacts the table of `log` until nothing is worth it. `tell` hears of each swap.
+///
+/// # Errors
+/// `Invalid` when there is no table, or writing it takes what this program does not know; `Conflict` when others change
+/// the same files again and again; otherwise as of the store.
+pub async fn optimize(
+    log: DeltaLog,
+    aims: &Aims,
+    clock: &Arc<dyn Clock>,
+    mut tell: impl FnMut(&Optimized),
+) -> Result<Optimized> {
+    let at = log.location().clone();
+    let state =
+        TableState::load(&log).await?.ok_or_else(|| Error::invalid(format!("there is no Delta table at {at}")))?;
+    check_features(&log, &state)?;
+    let mut landing = visit(log, state, clock)?;
+    let mut optimized = Optimized { version: landing.state().version, ..Optimized::default() };
+    let mut given_up = 0;
+    while let Some(choice) = choose(landing.state(), aims) {
+        let job = Job::new(landing.log(), landing.state(), choice, aims.target_bytes, clock)?;
+        let compaction = job.run().await?;
+        match landing.swap(&compaction).await? {
+            Swapped::Landed { version, .. } => {
+                given_up = 0;
+                optimized.commits += 1;
+                optimized.version = version;
+                optimized.files_before += compaction.inputs.len() as u64;
+                optimized.bytes_before += compaction.bytes_read();
+                optimized.files_after += compaction.outputs.len() as u64;
+                optimized.bytes_after += compaction.bytes_written();
+                tell(&optimized);
+            }
+            Swapped::GivenUp(why) => {
+                given_up += 1;
+                if given_up > GIVEN_UP_MAX {
+                    return Err(Error::conflict(format!("cannot compact the table at {at}: {why}"))
+                        .with_hint("another process rewrites the same files; try again when it is done"));
+                }
+                landing.catch_up().await?;
+            }
+        }
+    }
+    Ok(optimized)
+}
+
+/// Returns a table as one who lands no records sees it.
+///
+/// # Errors
+/// `Internal` when the metrics cannot be made.
+pub fn visit(log: DeltaLog, state: TableState, clock: &Arc<dyn Clock>) -> Result<Landing> {
+    let folder = DataFolder {
+        store: Arc::clone(log.store()),
+        location: log.location().clone(),
+        partitioned_by: state.metadata.partition_columns.clone(),
+        clock: Arc::clone(clock),
+    };
+    let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids: AppIds::of_nobody() };
+    let watch = Watch::new(Arc::new(Metrics::try_new()?));
+    Ok(Landing::new(parts, Arc::clone(clock), LandLimits::default(), watch))
+}

@@ -1,0 +1,233 @@
+//! Chooses the files that one compaction rewrites: pure, out of what the log says of them.
+//!
+//! Small files of one partition are taken in tiers of like size, each eight times the one below, so that a row is
+//! rewritten once a tier and not once a batch. A file of which many rows are deleted is taken whatever its size. Files of
+//! different partitions are never mixed.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::config::UpkeepSettings;
+use crate::delta::action::Add;
+use crate::delta::state::TableState;
+use crate::write::partition::PartitionValues;
+use crate::write::stats::num_records;
+
+/// How many times larger the files of a tier are than those of the tier below.
+const TIER_FACTOR: u64 = 8;
+
+/// What a compaction aims at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aims {
+    /// The size that files are given.
+    pub target_bytes: u64,
+    /// The share of deleted rows, in percent, from which on a file is rewritten.
+    pub deleted_percent: u64,
+    /// What one compaction reads at most.
+    pub bytes_max: u64,
+    /// Which small files are worth a compaction.
+    pub zeal: Zeal,
+}
+
+/// Which small files are worth a compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zeal {
+    /// As many of like size at least: beside batches, where more come.
+    Tiers {
+        /// How many.
+        files_min: usize,
+    },
+    /// Any two: somebody asked for it.
+    All,
+}
+
+/// The files of one compaction, in the order of their rows in the outputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// Their partition.
+    pub partition: PartitionValues,
+    /// The files, oldest first.
+    pub files: Vec<Add>,
+}
+
+impl Choice {
+    /// Returns the bytes of the files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(size).sum()
+    }
+}
+
+impl Aims {
+    /// Returns what a compaction beside batches aims at.
+    pub fn beside_batches(settings: &UpkeepSettings) -> Self {
+        Self { zeal: Zeal::Tiers { files_min: settings.files_min }, ..Self::all(settings) }
+    }
+
+    /// Returns what a compaction aims at that somebody asked for.
+    pub fn all(settings: &UpkeepSettings) -> Self {
+        Self {
+            target_bytes: settings.target_bytes,
+            deleted_percent: settings.deleted_percent,
+            bytes_max: settings.compaction_bytes,
+            zeal: Zeal::All,
+        }
+    }
+}
+
+/// Returns the files that are worth a compaction most: those of the partition that has the most of them.
+pub fn choose(state: &TableState, aims: &Aims) -> Option<Choice> {
+    let mut partitions: BTreeMap<Vec<(&str, Option<&str>)>, Vec<&Add>> = BTreeMap::new();
+    for add in state.files.values() {
+        partitions.entry(partition_key(&add.partition_values)).or_default().push(add);
+    }
+    let mut best: Option<Vec<&Add>> = None;
+    for files in partitions.into_values() {
+        let chosen = choose_within(files, aims);
+        if chosen.len() > best.as_ref().map_or(0, Vec::len) {
+            best = Some(chosen);
+        }
+    }
+    let files = best?;
+    let partition = files.first()?.partition_values.clone();
+    Some(Choice { partition, files: files.into_iter().cloned().collect() })
+}
+
+/// Returns the files of one partition that are worth a compaction, at most as many as it may read.
+fn choose_within<'a>(files: Vec<&'a Add>, aims: &Aims) -> Vec<&'a Add> {
+    let mut tiers: HashMap<u32, Vec<&Add>> = HashMap::new();
+    let mut chosen = Vec::new();
+    for add in files.into_iter().filter(|add| size(add) <= aims.bytes_max) {
+        if is_worn(add, aims) {
+            chosen.push(add);
+        } else if size(add) < aims.target_bytes / 2 {
+            let tier = match aims.zeal {
+                Zeal::Tiers { .. } => tier_of(size(add), aims.target_bytes),
+                Zeal::All => 0,
+            };
+            tiers.entry(tier).or_default().push(add);
+        }
+    }
+    let files_min = match aims.zeal {
+        Zeal::Tiers { files_min } => files_min,
+        Zeal::All => 2,
+    };
+    // The smallest files first: they cost readers the most for what they hold.
+    let worth = |tier: &&Vec<&Add>| tier.len() >= files_min;
+    if let Some(small) = tiers.values().filter(worth).min_by_key(|tier| tier.iter().map(|add| size(add)).max()) {
+        chosen.extend(small);
+    } else if aims.zeal == Zeal::All && !chosen.is_empty() {
+        chosen.extend(tiers.into_values().flatten());
+    }
+    chosen.sort_by(|one, other| (one.modification_time, &one.path).cmp(&(other.modification_time, &other.path)));
+    let mut bytes = 0_u64;
+    let kept = chosen.iter().take_while(|add| {
+        bytes = bytes.saturating_add(size(add));
+        bytes <= aims.bytes_max
+    });
+    let n_kept = kept.count();
+    chosen.truncate(n_kept);
+    // One small file alone would be written again as it is.
+    if chosen.len() == 1 && !chosen.iter().any(|add| is_worn(add, aims)) {
+        chosen.clear();
+    }
+    chosen
+}
+
+/// Tells whether enough rows of a file are deleted.
+fn is_worn(add: &Add, aims: &Aims) -> bool {
+    let Some(vector) = &add.deletion_vector else { return false };
+    let deleted = u64::try_from(vector.cardinality).unwrap_or(0);
+    num_records(add.stats.as_ref())
+        .is_some_and(|rows| rows > 0 && deleted.saturating_mul(100) >= rows.saturating_mul(aims.deleted_percent))
+}
+
+/// Returns how many times a size has to grow by the factor to be that of a target file.
+fn tier_of(bytes: u64, target_bytes: u64) -> u32 {
+    let mut tier = 0;
+    let mut bound = target_bytes;
+    while bytes < bound / TIER_FACTOR && bound >= TIER_FACTOR {
+        bound /= TIER_FACTOR;
+        tier += 1;
+    }
+    tier
+}
+
+fn size(add: &Add) -> u64 {
+    u64::try_from(add.size).unwrap_or(0)
+}
+
+fn partition_key(values: &PartitionValues) -> Vec<(&str, Option<&str>)> {
+    let mut key: Vec<_> = values.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+    key.sort_unstable();
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::delta::action::{DeletionVectorDescriptor, StorageType};
+
+    use super::*;
+
+    const AIMS: Aims =
+        Aims { target_bytes: 1_000, deleted_percent: 20, bytes_max: 5_000, zeal: Zeal::Tiers { files_min: 3 } };
+
+    /// Files by name, size and deleted rows of ten; the partition is the first letter.
+    fn check(files: &[(&str, i64, i64)], aims: &Aims, expected: &[&str]) {
+        let mut state = TableState::default();
+        for (moment, (path, size, deleted)) in (0..).zip(files) {
+            let vector = (*deleted > 0).then(|| DeletionVectorDescriptor {
+                storage_type: StorageType::Inline,
+                path_or_inline_dv: String::new(),
+                offset: None,
+                size_in_bytes: 0,
+                cardinality: *deleted,
+            });
+            let add = Add {
+                path: (*path).to_owned(),
+                size: *size,
+                modification_time: moment,
+                partition_values: [("p".to_owned(), path.get(..1).map(str::to_owned))].into(),
+                stats: Some(r#"{"numRecords":10}"#.to_owned()),
+                deletion_vector: vector,
+                ..Add::default()
+            };
+            state.files.insert(add.path.clone(), add);
+        }
+        let chosen = choose(&state, aims).map_or_else(Vec::new, |choice| choice.files);
+        assert_eq!(chosen.iter().map(|add| add.path.as_str()).collect::<Vec<_>>(), expected, "of {files:?}");
+    }
+
+    #[test]
+    fn small_files_of_like_size_are_taken_together_oldest_first() {
+        check(&[("a3", 10, 0), ("a1", 12, 0), ("a2", 11, 0), ("a4", 300, 0)], &AIMS, &["a3", "a1", "a2"]);
+        check(&[("a1", 10, 0), ("a2", 10, 0), ("a3", 300, 0)], &AIMS, &[]);
+        check(&[("a1", 900, 0), ("a2", 900, 0), ("a3", 900, 0)], &AIMS, &[]);
+    }
+
+    #[test]
+    fn partitions_are_never_mixed_and_the_fullest_comes_first() {
+        check(&[("a1", 10, 0), ("b1", 10, 0), ("a2", 10, 0)], &AIMS, &[]);
+        let files = [("a1", 9, 0), ("a2", 9, 0), ("a3", 9, 0), ("b1", 9, 0), ("b2", 9, 0), ("b3", 9, 0), ("b4", 9, 0)];
+        check(&files, &AIMS, &["b1", "b2", "b3", "b4"]);
+    }
+
+    #[test]
+    fn files_with_many_deleted_rows_are_taken_whatever_their_size() {
+        check(&[("a1", 900, 2), ("a2", 900, 1)], &AIMS, &["a1"]);
+        check(&[("a1", 900, 1)], &AIMS, &[]);
+    }
+
+    #[test]
+    fn no_compaction_reads_more_than_it_may() {
+        let aims = Aims { bytes_max: 25, ..AIMS };
+        check(&[("a1", 10, 0), ("a2", 10, 0), ("a3", 10, 0)], &aims, &["a1", "a2"]);
+        let aims = Aims { bytes_max: 15, ..AIMS };
+        check(&[("a1", 10, 0), ("a2", 10, 0), ("a3", 10, 0)], &aims, &[]);
+    }
+
+    #[test]
+    fn what_somebody_asked_for_takes_any_two() {
+        let aims = Aims { zeal: Zeal::All, ..AIMS };
+        check(&[("a1", 10, 0), ("a2", 300, 0), ("a3", 900, 0)], &aims, &["a1", "a2"]);
+        check(&[("a1", 10, 0), ("a3", 900, 0)], &aims, &[]);
+    }
+}

@@ -1,0 +1,289 @@
+//! What upkeep promises, tested on tables in memory: readers see the same rows, and batches go on as if nothing were.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use alluvium_catalog::{Error, Result};
+use futures::TryStreamExt;
+use serde_json::Value;
+
+use super::fixture::{Record, Rows, Scene, apply, rows_of};
+use super::*;
+use crate::delta::action::Action;
+use crate::delta::state::TableState;
+use crate::write::stats::num_records;
+
+type Model = BTreeMap<i64, (i64, Option<&'static str>)>;
+
+fn missing(what: &str) -> Error {
+    Error::internal(format!("there is no {what}"))
+}
+
+/// Lands `records` and applies them to `model`.
+async fn upsert(scene: &Scene, landing: &mut Landing, model: &mut Model, records: &[Record]) -> Result<()> {
+    apply(model, records);
+    scene.land(landing, records).await
+}
+
+fn live_rows(state: &TableState) -> u64 {
+    let rows = |add: &crate::delta::action::Add| {
+        let deleted = add.deletion_vector.as_ref().map_or(0, |vector| vector.cardinality);
+        num_records(add.stats.as_ref()).unwrap_or(0) - u64::try_from(deleted).unwrap_or(0)
+    };
+    state.files.values().map(rows).sum()
+}
+
+#[tokio::test]
+async fn appended_files_become_few_and_every_row_stays() -> Result<()> {
+    let scene = Scene::appends()?;
+    let mut landing = scene.open().await?;
+    let mut expected = Rows::new();
+    for id in 0..6 {
+        scene.land(&mut landing, &[(id, 1, Some("a")), (id, 2, Some("b"))]).await?;
+        expected.extend([((id, 1), "a".to_owned()), ((id, 2), "b".to_owned())]);
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    assert_eq!(compaction.inputs.len(), 6);
+    let swapped = landing.swap(&compaction).await?;
+    assert_eq!(swapped, Swapped::Landed { version: 7, remapped: 0 });
+    assert_eq!(scene.rows().await?, expected);
+
+    let state = scene.state().await?;
+    assert_eq!(state.files.len(), 1);
+    let add = state.files.values().next().ok_or_else(|| missing("file"))?;
+    let stats: Value = serde_json::from_str(add.stats.as_deref().unwrap_or_default())
+        .map_err(|cause| Error::data("stats").with_source(cause))?;
+    assert_eq!((&stats["numRecords"], &stats["tightBounds"]), (&Value::from(12), &Value::from(true)));
+    assert_eq!((&stats["minValues"]["id"], &stats["maxValues"]["id"]), (&Value::from(0), &Value::from(5)));
+    assert_eq!(stats["nullCount"]["note"], Value::from(0));
+
+    let entry = landing.log().read(7).await?.ok_or_else(|| missing("version 7"))?;
+    assert_eq!(entry.info["operation"], "OPTIMIZE");
+    let changes_data = entry.actions.iter().any(|action| match action {
+        Action::Add(add) => add.data_change,
+        Action::Remove(remove) => remove.data_change,
+        _ => true,
+    });
+    assert!(!changes_data, "{entry:?}");
+    scene.land(&mut landing, &[(9, 1, Some("after"))]).await?;
+    assert_eq!(scene.rows().await?.len(), 13);
+    Ok(())
+}
+
+#[tokio::test]
+async fn rows_deleted_while_a_compaction_ran_stay_deleted_and_moved_keys_are_found() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    upsert(&scene, &mut landing, &mut model, &[(1, 1, Some("a")), (2, 1, Some("a")), (3, 1, Some("a"))]).await?;
+    upsert(&scene, &mut landing, &mut model, &[(2, 2, Some("b")), (4, 1, Some("a"))]).await?;
+    upsert(&scene, &mut landing, &mut model, &[(5, 1, Some("a")), (6, 1, Some("a"))]).await?;
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    assert_eq!(compaction.outputs.iter().map(|output| output.rows).sum::<u64>(), 6, "one row was deleted before");
+    upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("c")), (3, 2, None), (5, 0, Some("late"))]).await?;
+    let swapped = landing.swap(&compaction).await?;
+    assert!(matches!(swapped, Swapped::Landed { remapped: 2, .. }), "{swapped:?}");
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    assert_eq!(live_rows(&scene.state().await?), 5);
+
+    let records = [(2, 3, Some("d")), (3, 1, Some("late")), (4, 2, None), (6, 2, Some("d")), (7, 1, Some("d"))];
+    upsert(&scene, &mut landing, &mut model, &records).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    assert_eq!(live_rows(&scene.state().await?), rows_of(&model).len() as u64);
+
+    let mut reopened = scene.open().await?;
+    upsert(&scene, &mut reopened, &mut model, &[(1, 9, Some("e")), (2, 9, None), (6, 9, Some("e"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_swap_that_meets_a_foreign_commit_follows_it() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..4 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id + 10, 1, Some("a"))]).await?;
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    let mut other = scene.open().await?;
+    upsert(&scene, &mut other, &mut model, &[(0, 2, Some("b")), (11, 2, None)]).await?;
+    let swapped = landing.swap(&compaction).await?;
+    assert_eq!(swapped, Swapped::Landed { version: 6, remapped: 2 });
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    // The other process learns of the swap by the log alone.
+    upsert(&scene, &mut other, &mut model, &[(0, 3, Some("c")), (1, 3, None), (10, 3, Some("c"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    upsert(&scene, &mut landing, &mut model, &[(2, 4, Some("d")), (10, 4, None)]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_compaction_whose_input_is_gone_is_given_up() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..3 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a"))]).await?;
+    }
+    let first = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    let second = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    let mut other = scene.open().await?;
+    assert!(matches!(other.swap(&first).await?, Swapped::Landed { .. }));
+    let swapped = landing.swap(&second).await?;
+    assert!(matches!(&swapped, Swapped::GivenUp(why) if why.contains("no longer part of the table")), "{swapped:?}");
+    upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("b")), (2, 2, None)]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_crash_before_the_swap_leaves_orphans_only() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..3 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a"))]).await?;
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    drop(landing);
+    let reopened = scene.open().await?;
+    assert_eq!(reopened.state().version, 3);
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    let output = &compaction.outputs.first().ok_or_else(|| missing("output"))?.add.path;
+    assert!(!reopened.state().files.contains_key(output), "{output} is an orphan");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_output_whose_rows_are_all_deleted_meanwhile_is_not_added() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..3 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a"))]).await?;
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    // Two of the three files go as a whole, which is no deletion vector but an input that is gone.
+    upsert(&scene, &mut landing, &mut model, &[(0, 2, None)]).await?;
+    assert!(matches!(landing.swap(&compaction).await?, Swapped::GivenUp(_)));
+
+    upsert(&scene, &mut landing, &mut model, &[(10, 1, Some("a")), (11, 1, Some("a"))]).await?;
+    upsert(&scene, &mut landing, &mut model, &[(10, 2, None)]).await?;
+    let compaction = scene.compact_to(&landing, 1).await?.ok_or_else(|| missing("compaction"))?;
+    assert!(compaction.outputs.len() > 1, "each batch of rows has a file of its own");
+    assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { .. }));
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    assert_eq!(live_rows(&scene.state().await?), 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn partitions_are_compacted_one_by_one() -> Result<()> {
+    let scene = Scene { partitioned_by: vec!["day".to_owned()], ..Scene::upserts()? };
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..4 {
+        upsert(&scene, &mut landing, &mut model, &[(2 * id, 1, Some("a")), (2 * id + 1, 1, Some("a"))]).await?;
+    }
+    for _partition in 0..2 {
+        let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+        assert_eq!(compaction.inputs.len(), 4);
+        assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { .. }));
+    }
+    assert!(scene.compact(&landing).await?.is_none());
+    upsert(&scene, &mut landing, &mut model, &[(2, 2, Some("b")), (3, 2, None)]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    let days: Vec<_> = scene.state().await?.files.into_values().map(|add| add.partition_values).collect();
+    assert!(days.iter().all(|values| values.contains_key("day")), "{days:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_without_an_index_compacts_a_table_that_another_writes() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..4 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id + 10, 1, Some("a"))]).await?;
+    }
+    let mut visitor = optimize::visit(scene.log()?, scene.state().await?, &scene.clock)?;
+    let compaction = scene.compact(&visitor).await?.ok_or_else(|| missing("compaction"))?;
+    upsert(&scene, &mut landing, &mut model, &[(0, 2, Some("b")), (11, 2, None)]).await?;
+    assert!(matches!(visitor.swap(&compaction).await?, Swapped::Landed { remapped: 2, .. }));
+    upsert(&scene, &mut landing, &mut model, &[(0, 3, None), (12, 2, Some("b")), (13, 0, Some("late"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn upkeep_compacts_beside_batches_and_ends_what_it_began() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    let settings = UpkeepSettings { files_min: 3, wall_percent: 100, ..UpkeepSettings::default() };
+    let (mut upkeep, metrics) = scene.upkeep(settings, 5)?;
+    for id in 0..12 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id / 2, 100 + id, Some("b"))]).await?;
+        upkeep.landed(&mut landing).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    upkeep.close(&mut landing, Duration::from_secs(20)).await;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    let state = scene.state().await?;
+    assert!(state.files.len() < 8, "{} files", state.files.len());
+    let text = metrics.render(scene.clock.now())?;
+    for (work, least) in [("compaction", 1), ("checkpoint", 1), ("checksum", 1)] {
+        let line = format!(r#"alluvium_upkeep_total{{flow="flow",outcome="done",work="{work}"}} "#);
+        let counted =
+            text.lines().find_map(|have| have.strip_prefix(&line)).and_then(|count| count.parse::<u64>().ok());
+        assert!(counted.is_some_and(|count| count >= least), "{work} in\n{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_compacted_beyond_the_budget() -> Result<()> {
+    let scene = Scene::appends()?;
+    let mut landing = scene.open().await?;
+    let settings = UpkeepSettings { files_min: 2, hourly_bytes: 10, checksums: false, ..UpkeepSettings::default() };
+    let (mut upkeep, _) = scene.upkeep(settings, 1_000)?;
+    for id in 0..6 {
+        scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
+        upkeep.landed(&mut landing).await;
+    }
+    upkeep.close(&mut landing, Duration::from_secs(20)).await;
+    assert_eq!(scene.state().await?.files.len(), 6);
+    Ok(())
+}
+
+/// A history of upserts, deletes, late rows and compactions that begin at one batch and are swapped in at another.
+#[tokio::test]
+async fn histories_with_compactions_agree_with_a_map() -> Result<()> {
+    const NOTES: [Option<&str>; 4] = [Some("a"), Some("b"), None, Some("c")];
+    for seed in 1..=6_u64 {
+        let scene = Scene::upserts()?;
+        let (mut landing, mut model) = (scene.open().await?, Model::new());
+        let mut chance = seed;
+        let mut draw = |below: u64| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (chance >> 33) % below
+        };
+        let mut under_way = None;
+        for batch in 0..30_i64 {
+            let mut records: BTreeMap<i64, Record> = BTreeMap::new();
+            for _record in 0..=draw(6) {
+                let id = draw(20) as i64;
+                let seq = batch * 10 + draw(15) as i64 - 5;
+                records.insert(id, (id, seq, NOTES[draw(4) as usize]));
+            }
+            let records: Vec<Record> = records.into_values().collect();
+            upsert(&scene, &mut landing, &mut model, &records).await?;
+            match (draw(3), under_way.take()) {
+                (0, None) => under_way = scene.compact_to(&landing, 600).await?,
+                (0, Some(compaction)) => drop(landing.swap(&compaction).await?),
+                (1, kept) if batch % 10 == 9 => {
+                    landing = scene.open().await?;
+                    under_way = kept;
+                }
+                (_, kept) => under_way = kept,
+            }
+            assert_eq!(scene.rows().await?, rows_of(&model), "seed {seed}, batch {batch}");
+        }
+        assert_eq!(live_rows(&scene.state().await?), rows_of(&model).len() as u64, "seed {seed}");
+    }
+    Ok(())
+}

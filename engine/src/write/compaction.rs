@@ -1,0 +1,222 @@
+//! Files that hold the rows of other files, and the commit that puts them in their place.
+//!
+//! A compaction reads files as they are at one version, with their deletion vectors, and writes the rows that live into
+//! new files, in the same order. Batches go on meanwhile and may delete more rows of the files that were read. So each
+//! row's way is remembered, and [`draw_up`] takes the vectors along: what was deleted since is deleted in the new files.
+//! Nothing here reads data files or commits.
+//!
+//! Before it: [`upkeep`](crate::upkeep), which writes the files. After it: [`commit`](crate::commit), which lands them.
+
+use alluvium_catalog::Result;
+use roaring::RoaringTreemap;
+
+use super::Writer;
+use super::stats::loosen;
+use super::vectors::VectorFolder;
+use crate::delta::action::{Action, Add, Metadata, Remove};
+use crate::delta::log::Version;
+use crate::delta::state::TableState;
+
+/// New files, uploaded and in no version yet, that hold the live rows of others.
+#[derive(Debug)]
+pub struct Compaction {
+    /// The version that was read.
+    pub version: Version,
+    /// Schema and partitioning at that version: the outputs fit no other.
+    pub metadata: Metadata,
+    /// The files that were read.
+    pub inputs: Vec<Input>,
+    /// The files that were written. Their Adds change no data.
+    pub outputs: Vec<Output>,
+}
+
+/// A file that was read, and where its rows went.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The action that made it part of the version that was read.
+    pub add: Add,
+    /// Rows that were deleted already, and went nowhere.
+    pub deleted: RoaringTreemap,
+    /// Where the other rows went, by their rank among each other.
+    pub runs: Vec<Run>,
+}
+
+/// Live rows of an input that stand in one output, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// The rank of the first of them among the live rows of the input.
+    pub first_rank: u64,
+    /// The place of the output in [`Compaction::outputs`].
+    pub output: usize,
+    /// The number of the first of them in the output.
+    pub first_row: u64,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The action that makes it part of the table.
+    pub add: Add,
+    /// How many rows it has.
+    pub rows: u64,
+}
+
+/// A compaction as it fits one version of the table.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Removes of the inputs, Adds of the outputs.
+    pub actions: Vec<Action>,
+    /// The rows of each output that are deleted by now. An output without a live row is not added.
+    pub deleted: Vec<RoaringTreemap>,
+}
+
+/// What a compaction is against one version of the table.
+#[derive(Debug)]
+#[must_use]
+pub enum Drawn {
+    /// It fits.
+    Fits(Exchange),
+    /// It does not, for this reason: somebody else changed what it stands on.
+    Stale(String),
+}
+
+impl Compaction {
+    /// Returns the bytes that were read.
+    pub fn bytes_read(&self) -> u64 {
+        self.inputs.iter().map(|input| u64::try_from(input.add.size).unwrap_or(0)).sum()
+    }
+
+    /// Returns the bytes that were written.
+    pub fn bytes_written(&self) -> u64 {
+        self.outputs.iter().map(|output| u64::try_from(output.add.size).unwrap_or(0)).sum()
+    }
+}
+
+impl Input {
+    /// Returns the output that holds row `row` now, and its number there; `None` for a row that was deleted before.
+    pub fn place_of(&self, row: u64) -> Option<(usize, u64)> {
+        if self.deleted.contains(row) {
+            return None;
+        }
+        let rank = row - self.deleted.rank(row);
+        let after = self.runs.partition_point(|run| run.first_rank <= rank);
+        let run = self.runs.get(after.checked_sub(1)?)?;
+        Some((run.output, run.first_row + (rank - run.first_rank)))
+    }
+}
+
+/// Draws up `compaction` against `state`. `writer` tells which rows are deleted by now where it knows; elsewhere the
+/// vectors are read.
+///
+/// # Errors
+/// `Unavailable` or `Data` when a vector cannot be read or written.
+pub async fn draw_up(
+    compaction: &Compaction,
+    state: &TableState,
+    writer: &dyn Writer,
+    vectors: &VectorFolder,
+) -> Result<Drawn> {
+    let metadata = &compaction.metadata;
+    if metadata.schema_string != state.metadata.schema_string
+        || metadata.partition_columns != state.metadata.partition_columns
+    {
+        return Ok(Drawn::Stale("the table has other columns now".to_owned()));
+    }
+    let now_ms = vectors.clock.now().0;
+    let mut actions = Vec::with_capacity(compaction.inputs.len() + compaction.outputs.len());
+    let mut deleted = vec![RoaringTreemap::new(); compaction.outputs.len()];
+    for input in &compaction.inputs {
+        let Some(add) = state.files.get(&input.add.path) else {
+            return Ok(Drawn::Stale(format!("{} is no longer part of the table", input.add.path)));
+        };
+        let now_deleted = deleted_by_now(input, add, writer, vectors).await?;
+        if !input.deleted.is_subset(&now_deleted) {
+            return Ok(Drawn::Stale(format!("rows of {} came back", input.add.path)));
+        }
+        for (output, row) in (now_deleted - &input.deleted).iter().filter_map(|row| input.place_of(row)) {
+            if let Some(gone) = deleted.get_mut(output) {
+                gone.insert(row);
+            }
+        }
+        actions.push(Action::Remove(removal(add, now_ms)));
+    }
+    actions.extend(additions(compaction, &deleted, vectors).await?);
+    Ok(Drawn::Fits(Exchange { actions, deleted }))
+}
+
+async fn deleted_by_now(
+    input: &Input,
+    add: &Add,
+    writer: &dyn Writer,
+    vectors: &VectorFolder,
+) -> Result<RoaringTreemap> {
+    if add.deletion_vector == input.add.deletion_vector {
+        return Ok(input.deleted.clone());
+    }
+    if let Some(deleted) = writer.deleted_rows(&add.path) {
+        return Ok(deleted);
+    }
+    match &add.deletion_vector {
+        Some(descriptor) => vectors.read(descriptor).await,
+        None => Ok(RoaringTreemap::new()),
+    }
+}
+
+/// Returns the Adds of the outputs that have a live row, with their vectors.
+async fn additions(compaction: &Compaction, deleted: &[RoaringTreemap], vectors: &VectorFolder) -> Result<Vec<Action>> {
+    let gone: Vec<RoaringTreemap> = compaction
+        .outputs
+        .iter()
+        .zip(deleted)
+        .filter(|(output, gone)| !gone.is_empty() && gone.len() < output.rows)
+        .map(|(_, gone)| gone.clone())
+        .collect();
+    let mut descriptors = vectors.write(&gone).await?.into_iter();
+    let mut actions = Vec::with_capacity(compaction.outputs.len());
+    for (output, gone) in compaction.outputs.iter().zip(deleted) {
+        if gone.len() >= output.rows {
+            continue;
+        }
+        let mut add = output.add.clone();
+        if !gone.is_empty() {
+            add.deletion_vector = descriptors.next();
+            add.stats = add.stats.as_deref().map(loosen);
+        }
+        actions.push(Action::Add(add));
+    }
+    Ok(actions)
+}
+
+/// Returns the action that takes `add` with its present vector out of the table, while its rows stay.
+fn removal(add: &Add, now_ms: i64) -> Remove {
+    Remove {
+        path: add.path.clone(),
+        data_change: false,
+        deletion_timestamp: Some(now_ms),
+        extended_file_metadata: Some(true),
+        partition_values: Some(add.partition_values.clone()),
+        size: Some(add.size),
+        deletion_vector: add.deletion_vector.clone(),
+        ..Remove::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn live_rows_keep_their_order_across_outputs_and_deleted_ones_go_nowhere() {
+        let runs = vec![Run { first_rank: 0, output: 0, first_row: 7 }, Run { first_rank: 2, output: 1, first_row: 0 }];
+        let input = Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0, 3]), runs };
+        let places: Vec<_> = (0..6).map(|row| input.place_of(row)).collect();
+        assert_eq!(places, [None, Some((0, 7)), Some((0, 8)), None, Some((1, 0)), Some((1, 1))]);
+    }
+
+    #[test]
+    fn a_file_without_live_rows_has_no_places() {
+        let input = Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0]), runs: Vec::new() };
+        assert_eq!(input.place_of(0), None);
+        assert_eq!(input.place_of(1), None);
+    }
+}

@@ -10,6 +10,7 @@ mod cli;
 mod exactly_once;
 mod faults;
 mod group;
+mod identity;
 mod kill;
 mod pipelines;
 mod readers;

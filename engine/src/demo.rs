@@ -142,7 +142,9 @@ async fn land(
     let flows = with_defaults(&compiled.flows, workspace.settings.batch());
     let world = Arc::new(world(workspace)?);
     let progress = bars.map(|bars| Progress::start(bars, Arc::clone(&world.metrics)));
-    let ran = Box::pin(supervise::run(flows, world, RunOptions { once: true }, shutdown.clone())).await;
+    let ran =
+        Box::pin(supervise::run(flows, world, RunOptions { once: true, ..RunOptions::default() }, shutdown.clone()))
+            .await;
     if let Some(progress) = progress {
         progress.close().await;
     }

@@ -12,6 +12,7 @@
 
 mod back;
 mod front;
+mod identity;
 mod open;
 mod worker;
 

@@ -9,6 +9,7 @@
 pub mod kafka;
 pub mod memory;
 mod assignment;
+mod identity;
 mod intake;
 mod start;
 
@@ -17,6 +18,8 @@ use std::fmt;
 
 use alluvium_catalog::{Offset, Partition, Result, Span};
 use async_trait::async_trait;
+
+pub use identity::SourceIdentity;
 
 use crate::hop::Fetched;
 
@@ -78,13 +81,4 @@ pub trait Source: Send + fmt::Debug {
 
     /// Leaves the group and joins every task, within a bound.
     async fn close(&mut self) -> Result<()>;
-}
-
-/// Which cluster and topic a source reads.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SourceIdentity {
-    /// The cluster's id.
-    pub cluster: Option<String>,
-    /// The topic's id.
-    pub topic_id: Option<String>,
 }

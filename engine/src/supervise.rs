@@ -40,10 +40,12 @@ pub struct World {
 }
 
 /// How flows are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunOptions {
     /// Whether to stop when everything up to the ends at start has landed.
     pub once: bool,
+    /// Flows whose positions hold even if cluster or topic are others than before.
+    pub accepted: BTreeSet<Name>,
 }
 
 /// How all flows ended.
@@ -80,11 +82,13 @@ pub async fn run(flows: Vec<Arc<Flow>>, world: Arc<World>, options: RunOptions, 
     let mut record = Run { id: world.run, started_at: world.clock.now(), ended_at: None, error: None };
     world.catalog.put_run(&record).await?;
     make_looked_up_tables(&flows, &world).await;
+    let options = Arc::new(options);
     let mut tasks = JoinSet::new();
     for (place, flow) in flows.iter().enumerate() {
         world.metrics.expect(flow.name());
-        let (flow, world, shutdown) = (Arc::clone(flow), Arc::clone(&world), shutdown.clone());
-        tasks.spawn(async move { (place, Box::pin(keep_running(flow, &world, options, &shutdown)).await) });
+        let (flow, world) = (Arc::clone(flow), Arc::clone(&world));
+        let (options, shutdown) = (Arc::clone(&options), shutdown.clone());
+        tasks.spawn(async move { (place, Box::pin(keep_running(flow, &world, &options, &shutdown)).await) });
     }
     let mut ended: Vec<(usize, FlowSummary)> = Vec::with_capacity(flows.len());
     while let Some(joined) = tasks.join_next().await {
@@ -123,7 +127,7 @@ async fn make_looked_up_tables(flows: &[Arc<Flow>], world: &World) {
 }
 
 /// Runs one flow, again and again where that helps.
-async fn keep_running(flow: Arc<Flow>, world: &World, options: RunOptions, shutdown: &Shutdown) -> FlowSummary {
+async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shutdown: &Shutdown) -> FlowSummary {
     let mut total = Tally::default();
     let mut restarts = 0;
     let restarts_max = if options.once { RESTARTS_MAX_ONCE } else { RESTARTS_MAX };
@@ -157,8 +161,9 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: RunOptions, shutd
     FlowSummary { flow: flow.name().clone(), commits: total.commits, fate: total.fate, halted }
 }
 
-async fn run_once(flow: &Arc<Flow>, world: &World, options: RunOptions, shutdown: &Shutdown) -> (Tally, Result<()>) {
-    let parts = FlowParts { flow: Arc::clone(flow), once: options.once, stop: shutdown.drain_token() };
+async fn run_once(flow: &Arc<Flow>, world: &World, options: &RunOptions, shutdown: &Shutdown) -> (Tally, Result<()>) {
+    let accepts_source = options.accepted.contains(flow.name());
+    let parts = FlowParts { flow: Arc::clone(flow), once: options.once, accepts_source, stop: shutdown.drain_token() };
     let opened = tokio::select! {
         biased;
         () = shutdown.draining() => return (Tally::default(), Ok(())),

@@ -54,6 +54,27 @@ impl Topic {
         &self.name
     }
 
+    /// Deletes the topic and creates it again under its name, without records.
+    pub(crate) async fn recreate(&self, n_partitions: i32) -> TestResult {
+        let admin = admin(&self.bootstrap)?;
+        for deleted in admin.delete_topics(&[&self.name], &options()).await? {
+            deleted.map_err(|(topic, error)| format!("cannot delete {topic}: {error}"))?;
+        }
+        let topic = NewTopic::new(&self.name, n_partitions, TopicReplication::Fixed(1));
+        let begun = Instant::now();
+        loop {
+            let created = admin.create_topics([&topic], &options()).await?;
+            match created.into_iter().next() {
+                Some(Ok(_)) => return Ok(()),
+                // A broker deletes in the background.
+                Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) if begun.elapsed() < LIMIT => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                other => return Err(format!("cannot create {} again: {other:?}", self.name).into()),
+            }
+        }
+    }
+
     /// Adds partitions until there are `n_partitions`.
     pub(crate) async fn grow(&self, n_partitions: usize) -> TestResult {
         let grown = NewPartitions::new(&self.name, n_partitions);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alluvium_catalog::{Clock, Error, Result, SystemClock};
+use alluvium_catalog::{Clock, Error, Name, Result, SystemClock};
 use alluvium_sql::{BatchLimits, Flow};
 use clap::Args;
 use indicatif::MultiProgress;
@@ -29,6 +29,9 @@ pub(crate) struct RunArgs {
     /// Stop when what the topics hold now has landed
     #[arg(long)]
     once: bool,
+    /// A flow to go on with though its cluster or topic is another than before; repeatable
+    #[arg(long, value_name = "FLOW")]
+    accept_source: Vec<Name>,
     /// Print the summary at the end as JSON
     #[arg(long)]
     json: bool,
@@ -62,6 +65,7 @@ async fn run_in(
         return Err(Error::invalid("the files define no flow").with_hint("add a CREATE FLOW statement"));
     }
     let flows = with_defaults(&pipeline.flows, workspace.settings.batch());
+    let options = options(arguments, &flows)?;
     let world = Arc::new(world(workspace)?);
     for flow in &flows {
         tracing::info!(flow = %flow.name(), table = %flow.definition.table.name, batch = check::batch_text(flow), "flow");
@@ -71,7 +75,6 @@ async fn run_in(
     let shutdown = Shutdown::new();
     let listener = shutdown.listen(workspace.settings.limits().drain_timeout)?;
     let progress = console.err_style.is_terminal.then(|| Progress::start(bars, Arc::clone(&world.metrics)));
-    let options = RunOptions { once: arguments.once };
     let ran = Box::pin(supervise::run(flows, Arc::clone(&world), options, shutdown.clone())).await;
     if let Some(progress) = progress {
         progress.close().await;
@@ -88,6 +91,15 @@ async fn run_in(
         (false, true) => Exit::Interrupted,
         (false, false) => Exit::Done,
     })
+}
+
+fn options(arguments: &RunArgs, flows: &[Arc<Flow>]) -> Result<RunOptions> {
+    if let Some(name) = arguments.accept_source.iter().find(|name| flows.iter().all(|flow| flow.name() != *name)) {
+        let known: Vec<String> = flows.iter().map(|flow| flow.name().to_string()).collect();
+        return Err(Error::invalid(format!("--accept-source names flow {name}, which the files do not define"))
+            .with_hint(format!("they define {}", known.join(", "))));
+    }
+    Ok(RunOptions { once: arguments.once, accepted: arguments.accept_source.iter().cloned().collect() })
 }
 
 /// Returns what flows have in common.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use alluvium_catalog::{Location, Result, TableName};
+use alluvium_catalog::{ErrorKind, Location, Result, TableName};
 use alluvium_sql::{Change, Flow, TableReader, Transform};
 
 use super::back::Back;
 use super::front::Front;
 use super::worker::Worker;
-use super::{FlowRun, Tally};
+use super::{FlowRun, Tally, identity};
 use crate::commit::create::Blueprint;
 use crate::commit::land::{LandLimits, Landing, LandingParts};
 use crate::commit::positions::{AppIds, NewestPositions};
@@ -19,7 +19,7 @@ use crate::delta::log::DeltaLog;
 use crate::invariant::Watch;
 use crate::record::{Recorder, register};
 use crate::source::kafka::{KafkaSettings, KafkaSource};
-use crate::source::{Source, TablePositions};
+use crate::source::{Source, SourceIdentity, TablePositions};
 use crate::supervise::World;
 use crate::transform::TransformStage;
 use crate::upkeep::{Upkeep, UpkeepParts};
@@ -35,6 +35,8 @@ pub struct FlowParts {
     pub flow: Arc<Flow>,
     /// Whether to stop at the ends that the partitions have now.
     pub once: bool,
+    /// Whether the table's positions hold for the topic even if cluster or topic are others than before.
+    pub accepts_source: bool,
     /// Asks the source to hand out what it has and stop.
     pub stop: tokio_util::sync::CancellationToken,
 }
@@ -48,6 +50,7 @@ pub struct Prepared {
     opened: Opened,
     recorder: Recorder,
     dead_letters: Option<(DeadLetters, Recorder)>,
+    accepts_source: bool,
 }
 
 /// A table that is ready for batches, and who tells where it stands.
@@ -62,8 +65,8 @@ impl FlowRun {
     /// Opens a flow that reads Kafka.
     ///
     /// # Errors
-    /// `Invalid` when table, store, topic or credentials are not fit for the flow; `Unavailable` when one of them does
-    /// not answer.
+    /// `Invalid` when table, store, topic or credentials are not fit for the flow; `Data` when the topic is not the one
+    /// that the table's positions are of; `Unavailable` when a service does not answer.
     pub async fn open(parts: FlowParts, world: &World) -> Result<Self> {
         let flow = Arc::clone(&parts.flow);
         let definition = &flow.definition;
@@ -75,8 +78,9 @@ impl FlowRun {
             ..KafkaSettings::new(definition.connection.clone(), definition.source.topic.clone(), group_id(&flow))
         };
         let prepared = Self::prepare(flow, world).await?;
+        let prepared = if parts.accepts_source { prepared.accepting_source() } else { prepared };
         let source = KafkaSource::open(source_settings, prepared.positions()).await?;
-        prepared.start(Box::new(source), world)
+        prepared.start(Box::new(source), world).await
     }
 
     /// Opens all of a flow but its source, which wants to know who tells the positions.
@@ -100,7 +104,7 @@ impl FlowRun {
             }
             None => None,
         };
-        Ok(Prepared { flow, transform, watch, opened, recorder, dead_letters })
+        Ok(Prepared { flow, transform, watch, opened, recorder, dead_letters, accepts_source: false })
     }
 }
 
@@ -110,12 +114,23 @@ impl Prepared {
         Arc::clone(&self.opened.positions)
     }
 
-    /// Returns the flow, reading `source`.
+    /// Lets the flow read another cluster or topic than before, at the positions of the table.
+    #[must_use]
+    pub fn accepting_source(self) -> Self {
+        Self { accepts_source: true, ..self }
+    }
+
+    /// Returns the flow, reading `source`, which is closed when the flow cannot read it.
     ///
     /// # Errors
-    /// `Invalid` when keys or sequence have types that cannot be compared.
-    pub fn start(self, source: Box<dyn Source>, world: &World) -> Result<FlowRun> {
-        let Self { flow, transform, watch, opened, recorder, dead_letters } = self;
+    /// `Data` when the source is not what the table's positions are of; `Invalid` when keys or sequence have types that
+    /// cannot be compared.
+    pub async fn start(self, mut source: Box<dyn Source>, world: &World) -> Result<FlowRun> {
+        if let Err(error) = self.check_source(&source.identity()).await {
+            source.close().await?;
+            return Err(error);
+        }
+        let Self { flow, transform, watch, opened, recorder, dead_letters, accepts_source: _ } = self;
         let upkeep = upkeep_parts(&flow, flow.definition.table.location.clone(), world);
         let front = Front {
             decoder: Some(Decoder::new(&flow)?),
@@ -143,6 +158,20 @@ impl Prepared {
             back: Worker::new("back", back),
             metrics: Arc::clone(&world.metrics),
         })
+    }
+}
+
+impl Prepared {
+    async fn check_source(&self, found: &SourceIdentity) -> Result<()> {
+        let (flow, topic) = (self.flow.name(), &self.flow.definition.source.topic);
+        let checked = identity::check(&self.opened.landing, found, flow, topic).await;
+        match checked {
+            Err(error) if self.accepts_source && error.kind() == ErrorKind::Data => {
+                tracing::warn!(%flow, %topic, error = %error.message(), "another source is read, as was asked for");
+                Ok(())
+            }
+            checked => checked,
+        }
     }
 }
 

@@ -135,7 +135,7 @@ impl Place {
         let inner = MemorySource::open(&self.broker, settings, prepared.positions())?;
         let events = Arc::new(Mutex::new(Vec::new()));
         let source = Watched { inner, second, n_fetches: 0, events: Arc::clone(&events) };
-        Ok((prepared.start(Box::new(source), &self.world)?, events))
+        Ok((prepared.start(Box::new(source), &self.world).await?, events))
     }
 }
 

@@ -14,6 +14,7 @@
 
 mod client;
 mod connect;
+mod describe;
 mod fault;
 mod peek;
 mod poll;
@@ -306,9 +307,9 @@ impl Launch {
         let ends =
             if settings.once { Some(partitions.iter().copied().map(ends).collect::<Result<_>>()?) } else { None };
         let cluster = consumer.client().fetch_cluster_id(CLUSTER_ID_LIMIT);
-        // The safe API of librdkafka does not tell a topic's id.
-        let identity = SourceIdentity { cluster, topic_id: None };
-        let origin = Origin { n_partitions: partitions.len(), ends, ..Origin::default() };
+        let identity = SourceIdentity { cluster, topic_id: view.id()? };
+        let topic_id = identity.topic_id.clone();
+        let origin = Origin { n_partitions: partitions.len(), ends, topic_id, ..Origin::default() };
         let (intake, flow) = (Intake::new(settings.limits), FlowControl::default());
         let poller =
             Poller { consumer, settings, shared, runtime, positions, commands, deliveries, origin, intake, flow };

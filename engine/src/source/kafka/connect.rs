@@ -12,6 +12,7 @@ use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::client::Context;
+use super::describe::topic_id;
 use crate::source::start::Bounds;
 
 /// One try to fetch metadata; between tries the client's own events are looked at.
@@ -61,6 +62,12 @@ impl TopicView<'_> {
             }
             thread::sleep(PAUSE);
         }
+    }
+
+    /// Returns the topic's id; `None` where the brokers know none.
+    pub(super) fn id(&self) -> Result<Option<String>> {
+        let topic = self.topic;
+        self.retry(&format!("the id of {topic}"), || topic_id(self.consumer.client(), topic, TRY_LIMIT))
     }
 
     /// Returns what the partition holds; the end is the last stable offset.

@@ -67,6 +67,8 @@ pub(super) struct Origin {
     pub(super) n_partitions: usize,
     /// The ends when the source was opened, for `--once`.
     pub(super) ends: Option<BTreeMap<Partition, Offset>>,
+    /// The topic's id when the source was opened.
+    pub(super) topic_id: Option<String>,
     /// Where partitions began that the table had no position for.
     pub(super) begun: BTreeMap<Partition, Offset>,
 }

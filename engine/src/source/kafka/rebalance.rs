@@ -99,6 +99,7 @@ impl Poller {
             return Ok(BTreeMap::new());
         }
         let landed = self.landed()?;
+        self.check_topic()?;
         let mut starts = BTreeMap::new();
         for &partition in partitions {
             let start = self.start_of(partition, landed.get(&partition).copied())?;
@@ -108,6 +109,18 @@ impl Poller {
             self.origin.begun.insert(*partition, start.at);
         }
         Ok(starts)
+    }
+
+    /// Checks that the topic is still the one that was opened: positions read since then would mean other records.
+    fn check_topic(&self) -> Result<()> {
+        let topic = &self.settings.topic;
+        match (&self.origin.topic_id, self.view().id()?) {
+            (Some(opened), Some(now)) if *opened != now => Err(Error::data(format!(
+                "topic {topic} was created anew while it was read: its id is {now}, and it was {opened}"
+            ))
+            .with_hint("nothing of the new topic was read; give the flow a new name or table to read it")),
+            _ => Ok(()),
+        }
     }
 
     fn start_of(&self, partition: Partition, landed: Option<Offset>) -> Result<Start> {

@@ -18,10 +18,16 @@ pub struct MemoryBroker {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
+    cluster: String,
     topics: Mutex<BTreeMap<Topic, Log>>,
     grown: Notify,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { cluster: "memory".to_owned(), topics: Mutex::default(), grown: Notify::default() }
+    }
 }
 
 struct Log {
@@ -57,6 +63,11 @@ impl MemoryRecord {
 }
 
 impl MemoryBroker {
+    /// Returns a broker without topics that is another cluster than the default one.
+    pub fn of_cluster(cluster: impl Into<String>) -> Self {
+        Self { shared: Arc::new(Shared { cluster: cluster.into(), ..Shared::default() }) }
+    }
+
     /// Creates a topic, or creates it anew: its records are gone and its id is another.
     pub fn create_topic(&self, topic: &Topic, n_partitions: usize) {
         let mut topics = self.topics();
@@ -178,7 +189,7 @@ impl MemoryBroker {
     /// Returns the broker's id and the topic's.
     pub(super) fn identity(&self, topic: &Topic) -> SourceIdentity {
         let topic_id = self.topics().get(topic).map(|log| format!("{topic}-{}", log.generation));
-        SourceIdentity { cluster: Some("memory".to_owned()), topic_id }
+        SourceIdentity { cluster: Some(self.shared.cluster.clone()), topic_id }
     }
 
     fn change<T>(&self, topic: &Topic, partition: Partition, change: impl FnOnce(&mut Segment) -> T) -> Result<T> {

@@ -51,6 +51,25 @@ fn a_sound_pipeline_is_shown_and_touches_nothing() -> TestResult {
 }
 
 #[test]
+fn a_broker_that_is_not_there_ends_a_run_with_three_and_is_told_once() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake).with("ALLUVIUM_ONCE_TIMEOUT", "4s");
+    program.write("pipeline.sql", &SOUND.replace("localhost:9092", "127.0.0.1:1"))?;
+    let begun = std::time::Instant::now();
+    let ended = program.run(&["run", "--once", "--json", "pipeline.sql"])?;
+    ended.check(3)?;
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+    let summary: serde_json::Value = serde_json::from_str(&ended.out)?;
+    assert_eq!(summary["flows"][0]["kind"], "unavailable", "{summary}");
+    let reason = summary["flows"][0]["halted"].as_str().unwrap_or_default();
+    assert!(reason.contains("no broker of connection shop at 127.0.0.1:1"), "{reason}");
+    // librdkafka tries several times a second: one broker lost, all brokers lost, one flow halted.
+    let loud = ended.err.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count();
+    assert!(loud <= 4, "{loud} warnings\n{}", ended.err);
+    Ok(())
+}
+
+#[test]
 fn every_error_in_a_file_is_shown_at_its_place() -> TestResult {
     let cases: [(&str, &str, &str); 10] = [
         ("check_misspelt_column", "SELECT order_id, amount,", "SELECT order_id, amuont,"),

@@ -50,6 +50,8 @@ pub struct Limits {
     pub retry_wait_min: Duration,
     /// The longest such wait.
     pub retry_wait_max: Duration,
+    /// How long `--once` waits for a service that does not answer before a flow gives up.
+    pub once_timeout: Duration,
     /// How long a drain may take before the open batch is dropped.
     pub drain_timeout: Duration,
     /// The memory that SQL may use before it spills or fails.
@@ -191,6 +193,7 @@ impl Default for Limits {
             commit_attempts: NonZeroU32::MIN.saturating_add(19),
             retry_wait_min: Duration::from_millis(100),
             retry_wait_max: Duration::from_secs(10),
+            once_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             sql_memory_bytes: NonZeroUsize::MIN.saturating_add((1 << 30) - 1),
             checkpoint_interval: NonZeroU64::MIN.saturating_add(99),
@@ -334,6 +337,7 @@ fn limits(values: &Values) -> Result<Limits> {
         commit_attempts: attempts.and_then(NonZeroU32::new).unwrap_or(default.commit_attempts),
         retry_wait_min: values.duration("limits.retry_wait_min", keys::RETRY_WAIT)?.unwrap_or(default.retry_wait_min),
         retry_wait_max: values.duration("limits.retry_wait_max", keys::RETRY_WAIT)?.unwrap_or(default.retry_wait_max),
+        once_timeout: values.duration("limits.once_timeout", keys::ONCE_WAIT)?.unwrap_or(default.once_timeout),
         drain_timeout: values.duration("limits.drain_timeout", keys::DRAIN_WAIT)?.unwrap_or(default.drain_timeout),
         sql_memory_bytes: memory.and_then(NonZeroUsize::new).unwrap_or(default.sql_memory_bytes),
         checkpoint_interval: interval.and_then(NonZeroU64::new).unwrap_or(default.checkpoint_interval),

@@ -97,7 +97,7 @@ pub(crate) async fn run(
     }
     show_landing(&summary, land, console)?;
     let toured = match summary.flows.iter().find_map(|flow| flow.halted.as_ref()) {
-        Some(reason) => Err(Error::internal(format!("a flow of the demo stopped: {reason}"))),
+        Some(halt) => Err(Error::internal(format!("a flow of the demo stopped: {}", halt.reason))),
         None => tour::run(&workspace, &stream.books, console).await,
     };
     workspace.close().await;

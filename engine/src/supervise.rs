@@ -11,6 +11,7 @@ use alluvium_catalog::store::{CatalogStore, Run};
 use alluvium_catalog::{Clock, Error, ErrorKind, Fate, Location, Name, Registry, Result, Stores, TableName};
 use alluvium_sql::Flow;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::Limits;
@@ -65,14 +66,21 @@ pub struct FlowSummary {
     /// What became of its records.
     pub fate: Fate,
     /// Why it stopped by itself, if it did.
-    pub halted: Option<String>,
+    pub halted: Option<Halt>,
 }
 
-/// Restarts of a flow in a row, without a batch landed between them, before it halts.
-const RESTARTS_MAX: u32 = 20;
+/// Why a flow stopped by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Halt {
+    /// Who has to act.
+    pub kind: ErrorKind,
+    /// The error with its causes and its hint.
+    pub reason: String,
+}
 
-/// Restarts in a row under `--once`, where somebody waits for an answer.
-const RESTARTS_MAX_ONCE: u32 = 4;
+/// Restarts of a flow in a row, without a batch landed between them, before it halts. Under `--once`, where somebody
+/// waits for an answer, [`Limits::once_timeout`] ends them as well.
+const RESTARTS_MAX: u32 = 20;
 
 /// Runs `flows` until `shutdown`, or until they are drained.
 ///
@@ -97,7 +105,7 @@ pub async fn run(flows: Vec<Arc<Flow>>, world: Arc<World>, options: RunOptions, 
     ended.sort_by_key(|(place, _)| *place);
     let summary = Summary { flows: ended.into_iter().map(|(_, flow)| flow).collect() };
     record.ended_at = Some(world.clock.now());
-    record.error = summary.flows.iter().find_map(|flow| flow.halted.clone());
+    record.error = summary.flows.iter().find_map(|flow| flow.halted.as_ref()).map(|halt| halt.reason.clone());
     if let Err(error) = world.catalog.put_run(&record).await {
         tracing::warn!(error = %error.chain(), "the catalog did not take the end of the run");
     }
@@ -130,14 +138,20 @@ async fn make_looked_up_tables(flows: &[Arc<Flow>], world: &World) {
 async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shutdown: &Shutdown) -> FlowSummary {
     let mut total = Tally::default();
     let mut restarts = 0;
-    let restarts_max = if options.once { RESTARTS_MAX_ONCE } else { RESTARTS_MAX };
+    // Since when no batch has landed, once a service fails.
+    let mut troubled_since = None;
     let halted = loop {
+        let begun = Instant::now();
         let (tally, result) = Box::pin(run_once(&flow, world, options, shutdown)).await;
         total.add_all(&tally);
         let Err(error) = result else { break None };
-        restarts = if tally.commits > 0 { 1 } else { restarts + 1 };
+        let has_landed = tally.commits > 0;
+        restarts = if has_landed { 1 } else { restarts + 1 };
+        let since = if has_landed { Instant::now() } else { troubled_since.unwrap_or(begun) };
+        troubled_since = Some(since);
         let may_mend = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Conflict);
-        if !may_mend || restarts > restarts_max || shutdown.is_draining() {
+        let is_spent = restarts > RESTARTS_MAX || (options.once && since.elapsed() >= world.settings.once_timeout);
+        if !may_mend || is_spent || shutdown.is_draining() {
             break Some(error);
         }
         let wait = backoff(world, restarts);
@@ -154,11 +168,18 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
             flow = %flow.name(), kind = %error.kind(), error = %error.chain(), hint = error.hint(), "flow halted"
         );
     }
-    let halted = halted.map(|error| match error.hint() {
-        Some(hint) => format!("{} (hint: {hint})", error.chain()),
-        None => error.chain(),
-    });
+    let halted = halted.map(|error| Halt::of(&error));
     FlowSummary { flow: flow.name().clone(), commits: total.commits, fate: total.fate, halted }
+}
+
+impl Halt {
+    fn of(error: &Error) -> Self {
+        let reason = match error.hint() {
+            Some(hint) => format!("{} (hint: {hint})", error.chain()),
+            None => error.chain(),
+        };
+        Self { kind: error.kind(), reason }
+    }
 }
 
 async fn run_once(flow: &Arc<Flow>, world: &World, options: &RunOptions, shutdown: &Shutdown) -> (Tally, Result<()>) {

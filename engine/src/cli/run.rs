@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alluvium_catalog::{Clock, Error, Name, Result, SystemClock};
+use alluvium_catalog::{Clock, Error, ErrorKind, Name, Result, SystemClock};
 use alluvium_sql::{BatchLimits, Flow};
 use clap::Args;
 use indicatif::MultiProgress;
@@ -85,12 +85,20 @@ async fn run_in(
     }
     let summary = ran?;
     show(&summary, arguments.json, console)?;
-    let is_halted = summary.flows.iter().any(|flow| flow.halted.is_some());
-    Ok(match (is_halted, shutdown.is_aborting()) {
-        (true, _) => Exit::Failed,
-        (false, true) => Exit::Interrupted,
-        (false, false) => Exit::Done,
+    Ok(match exit_of(&summary) {
+        Exit::Done if shutdown.is_aborting() => Exit::Interrupted,
+        exit => exit,
     })
+}
+
+/// Returns how a run ends: trying again helps only where nothing but a service failed.
+fn exit_of(summary: &Summary) -> Exit {
+    let halts: Vec<ErrorKind> = summary.flows.iter().filter_map(|flow| Some(flow.halted.as_ref()?.kind)).collect();
+    if halts.is_empty() {
+        return Exit::Done;
+    }
+    let may_mend = halts.iter().all(|kind| *kind == ErrorKind::Unavailable);
+    if may_mend { Exit::Unavailable } else { Exit::Failed }
 }
 
 fn options(arguments: &RunArgs, flows: &[Arc<Flow>]) -> Result<RunOptions> {
@@ -140,7 +148,13 @@ fn show(summary: &Summary, as_json: bool, console: &mut Console) -> Result<()> {
         let flows: Vec<Value> = summary
             .flows
             .iter()
-            .map(|flow| json!({"flow": flow.flow, "commits": flow.commits, "fate": flow.fate, "halted": flow.halted}))
+            .map(|flow| {
+                let halted = flow.halted.as_ref();
+                json!({
+                    "flow": flow.flow, "commits": flow.commits, "fate": flow.fate,
+                    "halted": halted.map(|halt| &halt.reason), "kind": halted.map(|halt| halt.kind.to_string()),
+                })
+            })
             .collect();
         return console.json(&json!({"flows": flows}));
     }
@@ -165,8 +179,8 @@ pub(crate) fn summary_text(summary: &Summary, indent: &str, console: &Console) -
             grouped(fate.dropped + fate.quarantined + fate.dead_lettered),
             if flow.halted.is_some() { "halted" } else { "ok" }.to_owned(),
         ]);
-        if let Some(reason) = &flow.halted {
-            reasons.push_str(&format!("{indent}{} halted: {reason}\n", flow.flow));
+        if let Some(halt) = &flow.halted {
+            reasons.push_str(&format!("{indent}{} halted: {}\n", flow.flow, halt.reason));
         }
     }
     format!("{}{reasons}", table.render(indent, console.style))

@@ -24,7 +24,7 @@ pub struct Key {
 }
 
 /// Every setting, in the order of the documentation.
-pub const KEYS: [Key; 39] = [
+pub const KEYS: [Key; 40] = [
     Key {
         path: "warehouse",
         variable: "ALLUVIUM_WAREHOUSE",
@@ -139,6 +139,12 @@ pub const KEYS: [Key; 39] = [
         variable: "ALLUVIUM_RETRY_WAIT_MAX",
         default: r#""10s""#,
         meaning: "The longest such wait.",
+    },
+    Key {
+        path: "limits.once_timeout",
+        variable: "ALLUVIUM_ONCE_TIMEOUT",
+        default: r#""30s""#,
+        meaning: "How long `run --once` waits for a service that does not answer before a flow gives up.",
     },
     Key {
         path: "limits.drain_timeout",
@@ -266,6 +272,8 @@ pub(super) const BATCH_INTERVAL: RangeInclusive<Duration> = Duration::from_milli
 pub(super) const SQL_MEMORY: RangeInclusive<u64> = 16 << 20..=1 << 44;
 /// Waits below a millisecond are none.
 pub(super) const RETRY_WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3_600);
+/// Below a second, a broker that is well may seem not to be.
+pub(super) const ONCE_WAIT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
 /// Zero drops open batches at once.
 pub(super) const DRAIN_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
 /// A request that takes longer is lost.

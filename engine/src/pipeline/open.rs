@@ -70,13 +70,17 @@ impl FlowRun {
     pub async fn open(parts: FlowParts, world: &World) -> Result<Self> {
         let flow = Arc::clone(&parts.flow);
         let definition = &flow.definition;
-        let source_settings = KafkaSettings {
+        let (connection, topic) = (definition.connection.clone(), definition.source.topic.clone());
+        let mut source_settings = KafkaSettings {
             startup: flow.startup.clone(),
             limits: flow.batch,
             once: parts.once,
             stop: parts.stop,
-            ..KafkaSettings::new(definition.connection.clone(), definition.source.topic.clone(), group_id(&flow))
+            ..KafkaSettings::new(connection, topic, group_id(&flow))
         };
+        if parts.once {
+            source_settings.connect_limit = source_settings.connect_limit.min(world.settings.once_timeout);
+        }
         let prepared = Self::prepare(flow, world).await?;
         let prepared = if parts.accepts_source { prepared.accepting_source() } else { prepared };
         let source = KafkaSource::open(source_settings, prepared.positions()).await?;

@@ -18,6 +18,7 @@ mod describe;
 mod fault;
 mod peek;
 mod poll;
+mod reach;
 mod rebalance;
 pub mod embedded;
 

@@ -20,6 +20,8 @@ use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 use serde::Deserialize;
 
+use super::reach::Reach;
+
 /// What suits a bulk reader; a connection may say otherwise.
 const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "alluvium"),
@@ -126,6 +128,7 @@ struct Notes {
     refusal: Option<String>,
     reason: Option<String>,
     trouble: Option<String>,
+    reach: Reach,
 }
 
 /// A change of the assignment that the group coordinator asks for.
@@ -195,7 +198,13 @@ impl ClientContext for Context {
         if facility == "FAIL" {
             // Some reasons come as a log line alone. It begins with the thread that wrote it.
             let reason = text.split_once("]: ").map_or(text, |(_, reason)| reason);
-            self.notes().trouble = Some(reason.to_owned());
+            let mut notes = self.notes();
+            notes.trouble = Some(reason.to_owned());
+            // It is said at every try to connect.
+            if matches!(level, RDKafkaLogLevel::Error) && !notes.reach.lose(reason) {
+                tracing::debug!(target: "librdkafka", facility, text, "librdkafka says again");
+                return;
+            }
         }
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -214,7 +223,13 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, json: &[u8]) {
         match serde_json::from_slice::<Statistics>(json) {
-            Ok(statistics) => self.notes().ends.extend(statistics.ends()),
+            Ok(statistics) => {
+                let mut notes = self.notes();
+                notes.ends.extend(statistics.ends());
+                for broker in statistics.brokers_up().filter(|broker| notes.reach.find(broker)) {
+                    tracing::info!(broker, "broker is reached again");
+                }
+            }
             Err(error) => tracing::debug!(%error, "librdkafka's statistics cannot be read"),
         }
     }
@@ -225,7 +240,17 @@ impl ClientContext for Context {
             self.notes().end_reached = end_in(reason);
             return;
         }
-        tracing::warn!(code = %error, reason, "kafka client is in trouble");
+        let is_of_broker = matches!(
+            code,
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::Resolve | RDKafkaErrorCode::AllBrokersDown
+            )
+        );
+        if is_of_broker && !self.notes().reach.lose(reason) {
+            tracing::debug!(code = %error, reason, "kafka client is still in trouble");
+        } else {
+            tracing::warn!(code = %error, reason, "kafka client is in trouble");
+        }
         let is_certificate = code == Some(RDKafkaErrorCode::SSL) && reason.contains("certificate verify failed");
         let is_refusal = is_certificate
             || matches!(
@@ -290,7 +315,15 @@ fn end_in(reason: &str) -> Option<Offset> {
 #[derive(Deserialize)]
 struct Statistics {
     #[serde(default)]
+    brokers: BTreeMap<String, BrokerStatistics>,
+    #[serde(default)]
     topics: BTreeMap<String, TopicStatistics>,
+}
+
+#[derive(Deserialize)]
+struct BrokerStatistics {
+    #[serde(default)]
+    state: String,
 }
 
 #[derive(Deserialize)]
@@ -307,6 +340,11 @@ struct PartitionStatistics {
 }
 
 impl Statistics {
+    /// Returns the brokers that a connection stands to.
+    fn brokers_up(&self) -> impl Iterator<Item = &str> {
+        self.brokers.iter().filter(|(_, broker)| broker.state == "UP").map(|(name, _)| name.as_str())
+    }
+
     /// Returns the last stable offsets that are known. A consumer has one topic.
     fn ends(&self) -> impl Iterator<Item = (Partition, Offset)> + '_ {
         let partitions = self.topics.values().flat_map(|topic| topic.partitions.values());

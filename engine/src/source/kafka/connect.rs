@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use alluvium_catalog::{Connection, Error, Offset, OptionValue, Partition, Result, Timestamp, Topic};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::client::Context;
@@ -67,7 +67,14 @@ impl TopicView<'_> {
     /// Returns the topic's id; `None` where the brokers know none.
     pub(super) fn id(&self) -> Result<Option<String>> {
         let topic = self.topic;
-        self.retry(&format!("the id of {topic}"), || topic_id(self.consumer.client(), topic, TRY_LIMIT))
+        self.retry(&format!("the id of {topic}"), || {
+            // A leader has to answer for reading anyway; the controller, which would be asked, may be out of our reach.
+            let metadata = self.consumer.fetch_metadata(Some(topic.as_str()), TRY_LIMIT)?;
+            let partitions = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+            let leader = partitions.map(MetadataPartition::leader).find(|leader| *leader >= 0);
+            let leader = leader.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable))?;
+            topic_id(self.consumer.client(), topic, leader, TRY_LIMIT)
+        })
     }
 
     /// Returns what the partition holds; the end is the last stable offset.

@@ -19,16 +19,17 @@ use rdkafka::bindings as c;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
-/// Returns the id of `topic` as Kafka's tools write it, asking for at most `limit`; `None` where the broker knows no ids.
+/// Returns the id of `topic` as Kafka's tools write it, asking `broker` for at most `limit`; `None` where it knows no ids.
 ///
 /// # Errors
 /// What the broker says of the topic, or that it did not answer in time.
 pub(super) fn topic_id<C: ClientContext>(
     client: &Client<C>,
     topic: &Topic,
+    broker: i32,
     limit: Duration,
 ) -> KafkaResult<Option<String>> {
-    let event = match describe(client, topic, limit) {
+    let event = match describe(client, topic, broker, limit) {
         Ok(event) => event,
         Err(RDKafkaErrorCode::UnsupportedFeature) => return Ok(None),
         Err(code) => return Err(KafkaError::Global(code)),
@@ -68,6 +69,7 @@ impl<T> Drop for Owned<T> {
 fn describe<C: ClientContext>(
     client: &Client<C>,
     topic: &Topic,
+    broker: i32,
     limit: Duration,
 ) -> Result<Owned<c::rd_kafka_event_t>, RDKafkaErrorCode> {
     let name = CString::new(topic.as_str()).map_err(|_| RDKafkaErrorCode::InvalidTopic)?;
@@ -80,7 +82,8 @@ fn describe<C: ClientContext>(
     unsafe {
         let operation = c::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = Owned::take(c::rd_kafka_AdminOptions_new(handle, operation), c::rd_kafka_AdminOptions_destroy)?;
-        // A refused timeout leaves librdkafka's own, and the poll below is bounded in any case.
+        // What is refused here leaves librdkafka's own choice, and the poll below is bounded in any case.
+        c::rd_kafka_AdminOptions_set_broker(options.pointer(), broker, ptr::null_mut(), 0);
         c::rd_kafka_AdminOptions_set_request_timeout(options.pointer(), millis, ptr::null_mut(), 0);
         let topics = c::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         let topics = Owned::take(topics, c::rd_kafka_TopicCollection_destroy)?;

@@ -21,7 +21,7 @@ use indicatif::MultiProgress;
 use crate::cli::console::{Console, Role};
 use crate::cli::failure::Exit;
 use crate::cli::progress::Progress;
-use crate::cli::run::{summary_text, with_defaults, world};
+use crate::cli::run::{summary_text, world};
 use crate::cli::table::grouped;
 use crate::cli::workspace::Workspace;
 use crate::cli::{check, settings_of};
@@ -139,12 +139,15 @@ async fn land(
     let begun = Instant::now();
     let name = place.path("orders.sql").display().to_string();
     let compiled = check::compile_texts(&[Arc::new(SourceText::new(name, pipeline))], workspace).await?;
-    let flows = with_defaults(&compiled.flows, workspace.settings.batch());
     let world = Arc::new(world(workspace)?);
     let progress = bars.map(|bars| Progress::start(bars, Arc::clone(&world.metrics)));
-    let ran =
-        Box::pin(supervise::run(flows, world, RunOptions { once: true, ..RunOptions::default() }, shutdown.clone()))
-            .await;
+    let ran = Box::pin(supervise::run(
+        compiled.flows,
+        world,
+        RunOptions { once: true, ..RunOptions::default() },
+        shutdown.clone(),
+    ))
+    .await;
     if let Some(progress) = progress {
         progress.close().await;
     }

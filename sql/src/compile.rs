@@ -26,7 +26,7 @@ use async_trait::async_trait;
 
 use crate::diagnostic::{Diagnostics, SourceText};
 use crate::parser::parse_file;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{BatchLimits, Pipeline};
 use scope::Scope;
 
 /// What the catalog knows already: definitions that a file may name without making them.
@@ -68,6 +68,7 @@ pub trait Names: Send + Sync {
 pub struct Compiler {
     warehouse: Location,
     names: Arc<dyn Names>,
+    batch: BatchLimits,
 }
 
 impl std::fmt::Debug for Compiler {
@@ -80,7 +81,13 @@ impl Compiler {
     /// Returns a compiler that puts tables without LOCATION at `<warehouse>/<schema>/<table>` and finds in `names` what
     /// the files do not define.
     pub fn new(warehouse: Location, names: Arc<dyn Names>) -> Self {
-        Self { warehouse, names }
+        Self { warehouse, names, batch: BatchLimits::default() }
+    }
+
+    /// Lets the batches of flows that do not say so themselves close by `batch`.
+    #[must_use]
+    pub fn with_batch(self, batch: BatchLimits) -> Self {
+        Self { batch, ..self }
     }
 
     /// Returns the flows of `files`, which see each other's definitions.
@@ -99,7 +106,7 @@ impl Compiler {
         if !unreadable.is_empty() {
             return Err(Diagnostics(unreadable));
         }
-        let mut scope = Scope::new(&self.warehouse, self.names.as_ref());
+        let mut scope = Scope::new(&self.warehouse, self.names.as_ref(), self.batch);
         let flows = scope.define(parsed);
         let mut pipeline = Pipeline::default();
         for flow in flows {
@@ -120,7 +127,7 @@ impl Compiler {
         for file in files {
             parsed.push((Arc::clone(file), parse_file(file)?));
         }
-        let mut scope = Scope::new(&self.warehouse, self.names.as_ref());
+        let mut scope = Scope::new(&self.warehouse, self.names.as_ref(), self.batch);
         let _ = scope.define(parsed);
         scope.into_definitions()
     }

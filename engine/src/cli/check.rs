@@ -74,7 +74,7 @@ pub(crate) async fn compile_texts(texts: &[Arc<SourceText>], workspace: &Workspa
 pub(crate) fn compiler(workspace: &Workspace) -> Compiler {
     let reader = TableReader::new(workspace.stores.clone(), Arc::clone(&workspace.catalog));
     let names = CatalogNames::new(Arc::clone(&workspace.catalog), reader);
-    Compiler::new(workspace.settings.warehouse().clone(), Arc::new(names))
+    Compiler::new(workspace.settings.warehouse().clone(), Arc::new(names)).with_batch(workspace.settings.batch())
 }
 
 fn read(file: &Path) -> Result<Arc<SourceText>> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use alluvium_catalog::{Clock, Error, ErrorKind, Name, Result, SystemClock};
-use alluvium_sql::{BatchLimits, Flow};
+use alluvium_sql::{Flow, SourceText};
 use clap::Args;
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ async fn run_in(
     if pipeline.flows.is_empty() {
         return Err(Error::invalid("the files define no flow").with_hint("add a CREATE FLOW statement"));
     }
-    let flows = with_defaults(&pipeline.flows, workspace.settings.batch());
+    let flows = pipeline.flows;
     let options = options(arguments, &flows)?;
     let world = Arc::new(world(workspace)?);
     for flow in &flows {
@@ -126,21 +126,6 @@ pub(crate) fn world(workspace: &Workspace) -> Result<World> {
         clock,
         settings: workspace.settings.limits().clone(),
     })
-}
-
-/// Returns the flows with the settings' batch limits where the flow's own are the built-in ones.
-pub(crate) fn with_defaults(flows: &[Arc<Flow>], batch: BatchLimits) -> Vec<Arc<Flow>> {
-    let built_in = BatchLimits::default();
-    let choose = |flow: &Arc<Flow>| {
-        let own = flow.batch;
-        let limits = BatchLimits {
-            rows_max: if own.rows_max == built_in.rows_max { batch.rows_max } else { own.rows_max },
-            bytes_max: if own.bytes_max == built_in.bytes_max { batch.bytes_max } else { own.bytes_max },
-            interval: if own.interval == built_in.interval { batch.interval } else { own.interval },
-        };
-        Arc::new(Flow { batch: limits, ..Flow::clone(flow) })
-    };
-    flows.iter().map(choose).collect()
 }
 
 fn show(summary: &Summary, as_json: bool, console: &mut Console) -> Result<()> {

@@ -143,7 +143,7 @@ impl Parts {
         let place = Place { source: text, span: self.query_span.clone() };
         let mut diagnostics = Vec::new();
         let name_span = text.range(written.statement.name.span).unwrap_or(written.span.clone());
-        let batch = batch_limits(text, name_span, &written.statement.options, &mut diagnostics);
+        let batch = batch_limits(text, name_span, &written.statement.options, scope.batch, &mut diagnostics);
         let shaped = match &written.statement.action {
             FlowAction::Append { .. } => Ok(upsert::Shape { stored: planned.output.clone(), change: Change::Append }),
             FlowAction::AutoCdc(cdc) => {

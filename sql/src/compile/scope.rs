@@ -18,7 +18,7 @@ use super::source::{ResolvedSource, resolve_connection, resolve_source};
 use super::table::{ResolvedTable, resolve_table};
 use super::{Definitions, Names};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, TextSpan, code};
-use crate::pipeline::ErrorMode;
+use crate::pipeline::{BatchLimits, ErrorMode};
 use crate::statement::{CreateFlow, FlowAction, Spanned, Statement};
 
 /// The statements of one file.
@@ -44,6 +44,8 @@ pub(super) struct Writer {
 pub(super) struct Scope<'a> {
     warehouse: &'a Location,
     names: &'a dyn Names,
+    /// When the batches of flows close that do not say so.
+    pub(super) batch: BatchLimits,
     /// Plans queries; holds the tables that they look up.
     pub(super) session: SessionContext,
     connections: BTreeMap<Name, Option<Connection>>,
@@ -55,10 +57,11 @@ pub(super) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    pub(super) fn new(warehouse: &'a Location, names: &'a dyn Names) -> Self {
+    pub(super) fn new(warehouse: &'a Location, names: &'a dyn Names, batch: BatchLimits) -> Self {
         Self {
             warehouse,
             names,
+            batch,
             session: dialect_session(SessionConfig::new(), Arc::default()),
             connections: BTreeMap::new(),
             sources: BTreeMap::new(),

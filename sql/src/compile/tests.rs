@@ -101,6 +101,37 @@ KEYS (order_id) APPLY AS DELETE WHEN status = 'DELETED' SEQUENCE BY struct(updat
 COLUMNS * EXCEPT (kafka_offset)";
 
 #[tokio::test]
+async fn what_a_flow_writes_goes_over_the_settings_even_where_it_is_the_built_in_value() -> Result<(), Diagnostics> {
+    let set = BatchLimits { rows_max: 7, bytes_max: 7_000, interval: std::time::Duration::from_millis(70) };
+    let built_in = BatchLimits::default();
+    let flow = |options: &str| {
+        format!(
+            "{SHOP} CREATE FLOW f {options} AS INSERT INTO bronze.events BY NAME SELECT order_id FROM STREAM(orders_raw);"
+        )
+    };
+    for (options, expected) in [
+        ("", set),
+        ("WITH ('commit.rows' = 500000)", BatchLimits { rows_max: built_in.rows_max, ..set }),
+        ("WITH ('commit.interval' = '10 seconds')", BatchLimits { interval: built_in.interval, ..set }),
+        ("WITH ('commit.bytes' = '256 MiB')", BatchLimits { bytes_max: built_in.bytes_max, ..set }),
+    ] {
+        let names = Arc::new(Catalog { tables: BTreeMap::new(), definitions: Definitions::default() });
+        let Ok(warehouse) = "memory:///lake".parse() else { return Err(Diagnostics(Vec::new())) };
+        let compiler = Compiler::new(warehouse, names).with_batch(set);
+        let pipeline = compiler.compile(&[Arc::new(SourceText::new("f.sql", flow(options)))]).await?;
+        assert_eq!(pipeline.flows.first().map(|flow| flow.batch), Some(expected), "{options}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_connection_of_a_source_that_no_flow_reads_is_looked_for() {
+    let source = "CREATE SOURCE s (id BIGINT) WITH ('connection' = 'shopp', 'topic' = 't');";
+    let shown = refused(&[source]).await;
+    assert!(shown.contains("connection 'shopp' is not defined") && shown.contains("did you mean 'shop'?"), "{shown}");
+}
+
+#[tokio::test]
 async fn the_example_compiles() -> Result<(), Diagnostics> {
     let flows = compile(&[EXAMPLE]).await?.flows;
     let names: Vec<&str> = flows.iter().map(|flow| flow.name().as_str()).collect();

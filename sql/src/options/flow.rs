@@ -14,16 +14,17 @@ const KNOWN: [Known; 3] = [
     Known { key: "commit.bytes", default: Some("256 MB"), doc: "the most bytes of a batch" },
 ];
 
-/// Returns when the batches of the flow that is named at `owner` close, and reports what is wrong with its options.
+/// Returns when the batches of the flow that is named at `owner` close, by `default` where it says nothing, and reports
+/// what is wrong with its options.
 pub(crate) fn batch_limits(
     source: &Arc<SourceText>,
     owner: TextSpan,
     written: &[WrittenOption],
+    default: BatchLimits,
     diagnostics: &mut Vec<Diagnostic>,
 ) -> BatchLimits {
     let mut reading = Reading { source, owner, written, known: KNOWN.to_vec(), diagnostics };
     reading.check(&[], &[]);
-    let default = BatchLimits::default();
     BatchLimits {
         rows_max: reading.value("commit.rows", units::count).unwrap_or(default.rows_max),
         bytes_max: reading.value("commit.bytes", units::bytes).unwrap_or(default.bytes_max),

@@ -7,7 +7,7 @@ use alluvium_catalog::{Offset, OptionValue, Partition, Timestamp};
 use super::*;
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText};
 use crate::parser::parse_file;
-use crate::pipeline::{ErrorMode, Startup};
+use crate::pipeline::{BatchLimits, ErrorMode, Startup};
 use crate::statement::{Statement, WrittenOption};
 
 /// Reads `options` as those of a connection and hands them on.
@@ -149,7 +149,7 @@ fn slips_in_tables_and_flows_are_shown_with_hints() -> Result<(), Diagnostics> {
     }
     let (source, options) = written("'commit.interval' = 'soon', 'commit.rows' = -1, 'commit.size' = 1")?;
     let mut diagnostics = Vec::new();
-    batch_limits(&source, 18..22, &options, &mut diagnostics);
+    batch_limits(&source, 18..22, &options, BatchLimits::default(), &mut diagnostics);
     shown.push_str(&rendered(diagnostics));
     insta::assert_snapshot!(shown);
     Ok(())
@@ -159,8 +159,8 @@ fn slips_in_tables_and_flows_are_shown_with_hints() -> Result<(), Diagnostics> {
 fn the_defaults_that_are_shown_are_those_that_hold() -> Result<(), Diagnostics> {
     let (source, none) = written("")?;
     let mut diagnostics = Vec::new();
-    let limits = batch_limits(&source, 0..0, &none, &mut diagnostics);
-    assert_eq!(limits, crate::pipeline::BatchLimits::default());
+    let limits = batch_limits(&source, 0..0, &none, BatchLimits::default(), &mut diagnostics);
+    assert_eq!(limits, BatchLimits::default());
     let table = table_settings(&source, 0..0, &none, &mut diagnostics);
     assert_eq!(table.tombstone_retention.as_secs(), 7 * 86_400);
     assert_eq!(diagnostics, []);

@@ -30,6 +30,9 @@ fn ask_everything(program: &Program) -> TestResult<BTreeMap<String, Value>> {
         ask(&["catalog", "show", name, "--json"])?;
     }
     ask(&["catalog", "lineage", "shop.orders", "--json"])?;
+    let runs = "SELECT DISTINCT run FROM system.commits ORDER BY run";
+    ask(&["sql", "--quiet", "--json", "-c", runs])?;
+    ask(&["sql", "--quiet", "--json", "-c", "SELECT run FROM system.runs ORDER BY run"])?;
     Ok(answers)
 }
 

@@ -1,20 +1,22 @@
 //! Writes the catalog again from what is stored beside the data: the tables' logs and the warehouse's registry.
 //!
-//! It reads tables and writes none. What only the catalog knew (runs, and registrations made without a warehouse) is not
-//! brought back; commits, flows and their versions, connections, sources and datasets are. The new file is made beside
+//! It reads tables and writes none. Commits, flows and their versions, connections, sources and datasets come back as they
+//! were; a run comes back as long as its commits tell, from the first to the last of them. What only the catalog knew
+//! does not: runs that landed nothing, how a run ended, definitions that no flow used. The new file is made beside
 //! the old one, which is kept until the next rebuild; a crash on the way leaves the old one or none, never half of one.
 
 mod find;
 pub mod log;
 mod read;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use alluvium_catalog::store::{CatalogStore, SqliteStore};
+use alluvium_catalog::store::{CatalogStore, Run, SqliteStore};
 use alluvium_catalog::{
-    Commit, Dataset, DatasetKind, Definition, Error, Location, Registry, Result, Stores, TableName,
+    Commit, Dataset, DatasetKind, Definition, Error, Location, Registry, Result, Stores, TableName, Timestamp,
 };
+use uuid::Uuid;
 
 /// What is read, and which file is written.
 #[derive(Debug)]
@@ -150,8 +152,19 @@ impl RestoredTable {
     }
 }
 
+/// Returns the runs that the commits tell of, from the first commit of each to its last.
+fn runs(stories: &[TableStory]) -> impl Iterator<Item = Run> {
+    let mut times: BTreeMap<Uuid, (Timestamp, Timestamp)> = BTreeMap::new();
+    for commit in stories.iter().flat_map(|story| &story.commits) {
+        let at = commit.committed_at;
+        let (first, last) = times.entry(commit.lineage.run).or_insert((at, at));
+        (*first, *last) = ((*first).min(at), (*last).max(at));
+    }
+    times.into_iter().map(|(id, (first, last))| Run { id, started_at: first, ended_at: Some(last), error: None })
+}
+
 /// Writes definitions in the order they were put to work, then the tables that none declares, then registrations, then
-/// commits. Returns the number of registered datasets that no flow writes.
+/// commits and runs. Returns the number of registered datasets that no flow writes.
 async fn write(store: &dyn CatalogStore, registered: &[Dataset], stories: &[TableStory]) -> Result<usize> {
     let mut definitions: Vec<&(i64, Definition)> = stories.iter().flat_map(|story| &story.definitions).collect();
     definitions.sort_by_key(|(put_to_work, _)| *put_to_work);
@@ -169,6 +182,9 @@ async fn write(store: &dyn CatalogStore, registered: &[Dataset], stories: &[Tabl
     }
     for commit in stories.iter().flat_map(|story| &story.commits) {
         store.put_commit(commit).await?;
+    }
+    for run in runs(stories) {
+        store.put_run(&run).await?;
     }
     let written: BTreeSet<&TableName> = stories.iter().map(|story| &story.name).collect();
     Ok(registered.iter().filter(|dataset| !written.contains(&dataset.name)).count())

@@ -88,6 +88,10 @@ async fn everything_that_flows_wrote_comes_back() -> Result<()> {
     assert_eq!(kinds, expected.map(|(name, kind)| (name.to_owned(), kind)));
     let versions: Vec<u64> = store.commits(None, 10).await?.iter().map(|commit| commit.version).collect();
     assert_eq!(versions, [0, 3, 2, 1]);
+    let runs: Vec<_> =
+        store.runs(10).await?.iter().map(|run| (run.id.as_u128(), run.started_at, run.ended_at)).collect();
+    let id = 0x0190_a0a0_0000_7000_8000_0000_0000_0001;
+    assert_eq!(runs, [(id, Timestamp(1_000), Some(Timestamp(4_000)))]);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod harness;
 
 mod catalog;
 mod cli;
+mod docs;
 mod exactly_once;
 mod faults;
 mod group;

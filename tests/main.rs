@@ -18,4 +18,5 @@ mod readers;
 mod repl;
 mod sasl;
 mod signals;
+mod terminal;
 mod tidy;

@@ -87,6 +87,29 @@ impl Program {
         Ok(Running { child, arguments: arguments.join(" "), out, err })
     }
 
+    /// Runs a process on a terminal of its own and types `steps` into it (`harness/terminal.py`), by `python`.
+    pub(crate) fn on_terminal(
+        &self,
+        python: &Path,
+        arguments: &[&str],
+        steps: &serde_json::Value,
+    ) -> TestResult<Finished> {
+        let typist = Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/terminal.py");
+        let keys = self.folder.join(unique("keys"));
+        fs::write(&keys, steps.to_string())?;
+        let done = Command::new(python)
+            .arg(typist)
+            .arg(env!("CARGO_BIN_EXE_alluvium-under-test"))
+            .args(arguments)
+            .current_dir(&self.folder)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .env("TERM", "xterm-256color")
+            .stdin(File::open(&keys)?)
+            .output()?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Finished { status: done.status, out: text(&done.stdout), err: text(&done.stderr) })
+    }
+
     /// Runs a process to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> TestResult<Finished> {
         self.start(arguments)?.wait(LIMIT)

@@ -64,6 +64,15 @@ pub(crate) fn duckdb() -> TestResult<Option<PathBuf>> {
     Ok(wanted("DuckDB", &["ALLUVIUM_TEST_DUCKDB"])?.and_then(|values| values.into_iter().next()).map(PathBuf::from))
 }
 
+/// Returns a Python 3, whose standard library has pseudo-terminals.
+pub(crate) fn python() -> TestResult<Option<PathBuf>> {
+    let runs = std::process::Command::new("python3").args(["-c", "import pty"]).output();
+    if runs.is_ok_and(|done| done.status.success()) {
+        return Ok(Some(PathBuf::from("python3")));
+    }
+    left_out("Python 3 with the module pty", "python3 does not run").map(|()| None)
+}
+
 fn bucket(service: &str, endpoint: &str) -> TestResult<Option<Bucket>> {
     let variables = [endpoint, "ALLUVIUM_TEST_S3_BUCKET", "ALLUVIUM_TEST_S3_KEY", "ALLUVIUM_TEST_S3_SECRET"];
     let values = wanted(service, &variables)?.map(<[String; 4]>::try_from);
@@ -76,11 +85,16 @@ fn wanted(service: &str, variables: &[&str]) -> TestResult<Option<Vec<String>>> 
     let Some(missing) = variables.iter().find(|name| set(name).is_none()) else {
         return Ok(Some(variables.iter().filter_map(set).collect()));
     };
+    left_out(service, &format!("{missing} is not set")).map(|()| None)
+}
+
+/// Says that a test goes without `service`, where it may.
+fn left_out(service: &str, why: &str) -> TestResult {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     if env::var("ALLUVIUM_TEST_REQUIRE").is_ok_and(|value| value == "1") {
         let hint = "run tests/services up, then eval \"$(tests/services env)\"";
-        return Err(format!("{test} needs {service}, but {missing} is not set: {hint}").into());
+        return Err(format!("{test} needs {service}, but {why}: {hint}").into());
     }
-    writeln!(std::io::stderr(), "left out: {test}, which needs {service} ({missing} is not set)")?;
-    Ok(None)
+    writeln!(std::io::stderr(), "left out: {test}, which needs {service} ({why})")?;
+    Ok(())
 }

@@ -15,6 +15,7 @@ use alluvium_sql::{Change, ErrorMode, Flow, Shaped, Transform};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat, concat_batches, filter, filter_record_batch, not, take, take_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type};
+use arrow::error::ArrowError;
 
 use crate::hop::{ChangeOrder, Changes, Decoded, Records, Reject, RejectClass};
 use collapse::Collapse;
@@ -216,22 +217,31 @@ fn distinct(records: impl Iterator<Item = (i32, i64)>) -> usize {
     records.collect::<std::collections::HashSet<_>>().len()
 }
 
-fn internal(cause: arrow::error::ArrowError) -> Error {
+fn internal(cause: ArrowError) -> Error {
     Error::internal("cannot rearrange the rows of a batch").with_source(cause)
 }
 
 /// Returns the rows that `keep` says.
 fn select(shaped: &Shaped, keep: &BooleanArray) -> Result<Shaped> {
-    let one = |column: &dyn Array| filter(column, keep).map_err(internal);
+    rearrange(shaped, |rows| filter_record_batch(rows, keep), |column| filter(column, keep))
+}
+
+/// Does the same to every part of `shaped`, of which rows and columns are two kinds.
+fn rearrange(
+    shaped: &Shaped,
+    rows: impl Fn(&RecordBatch) -> std::result::Result<RecordBatch, ArrowError>,
+    column: impl Fn(&dyn Array) -> std::result::Result<ArrayRef, ArrowError>,
+) -> Result<Shaped> {
+    let one = |array: &dyn Array| column(array).map_err(internal);
     Ok(Shaped {
-        rows: filter_record_batch(&shaped.rows, keep).map_err(internal)?,
+        rows: rows(&shaped.rows).map_err(internal)?,
         partitions: one(&shaped.partitions)?.as_primitive::<Int32Type>().clone(),
         offsets: one(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
-        sequence: shaped.sequence.iter().map(|column| one(column)).collect::<Result<_>>()?,
+        sequence: shaped.sequence.iter().map(|array| one(array)).collect::<Result<_>>()?,
         deletes: shaped
             .deletes
             .as_ref()
-            .map(|deletes| one(deletes).map(|kept| kept.as_boolean().clone()))
+            .map(|deletes| one(deletes).map(|array| array.as_boolean().clone()))
             .transpose()?,
     })
 }
@@ -242,18 +252,7 @@ fn in_order(shaped: &Shaped) -> Result<Shaped> {
         positions(shaped).zip(0_u32..).map(|((partition, offset), place)| (partition, offset, place)).collect();
     places.sort_unstable();
     let places: UInt32Array = places.into_iter().map(|(_, _, place)| Some(place)).collect();
-    let one = |column: &dyn Array| take(column, &places, None).map_err(internal);
-    Ok(Shaped {
-        rows: take_record_batch(&shaped.rows, &places).map_err(internal)?,
-        partitions: one(&shaped.partitions)?.as_primitive::<Int32Type>().clone(),
-        offsets: one(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
-        sequence: shaped.sequence.iter().map(|column| one(column)).collect::<Result<_>>()?,
-        deletes: shaped
-            .deletes
-            .as_ref()
-            .map(|deletes| one(deletes).map(|taken| taken.as_boolean().clone()))
-            .transpose()?,
-    })
+    rearrange(shaped, |rows| take_record_batch(rows, &places), |column| take(column, &places, None))
 }
 
 /// Returns the rows of `one`, then those of `other`.

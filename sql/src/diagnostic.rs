@@ -173,13 +173,14 @@ impl fmt::Display for Diagnostics {
 impl std::error::Error for Diagnostics {}
 
 impl From<Diagnostics> for alluvium_catalog::Error {
-    /// The message has a line `file:line:column: message` for each error.
+    /// The message has a line `file:line:column: message` for each error; the diagnostics, with their places, are the source.
     fn from(diagnostics: Diagnostics) -> Self {
         let error = Self::invalid(diagnostics.to_string());
-        match diagnostics.0.as_slice() {
+        let error = match diagnostics.0.as_slice() {
             [Diagnostic { hint: Some(hint), .. }] => error.with_hint(hint.clone()),
             _ => error,
-        }
+        };
+        error.with_source(diagnostics)
     }
 }
 

@@ -147,9 +147,7 @@ impl Session {
     /// `Invalid` when the text is not one statement, the statement would write or define something, or names what there
     /// is not; and what opening its tables says.
     pub async fn sql(&self, text: &str) -> Result<Answer> {
-        // The message says where; who shows the error with its place finds the diagnostics behind it.
-        let mut statements = crate::parser::parse_statements(text)
-            .map_err(|diagnostics| Error::from(diagnostics.clone()).with_source(diagnostics))?;
+        let mut statements = crate::parser::parse_statements(text)?;
         match (statements.pop(), statements.pop()) {
             (Some(statement), None) => self.run(statement.value).await,
             (None, _) => Err(Error::invalid("there is no statement in the text")),

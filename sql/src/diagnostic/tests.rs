@@ -46,4 +46,5 @@ fn the_one_error_names_file_line_and_column() {
     let error = alluvium_catalog::Error::from(at("SELECT\n custmer_id", 8..18));
     assert_eq!(error.message(), "orders.sql:2:2: column 'custmer_id' not found");
     assert_eq!(error.hint(), Some("did you mean 'customer_id'?"));
+    assert!(std::error::Error::source(&error).is_some_and(|source| source.is::<Diagnostics>()));
 }

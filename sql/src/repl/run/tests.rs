@@ -14,7 +14,7 @@ use super::super::backend::{Answer, Opened};
 use super::super::input::{Input, Interrupt, ScriptFrom};
 use super::super::{Console, Repl};
 use super::*;
-use crate::diagnostic::{Diagnostic, Diagnostics, code};
+use crate::diagnostic::{Diagnostic, code};
 use crate::session::failure::from_datafusion;
 
 type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -55,8 +55,7 @@ impl Backend for Plain {
             text if text.starts_with("WRONG") => {
                 let statement = Arc::new(SourceText::new(written.source.name(), text));
                 let diagnostic = Diagnostic::new(code::SYNTAX, &statement, 0..5, "expected a statement, found WRONG");
-                let diagnostics = Diagnostics::from(diagnostic);
-                return Err(Error::from(diagnostics.clone()).with_source(diagnostics));
+                return Err(Error::from(diagnostic));
             }
             _ => {}
         }
@@ -117,7 +116,7 @@ async fn run_with(options: ReplOptions, stdin: &str, scripts: Vec<ScriptFrom>) -
     let (out, err) = (Captured::default(), Captured::default());
     let stdin = Box::new(Cursor::new(stdin.as_bytes().to_vec()));
     let console = Console { stdin, out: Box::new(out.clone()), err: Box::new(err.clone()) };
-    let repl = Repl::with_backend(Arc::new(Plain::new()), options, console);
+    let repl = Repl::new(Arc::new(Plain::new()), options, console);
     let exit = repl.run(Input::Scripts(scripts)).await;
     Ran { exit, out: out.text(), err: err.text() }
 }
@@ -234,7 +233,7 @@ async fn a_running_statement_is_interrupted() {
     let (out, err) = (Captured::default(), Captured::default());
     let console = Console { stdin: Box::new(Cursor::new(vec![])), out: Box::new(out), err: Box::new(err.clone()) };
     let options = ReplOptions { interrupt: Interrupt::Notified(Arc::clone(&interrupt)), keep_going: true, ..csv() };
-    let repl = Repl::with_backend(Arc::new(backend), options, console);
+    let repl = Repl::new(Arc::new(backend), options, console);
     let (exit, ()) = tokio::join!(repl.run(Input::Scripts(arguments(&["FOREVER; SELECT 1"]))), async {
         begun.notified().await;
         interrupt.notify_waiters();
@@ -256,7 +255,7 @@ async fn a_reader_that_went_away_ends_the_run_in_silence() {
     }
     let err = Captured::default();
     let console = Console { stdin: Box::new(Cursor::new(vec![])), out: Box::new(Gone), err: Box::new(err.clone()) };
-    let repl = Repl::with_backend(Arc::new(Plain::new()), csv(), console);
+    let repl = Repl::new(Arc::new(Plain::new()), csv(), console);
     let exit = repl.run(Input::Scripts(arguments(&["SELECT 1; SELECT 2"]))).await;
     assert_eq!((exit, err.text().as_str()), (Exit::Ok, ""));
 }

@@ -3,7 +3,7 @@
 use crate::harness::TestResult;
 use crate::harness::lake::Lake;
 use crate::harness::program::{Finished, Program};
-use crate::harness::shop::Shop;
+use crate::harness::shop::{Shop, embedded_options};
 
 async fn shop() -> TestResult<Shop> {
     Shop::open(Lake::on_disk()?, 2).await
@@ -73,6 +73,49 @@ async fn a_source_can_be_looked_at_and_nothing_is_committed() -> TestResult {
     let summary = shop.program.json(&["run", "--once", "--json", "orders.sql"])?;
     let flows = summary["flows"].as_array().cloned().unwrap_or_default();
     assert!(flows.iter().all(|flow| flow["fate"]["records_in"] == 0), "{summary}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_and_a_source_that_are_typed_are_kept_shown_and_looked_at() -> TestResult {
+    let shop = shop().await?;
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    let options = embedded_options(shop.bootstrap());
+    program.write("shop.sql", &format!("CREATE CONNECTION mine TYPE kafka WITH ({options});"))?;
+    let source = "CREATE SOURCE typed (order_id BIGINT, pos BIGINT METADATA FROM 'offset') \
+                  WITH ('connection' = 'mine', 'topic' = 'shop.orders');";
+    let define = program.run(&["sql", "-f", "shop.sql", "-c", source])?;
+    define.check(0)?;
+    assert!(define.err.contains("connection mine created\nsource typed created"), "{}", define.err);
+
+    let shown =
+        program.done(&["sql", "--quiet", "--format", "csv", "-c", "\\d", "-c", "\\d mine", "-c", "\\d typed"])?;
+    for line in ["typed,source,topic shop.orders over mine,", "mine,connection,", "bootstrap.servers,", "pos,BIGINT"] {
+        assert!(shown.contains(line), "{line} is not in\n{shown}");
+    }
+    let rows = program.json(&["sql", "--quiet", "--json", "-c", "SELECT count(*) AS n FROM typed"])?;
+    assert!(rows[0]["n"].as_i64().is_some_and(|n| n > 0), "{rows}");
+
+    let again = program.run(&["sql", "-c", source])?;
+    again.check(1)?;
+    assert!(again.err.contains("source typed exists already"), "{}", again.err);
+    for (text, said) in [
+        (source.replace("SOURCE", "SOURCE IF NOT EXISTS"), "kept"),
+        (source.replace("CREATE", "CREATE OR REPLACE"), "source typed replaced"),
+    ] {
+        let ended = program.run(&["sql", "-c", &text])?;
+        ended.check(0)?;
+        assert!(ended.err.contains(said), "{}", ended.err);
+    }
+    for (text, said) in [
+        (source.replace("typed", "other").replace("'mine'", "'nine'"), "did you mean 'mine'?"),
+        (source.replace("'topic'", "'topics'").replace("typed", "other"), "argument 1:1:"),
+    ] {
+        let ended = program.run(&["sql", "-c", &text])?;
+        ended.check(1)?;
+        assert!(ended.err.contains(said), "{}", ended.err);
+    }
     Ok(())
 }
 

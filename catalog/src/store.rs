@@ -49,6 +49,12 @@ pub trait CatalogStore: fmt::Debug + Send + Sync {
     /// Returns the version's place in the flow's history; a version whose hash is the newest is not added again.
     async fn put_definition(&self, definition: &Definition) -> Result<u64>;
 
+    /// Records a connection, over what was recorded under its name.
+    async fn put_connection(&self, connection: &Connection) -> Result<()>;
+
+    /// Records a source, over what was recorded under its name. Its connection is there already.
+    async fn put_source(&self, source: &Source) -> Result<()>;
+
     /// Registers a dataset, or changes its registration. A declared table's definition is kept when `dataset` has none.
     async fn put_dataset(&self, dataset: &Dataset) -> Result<()>;
 

@@ -113,6 +113,7 @@ impl Compiler {
             pipeline.flows.extend(flow::compile(&mut scope, &flow).await.map(Arc::new));
         }
         scope.check_tables();
+        scope.check_sources().await;
         let diagnostics = scope.into_diagnostics();
         if diagnostics.is_empty() { Ok(pipeline) } else { Err(Diagnostics(diagnostics).sorted()) }
     }

@@ -1,4 +1,4 @@
-//! The REPL of `alluvium sql`: reads statements and commands, runs them by a [`Session`], writes rows.
+//! The REPL of `alluvium sql`: reads statements and commands, runs them by a [`SessionBackend`], writes rows.
 //!
 //! ```text
 //! terminal --editor--+
@@ -6,11 +6,12 @@
 //!                          +----> command  --describe--> rows --render--> out
 //! ```
 //! It writes rows to one handle and everything else to another, both given by the caller, ends nothing but itself, and
-//! never writes a table. A SELECT on a source looks at the topic through [`Peek`]. Before it: `main`. After it: nothing.
+//! never writes a table; connections and sources that are typed go into the catalog. A SELECT on a source looks at the topic through [`Peek`]. Before it: `main`. After it: nothing.
 
 mod backend;
 mod command;
 mod complete;
+mod define;
 mod describe;
 mod editor;
 mod explain;
@@ -31,7 +32,6 @@ use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Result, TableName};
 
 pub use backend::{Answer, Backend, Opened, Written};
@@ -39,9 +39,9 @@ pub use command::{Command, RowsMax};
 pub use input::{Input, Interrupt, ScriptFrom};
 pub use peek::{Peek, PeekLimit};
 pub use render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer};
+pub use session::SessionBackend;
 
 use crate::diagnostic::SourceText;
-use crate::session::Session;
 use complete::Vocabulary;
 use editor::{Editor, Typed};
 use input::Lines;
@@ -151,19 +151,8 @@ pub struct Repl {
 }
 
 impl Repl {
-    /// Returns a REPL over `session`, which reads the tables of `catalog`. Sources can be queried if there is a `peek`.
-    pub fn new(
-        session: Session,
-        catalog: Arc<dyn CatalogStore>,
-        peek: Option<Arc<dyn Peek>>,
-        options: ReplOptions,
-        console: Console,
-    ) -> Self {
-        Self::with_backend(Arc::new(session::SessionBackend::new(session, catalog, peek)), options, console)
-    }
-
-    /// Returns a REPL over anything that runs statements.
-    pub fn with_backend(backend: Arc<dyn Backend>, options: ReplOptions, console: Console) -> Self {
+    /// Returns a REPL over anything that runs statements: as a rule a [`SessionBackend`].
+    pub fn new(backend: Arc<dyn Backend>, options: ReplOptions, console: Console) -> Self {
         let Console { stdin, out, err } = console;
         Self { runner: Runner::new(backend, options, out, err), stdin: Some(stdin) }
     }

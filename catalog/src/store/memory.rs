@@ -54,6 +54,16 @@ impl CatalogStore for MemoryStore {
         }
     }
 
+    async fn put_connection(&self, connection: &Connection) -> Result<()> {
+        self.tables().connections.insert(connection.name.clone(), connection.clone());
+        Ok(())
+    }
+
+    async fn put_source(&self, source: &Source) -> Result<()> {
+        self.tables().sources.insert(source.name.clone(), source.clone());
+        Ok(())
+    }
+
     async fn put_dataset(&self, dataset: &Dataset) -> Result<()> {
         let mut dataset = dataset.clone();
         let mut tables = self.tables();

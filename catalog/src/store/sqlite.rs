@@ -112,6 +112,18 @@ impl CatalogStore for SqliteStore {
         Ok(seq)
     }
 
+    async fn put_connection(&self, connection: &Connection) -> Result<()> {
+        let mut transaction = self.write().await?;
+        definitions::put_connection(&mut transaction, connection).await.map_err(|error| error.at(&self.place))?;
+        self.commit(transaction).await
+    }
+
+    async fn put_source(&self, source: &Source) -> Result<()> {
+        let mut transaction = self.write().await?;
+        definitions::put_source(&mut transaction, source).await.map_err(|error| error.at(&self.place))?;
+        self.commit(transaction).await
+    }
+
     async fn put_dataset(&self, dataset: &Dataset) -> Result<()> {
         let mut transaction = self.write().await?;
         definitions::put_dataset(&mut transaction, dataset).await.map_err(|error| error.at(&self.place))?;

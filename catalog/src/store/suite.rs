@@ -8,6 +8,7 @@ mod samples;
 use std::fmt;
 
 use super::{CatalogStore, FlowEntry, Run};
+use crate::lineage::Definition;
 use crate::{Commit, Dataset, DatasetKind, Error, Name, Result, TableName, Timestamp};
 
 /// Runs every case against an empty store.
@@ -17,6 +18,7 @@ use crate::{Commit, Dataset, DatasetKind, Error, Name, Result, TableName, Timest
 pub async fn all(store: &dyn CatalogStore) -> Result<()> {
     an_empty_store_answers(store).await?;
     a_definition_comes_back_whole(store).await?;
+    connections_and_sources_stand_alone_and_are_replaced(store).await?;
     a_text_adds_a_version_only_when_it_changes(store).await?;
     one_version_is_added_when_many_say_the_same(store).await?;
     a_definition_keeps_what_people_said_of_the_table(store).await?;
@@ -63,6 +65,25 @@ pub async fn a_definition_comes_back_whole(store: &dyn CatalogStore) -> Result<(
     let expected = FlowEntry { seq: 1, version: definition.flow.clone() };
     ensure_eq("flow", &store.flow(&definition.flow.flow).await?, &vec![expected.clone()])?;
     ensure("flows", store.flows().await?.contains(&expected))
+}
+
+/// A connection and a source need no flow; the newest of a name counts.
+///
+/// # Errors
+/// As [`all`].
+pub async fn connections_and_sources_stand_alone_and_are_replaced(store: &dyn CatalogStore) -> Result<()> {
+    let Definition { mut connection, mut source, .. } = samples::definition("alone")?;
+    for _again in 0..2 {
+        store.put_connection(&connection).await?;
+        store.put_source(&source).await?;
+        let same = store.connections().await?.into_iter().filter(|known| known.name == connection.name);
+        ensure_eq("connection", &same.collect::<Vec<_>>(), &vec![connection.clone()])?;
+        let same = store.sources().await?.into_iter().filter(|known| known.name == source.name);
+        ensure_eq("source", &same.collect::<Vec<_>>(), &vec![source.clone()])?;
+        connection.options.clear();
+        source.comment = Some("another".to_owned());
+    }
+    Ok(())
 }
 
 /// The newest hash again adds nothing; another one does, also one that was there before the newest.

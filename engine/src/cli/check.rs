@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
-use alluvium_sql::{Change, Compiler, Diagnostics, ErrorMode, Flow, Pipeline, SourceText, TableReader, sql_type};
+use alluvium_sql::{Change, Compiler, ErrorMode, Flow, Pipeline, SourceText, TableReader, sql_type};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -56,9 +56,16 @@ pub(super) async fn run(arguments: &CheckArgs, settings: &Settings, console: &mu
 ///
 /// # Errors
 /// `Invalid` when a file cannot be read, or does not compile, with the diagnostics as its source.
-pub(crate) async fn compile(files: &[PathBuf], workspace: &Workspace) -> Result<Pipeline> {
-    let texts = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
-    compile_texts(&texts, workspace).await
+async fn compile(files: &[PathBuf], workspace: &Workspace) -> Result<Pipeline> {
+    compile_texts(&read_all(files)?, workspace).await
+}
+
+/// Reads `files`.
+///
+/// # Errors
+/// `Invalid` when one cannot be read.
+pub(crate) fn read_all(files: &[PathBuf]) -> Result<Vec<Arc<SourceText>>> {
+    files.iter().map(|file| read(file)).collect()
 }
 
 /// Compiles `texts` against the catalog of `workspace`.
@@ -66,8 +73,7 @@ pub(crate) async fn compile(files: &[PathBuf], workspace: &Workspace) -> Result<
 /// # Errors
 /// `Invalid` with the diagnostics as its source.
 pub(crate) async fn compile_texts(texts: &[Arc<SourceText>], workspace: &Workspace) -> Result<Pipeline> {
-    let with_places = |diagnostics: Diagnostics| Error::from(diagnostics.clone()).with_source(diagnostics);
-    compiler(workspace).compile(texts).await.map_err(with_places)
+    Ok(compiler(workspace).compile(texts).await?)
 }
 
 /// Returns the compiler of the workspace.

@@ -60,12 +60,14 @@ async fn run_in(
     console: &mut Console,
     bars: MultiProgress,
 ) -> Result<Exit> {
-    let pipeline = check::compile(&arguments.files, workspace).await?;
+    let texts = check::read_all(&arguments.files)?;
+    let pipeline = check::compile_texts(&texts, workspace).await?;
     if pipeline.flows.is_empty() {
         return Err(Error::invalid("the files define no flow").with_hint("add a CREATE FLOW statement"));
     }
     let flows = pipeline.flows;
     let options = options(arguments, &flows)?;
+    register_rest(&texts, workspace).await?;
     let world = Arc::new(world(workspace)?);
     for flow in &flows {
         tracing::info!(flow = %flow.name(), table = %flow.definition.table.name, batch = check::batch_text(flow), "flow");
@@ -89,6 +91,19 @@ async fn run_in(
         Exit::Done if shutdown.is_aborting() => Exit::Interrupted,
         exit => exit,
     })
+}
+
+/// Registers the connections and sources of the files that no flow uses, so that they can be looked at; flows register
+/// theirs.
+async fn register_rest(texts: &[Arc<SourceText>], workspace: &Workspace) -> Result<()> {
+    let definitions = check::compiler(workspace).definitions(texts)?;
+    for connection in &definitions.connections {
+        workspace.catalog.put_connection(connection).await?;
+    }
+    for source in &definitions.sources {
+        workspace.catalog.put_source(source).await?;
+    }
+    Ok(())
 }
 
 /// Returns how a run ends: trying again helps only where nothing but a service failed.

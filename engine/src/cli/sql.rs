@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use alluvium_catalog::{Location, Result};
-use alluvium_sql::repl::{self, Format, Input, Repl, ReplOptions, ScriptFrom};
+use alluvium_sql::repl::{self, Format, Input, Repl, ReplOptions, ScriptFrom, SessionBackend};
 use alluvium_sql::session::SessionSettings;
 use alluvium_sql::{Session, TableReader};
 use clap::{ArgMatches, Args};
@@ -52,7 +52,11 @@ pub(super) async fn run(
     settings: &Settings,
     console: &mut Console,
 ) -> Result<Exit> {
-    let workspace = Workspace::open_if_there(settings).await?;
+    // One table by its location needs no catalog, and makes none.
+    let workspace = match arguments.location {
+        Some(_) => Workspace::open_if_there(settings).await?,
+        None => Workspace::open(settings).await?,
+    };
     let ran = run_in(&workspace, arguments, matches, console).await;
     workspace.close().await;
     ran
@@ -78,7 +82,10 @@ async fn run_in(
     let (out, err) = console.take();
     let handles = repl::Console { stdin: Box::new(BufReader::new(std::io::stdin())), out, err };
     let peek = Arc::new(TopicPeek::new(check::compiler(workspace), reader));
-    let repl = Repl::new(session, Arc::clone(&workspace.catalog), Some(peek), options, handles);
+    let backend = SessionBackend::new(session, Arc::clone(&workspace.catalog)).with_peek(peek);
+    // What is defined in memory would be lost at the end.
+    let backend = if workspace.is_kept() { backend.with_definitions(check::compiler(workspace)) } else { backend };
+    let repl = Repl::new(Arc::new(backend), options, handles);
     Ok(match Box::pin(repl.run(input)).await {
         repl::Exit::Ok => Exit::Done,
         repl::Exit::SqlError => Exit::Failed,

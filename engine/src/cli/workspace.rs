@@ -58,6 +58,11 @@ impl Workspace {
         self.file.is_some().then(|| catalog.with_file_name("sql_history"))
     }
 
+    /// Tells whether the catalog is a file, which outlives the process.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Closes the catalog's file, so that nothing of it is left beside it.
     pub(crate) async fn close(self) {
         if let Some(file) = self.file {

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Result, TableName};
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 
 use crate::diagnostic::SourceText;
@@ -37,6 +38,13 @@ pub struct Answer {
     pub rows: BoxStream<'static, Result<RecordBatch>>,
     /// What the reader should know about them, a line each.
     pub notes: Vec<String>,
+}
+
+impl Answer {
+    /// Returns the answer of a statement that only did something, in words for people.
+    pub fn of_deed(note: String) -> Self {
+        Self { schema: Arc::new(Schema::empty()), rows: futures::stream::empty().boxed(), notes: vec![note] }
+    }
 }
 
 impl fmt::Debug for Answer {

@@ -13,11 +13,11 @@ use super::render::{Expanded, Format};
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// `\d`: lists all datasets.
+    /// `\d`: lists datasets, sources and connections.
     Datasets,
     /// `\dt`: lists the Delta tables.
     Tables,
-    /// `\d NAME`: shows a dataset's or source's columns and more.
+    /// `\d NAME`: shows a dataset's or source's columns, or a connection's options, and more.
     Describe(TableName),
     /// `\df [PATTERN]`: lists functions whose names contain the pattern.
     Functions(Option<String>),
@@ -70,7 +70,7 @@ const ENTRIES: &[Entry] = &[
     Entry {
         words: &["d", "describe", "schema"],
         takes: "[NAME]",
-        does: "list datasets, or describe a table or source",
+        does: "list all there is, or describe one by name",
         parse: |argument| Ok(argument.table()?.map_or(Command::Datasets, Command::Describe)),
     },
     Entry {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use alluvium_catalog::store::FlowEntry;
 use alluvium_catalog::{
-    Commit, Dataset, DatasetKind, Error, FlowKind, FlowVersion, Input, Origin, Result, Source, TableName,
+    Commit, Connection, Dataset, DatasetKind, Error, FlowKind, FlowVersion, Input, OptionValue, Origin, Result, Source,
+    TableName,
 };
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 
@@ -13,6 +14,9 @@ use super::backend::{Backend, Opened};
 
 /// Commits listed at once: a few screens.
 const COMMITS_MAX: usize = 100;
+
+/// The option that says where a cluster is.
+const BOOTSTRAP: &str = "bootstrap.servers";
 
 /// Rows and what stands above them.
 #[derive(Debug)]
@@ -29,32 +33,64 @@ impl From<RecordBatch> for Described {
     }
 }
 
-/// Lists the catalog's datasets and the tables that were only opened here.
-pub(super) async fn datasets(backend: &dyn Backend) -> Result<Described> {
-    let datasets = backend.catalog().datasets().await?;
+/// Lists all that has a name: datasets, tables that were only opened here, sources, connections.
+pub(super) async fn everything(backend: &dyn Backend) -> Result<Described> {
+    let catalog = backend.catalog();
+    let datasets = catalog.datasets().await?;
     let mut opened = backend.tables().await?;
     opened.retain(|name| datasets.iter().all(|dataset| dataset.name != *name));
-    list(&datasets, &opened)
+    let mut listed: Vec<Listed> = datasets.iter().map(Listed::of_dataset).collect();
+    listed.extend(opened.iter().map(|name| Listed::new(name, "opened")));
+    listed.extend(catalog.sources().await?.iter().map(|source| Listed {
+        location: Some(format!("topic {} over {}", source.topic, source.connection)),
+        description: source.comment.clone(),
+        ..Listed::new(&source.name, "source")
+    }));
+    listed.extend(catalog.connections().await?.iter().map(|connection| Listed {
+        location: connection.options.get(BOOTSTRAP).map(option_text),
+        ..Listed::new(&connection.name, "connection")
+    }));
+    list(&listed)
 }
 
 /// Lists the catalog's Delta tables.
 pub(super) async fn tables(backend: &dyn Backend) -> Result<Described> {
     let mut datasets = backend.catalog().datasets().await?;
     datasets.retain(|dataset| matches!(dataset.kind, DatasetKind::Delta | DatasetKind::DeadLetter));
-    list(&datasets, &[])
+    list(&datasets.iter().map(Listed::of_dataset).collect::<Vec<_>>())
 }
 
-fn list(datasets: &[Dataset], opened: &[TableName]) -> Result<Described> {
-    let blank = opened.iter().map(|_| None);
-    let kinds = datasets.iter().map(|dataset| kind(dataset.kind)).chain(opened.iter().map(|_| "opened"));
-    let names = datasets.iter().map(|dataset| &dataset.name).chain(opened);
-    let locations = datasets.iter().map(|dataset| Some(dataset.location.to_string()));
+/// A line of a list.
+struct Listed {
+    name: String,
+    kind: &'static str,
+    location: Option<String>,
+    owner: Option<String>,
+    description: Option<String>,
+}
+
+impl Listed {
+    fn new(name: &impl ToString, kind: &'static str) -> Self {
+        Self { name: name.to_string(), kind, location: None, owner: None, description: None }
+    }
+
+    fn of_dataset(dataset: &Dataset) -> Self {
+        Self {
+            location: Some(dataset.location.to_string()),
+            owner: dataset.owner.clone(),
+            description: about(dataset),
+            ..Self::new(&dataset.name, kind(dataset.kind))
+        }
+    }
+}
+
+fn list(listed: &[Listed]) -> Result<Described> {
     Ok(rows(vec![
-        ("name", texts(names.map(ToString::to_string))),
-        ("kind", texts(kinds.map(str::to_owned))),
-        ("location", maybe_texts(locations.chain(blank.clone()))),
-        ("owner", maybe_texts(datasets.iter().map(|dataset| dataset.owner.clone()).chain(blank.clone()))),
-        ("description", maybe_texts(datasets.iter().map(about).chain(blank))),
+        ("name", texts(listed.iter().map(|line| line.name.clone()))),
+        ("kind", texts(listed.iter().map(|line| line.kind.to_owned()))),
+        ("location", maybe_texts(listed.iter().map(|line| line.location.clone()))),
+        ("owner", maybe_texts(listed.iter().map(|line| line.owner.clone()))),
+        ("description", maybe_texts(listed.iter().map(|line| line.description.clone()))),
     ])?
     .into())
 }
@@ -124,13 +160,17 @@ pub(super) async fn commits(backend: &dyn Backend, table: Option<&TableName>) ->
     .into())
 }
 
-/// Shows the columns of a dataset or source, under what else is known of it.
+/// Shows the columns of a dataset or source, or the options of a connection, under what else is known of it.
 pub(super) async fn describe(backend: &dyn Backend, name: &TableName) -> Result<Described> {
     let dataset = backend.catalog().dataset(name).await?;
     if dataset.is_none() && name.schema() == TableName::DEFAULT_SCHEMA {
         let sources = backend.catalog().sources().await?;
         if let Some(source) = sources.into_iter().find(|source| source.name.as_str() == name.table()) {
             return describe_source(&source);
+        }
+        let connections = backend.catalog().connections().await?;
+        if let Some(connection) = connections.into_iter().find(|connection| connection.name.as_str() == name.table()) {
+            return describe_connection(&connection);
         }
     }
     let opened = backend.open(name).await;
@@ -139,6 +179,21 @@ pub(super) async fn describe(backend: &dyn Backend, name: &TableName) -> Result<
         // A table that no batch has landed in yet is still known by its declaration.
         (Some(dataset), Err(_)) if dataset.table.is_some() => describe_declared(&dataset),
         (_, Err(error)) => Err(error),
+    }
+}
+
+/// Secrets are references in the catalog, and shown as such.
+fn describe_connection(connection: &Connection) -> Result<Described> {
+    let options = &connection.options;
+    let rows =
+        rows(vec![("option", texts(options.keys().cloned())), ("value", texts(options.values().map(option_text)))])?;
+    Ok(Described { heading: vec![format!("connection {} of type {}", connection.name, connection.kind)], rows })
+}
+
+fn option_text(value: &OptionValue) -> String {
+    match value {
+        OptionValue::Text(text) => text.clone(),
+        OptionValue::Secret(secret) => secret.to_string(),
     }
 }
 

@@ -272,7 +272,7 @@ impl Runner {
         let backend = Arc::clone(&self.backend);
         let backend = backend.as_ref();
         let described = match text.parse()? {
-            Command::Datasets => describe::datasets(backend).await?,
+            Command::Datasets => describe::everything(backend).await?,
             Command::Tables => describe::tables(backend).await?,
             Command::Describe(name) => describe::describe(backend, &name).await?,
             Command::Functions(pattern) => describe::functions(backend, pattern.as_deref()).await?,

@@ -15,33 +15,43 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
 
 use super::backend::{Answer, Backend, Opened, Written};
+use super::define::define;
 use super::peek::{Peek, PeekLimit, bare_relations, limit_of, unstream};
 use super::render::counted;
-use crate::diagnostic::{Diagnostics, SourceText};
+use crate::compile::Compiler;
+use crate::diagnostic::SourceText;
 use crate::parser::parse_file;
 use crate::session::{self, Session};
 use crate::statement::Statement;
 
 /// A session as the REPL's backend.
 #[derive(Debug)]
-pub(super) struct SessionBackend {
+pub struct SessionBackend {
     session: Session,
     catalog: Arc<dyn CatalogStore>,
     peeking: Option<Arc<Peeking>>,
+    compiler: Option<Compiler>,
 }
 
 impl SessionBackend {
-    /// Returns a backend over `session`, which reads the tables of `catalog`. Sources can be queried if there is a `peek`.
-    pub(super) fn new(session: Session, catalog: Arc<dyn CatalogStore>, peek: Option<Arc<dyn Peek>>) -> Self {
-        let peeking = peek.map(|peek| {
-            let catalog = Arc::clone(&catalog);
-            Arc::new(Peeking { peek, catalog, current: Mutex::default() })
-        });
-        let session = match &peeking {
-            Some(peeking) => session.with_peek(Arc::clone(peeking) as Arc<dyn session::Peek>),
-            None => session,
-        };
-        Self { session, catalog, peeking }
+    /// Returns a backend over `session`, which reads the tables of `catalog`, and neither topics nor definitions.
+    pub fn new(session: Session, catalog: Arc<dyn CatalogStore>) -> Self {
+        Self { session, catalog, peeking: None, compiler: None }
+    }
+
+    /// Lets sources be queried, through `peek`.
+    #[must_use]
+    pub fn with_peek(self, peek: Arc<dyn Peek>) -> Self {
+        let catalog = Arc::clone(&self.catalog);
+        let peeking = Arc::new(Peeking { peek, catalog, current: Mutex::default() });
+        let session = self.session.with_peek(Arc::clone(&peeking) as Arc<dyn session::Peek>);
+        Self { session, peeking: Some(peeking), ..self }
+    }
+
+    /// Lets connections and sources be defined, as `compiler` understands them.
+    #[must_use]
+    pub fn with_definitions(self, compiler: Compiler) -> Self {
+        Self { compiler: Some(compiler), ..self }
     }
 
     /// Makes the peek of `statement` ready, if it reads a source.
@@ -86,11 +96,15 @@ impl SessionBackend {
 impl Backend for SessionBackend {
     async fn run(&self, written: Written) -> Result<Answer> {
         let source = Arc::new(SourceText::new(written.source.name(), written.text()));
-        let with_places = |diagnostics: Diagnostics| Error::from(diagnostics.clone()).with_source(diagnostics);
-        let mut statements = parse_file(&source).map_err(with_places)?;
+        let mut statements = parse_file(&source)?;
         let Some(mut statement) = statements.pop().map(|statement| statement.value) else {
             return Err(Error::invalid("there is no statement in the text"));
         };
+        if let Some(compiler) = &self.compiler
+            && let Some(done) = define(compiler, self.catalog.as_ref(), &source, &statement).await?
+        {
+            return Ok(Answer::of_deed(done));
+        }
         self.prepare(&mut statement).await?;
         let answer = self.session.run(statement).await;
         let notes = self.peeking.as_ref().map(|peeking| peeking.end()).unwrap_or_default();

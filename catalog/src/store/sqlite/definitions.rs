@@ -194,7 +194,7 @@ const STREAM: &str = "stream";
 /// The role of a table that a flow looks up.
 const LOOKUP: &str = "lookup";
 
-async fn put_connection(connection: &mut SqliteConnection, put: &Connection) -> Result<()> {
+pub(super) async fn put_connection(connection: &mut SqliteConnection, put: &Connection) -> Result<()> {
     const PUT: &str = "INSERT INTO connections (name, kind, options_json) VALUES (?1, ?2, ?3)
         ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, options_json = excluded.options_json";
 
@@ -203,7 +203,7 @@ async fn put_connection(connection: &mut SqliteConnection, put: &Connection) -> 
     Ok(())
 }
 
-async fn put_source(connection: &mut SqliteConnection, source: &Source) -> Result<()> {
+pub(super) async fn put_source(connection: &mut SqliteConnection, source: &Source) -> Result<()> {
     const PUT: &str = "INSERT INTO sources (name, connection, topic, columns_json, options_json, comment)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6)
         ON CONFLICT (name) DO UPDATE SET

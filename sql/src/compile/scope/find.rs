@@ -30,11 +30,22 @@ impl Scope<'_> {
                 let diagnostic = Diagnostic::new(code::UNKNOWN_NAME, source, span, message);
                 let diagnostic = diagnostic.with_nearest(name.as_str(), known);
                 self.report(diagnostic);
+                // It keeps its name, so that it is reported once.
+                self.connections.insert(name.clone(), None);
                 return None;
             };
             self.define_text(&format!("catalog: connection {name}"), &connection_text(&connection));
         }
         self.connections.get(name).cloned().flatten()
+    }
+
+    /// Reports the unknown connections of sources that no flow reads.
+    pub(in crate::compile) async fn check_sources(&mut self) {
+        let sources: Vec<Arc<ResolvedSource>> = self.sources.values().flatten().cloned().collect();
+        for source in sources {
+            let span = source.settings.connection_span.clone();
+            self.connection(&source.definition.connection, &source.text, span).await;
+        }
     }
 
     /// Returns a source; reports one that is unknown, and returns `None` for that and for a broken one.

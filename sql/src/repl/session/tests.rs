@@ -54,7 +54,12 @@ async fn run(lake: &Lake, peek: Option<Arc<dyn Peek>>, script: &str) -> TestResu
         interrupt: Interrupt::Notified(Arc::default()),
         ..ReplOptions::script(Format::Csv)
     };
-    let repl = Repl::new(session, catalog, peek, options, console);
+    let backend = SessionBackend::new(session, catalog);
+    let backend = match peek {
+        Some(peek) => backend.with_peek(peek),
+        None => backend,
+    };
+    let repl = Repl::new(Arc::new(backend), options, console);
     let exit = repl.run(Input::Scripts(vec![ScriptFrom::Argument(script.to_owned())])).await;
     Ok((exit, out.text(), err.text()))
 }

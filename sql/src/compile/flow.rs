@@ -159,7 +159,7 @@ impl Parts {
             }
         };
         let settled = shape.as_ref().and_then(|shape| self.settle(shape, &place, &mut diagnostics));
-        let key_format = shape.as_ref().and_then(|shape| self.key_format(shape, &mut diagnostics));
+        let key_format = shape.as_ref().and_then(|shape| self.key_format(shape, &place, &mut diagnostics));
         if !diagnostics.is_empty() {
             diagnostics.into_iter().for_each(|diagnostic| scope.report(diagnostic));
             return None;
@@ -218,7 +218,12 @@ impl Parts {
     }
 
     /// Returns how keys are read: as the source says, or as JSON with the source columns that the flow's keys are.
-    fn key_format(&self, shape: &upsert::Shape, diagnostics: &mut Vec<Diagnostic>) -> Option<KeyFormat> {
+    fn key_format(
+        &self,
+        shape: &upsert::Shape,
+        place: &Place<'_>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<KeyFormat> {
         let keys: &[String] = match &shape.change {
             Change::Upsert { keys, .. } => keys,
             Change::Append => &[],
@@ -237,7 +242,25 @@ impl Parts {
         match &self.source.settings.key_format {
             WrittenKeyFormat::Json(Some(fields)) => Some(KeyFormat::Json { fields: fields.clone() }),
             WrittenKeyFormat::Raw(Some(field)) => Some(KeyFormat::Raw { field: field.clone() }),
-            WrittenKeyFormat::Json(None) => Some(KeyFormat::Json { fields }),
+            WrittenKeyFormat::Json(None) => {
+                // Unnamed, the key of a tombstone is taken to hold the flow's key columns; one that is made of others is
+                // not among them, and no tombstone would ever delete.
+                let is_made = |column: &&OutputColumn| {
+                    column.plain.is_none() && column.made_of.iter().any(|name| value_columns.contains(&name.as_str()))
+                };
+                let made =
+                    shape.stored.iter().filter(|column| keys.iter().any(|key| key == column.name())).find(is_made);
+                let Some(made) = made else { return Some(KeyFormat::Json { fields }) };
+                let message =
+                    format!("key column '{}' is computed, so the key of a tombstone does not hold it", made.name());
+                let error = Diagnostic::new(code::MISSING_OPTION, place.source, made.span.clone(), message);
+                let source = &self.source.definition.name;
+                diagnostics.push(error.with_hint(format!(
+                    "say with 'key.fields' of source {source} which of its columns the key of a record holds, such as '{}'",
+                    made.made_of.join(", ")
+                )));
+                None
+            }
             WrittenKeyFormat::Raw(None) if keys.is_empty() => Some(KeyFormat::Json { fields }),
             WrittenKeyFormat::Raw(None) => match fields.as_slice() {
                 [field] => Some(KeyFormat::Raw { field: field.clone() }),

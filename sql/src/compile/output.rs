@@ -2,11 +2,12 @@
 //!
 //! Only what loses nothing happens by itself (`INT` to `BIGINT`); for the rest the error says which CAST to write.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use alluvium_catalog::Column;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned, visit_expressions};
 
 use super::places::Place;
 use crate::diagnostic::{Diagnostic, TextSpan, code};
@@ -21,6 +22,8 @@ pub(super) struct OutputColumn {
     pub(super) span: TextSpan,
     /// The column that it is without change, if it is one.
     pub(super) plain: Option<String>,
+    /// The columns that it is computed from, as far as its own expression names them.
+    pub(super) made_of: Vec<String>,
     /// How it is computed, as text; empty where a wildcard stands for it.
     expression: String,
 }
@@ -46,7 +49,8 @@ pub(super) fn output_columns(query: &Query, fields: &[FieldRef], place: &Place<'
             None => wild.then(|| field.name().clone()),
         };
         let expression = item.and_then(item_expression).map(ToString::to_string).unwrap_or_default();
-        OutputColumn { field: Arc::clone(field), span, plain, expression }
+        let made_of = item.and_then(item_expression).map(columns_in).unwrap_or_default();
+        OutputColumn { field: Arc::clone(field), span, plain, made_of, expression }
     };
     fields.iter().enumerate().map(column).collect()
 }
@@ -88,6 +92,20 @@ fn item_expression(item: &SelectItem) -> Option<&Expr> {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr),
         _ => None,
     }
+}
+
+/// Returns the names of the columns in `expression`.
+fn columns_in(expression: &Expr) -> Vec<String> {
+    let mut names = Vec::new();
+    let _: ControlFlow<()> = visit_expressions(expression, |part| {
+        match part {
+            Expr::Identifier(ident) => names.push(ident.value.clone()),
+            Expr::CompoundIdentifier(idents) => names.extend(idents.last().map(|ident| ident.value.clone())),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    names
 }
 
 /// Returns a name that two columns of the query are given, at its second place.

@@ -125,6 +125,29 @@ async fn what_a_flow_writes_goes_over_the_settings_even_where_it_is_the_built_in
 }
 
 #[tokio::test]
+async fn a_computed_key_asks_what_the_keys_of_records_hold() -> Result<(), Diagnostics> {
+    let flow = |source: &str, key: &str| {
+        format!(
+            "CREATE SOURCE raw (email STRING NOT NULL, n BIGINT, id STRING METADATA FROM 'key', pos BIGINT METADATA FROM 'offset')
+             WITH ('connection' = 'shop', 'topic' = 't'{source});
+             CREATE STREAMING TABLE t (k STRING NOT NULL, n BIGINT, PRIMARY KEY (k) NOT ENFORCED);
+             CREATE FLOW f AS AUTO CDC INTO t FROM (SELECT {key} AS k, n, pos FROM STREAM(raw))
+             KEYS (k) SEQUENCE BY pos COLUMNS * EXCEPT (pos);"
+        )
+    };
+    // Lines are broken where they get long.
+    let shown = refused(&[&flow("", "lower(email)")]).await.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in ["key column 'k' is computed", "'key.fields' of source raw", "such as 'email'"] {
+        assert!(shown.contains(said), "{said} is not in\n{shown}");
+    }
+    let taken = [("", "email"), ("", "lower(id)"), (", 'key.fields' = 'email'", "lower(email)")];
+    for (source, key) in taken {
+        assert_eq!(compile(&[SHOP, &flow(source, key)]).await?.flows.len(), 1, "{source} {key}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_connection_of_a_source_that_no_flow_reads_is_looked_for() {
     let source = "CREATE SOURCE s (id BIGINT) WITH ('connection' = 'shopp', 'topic' = 't');";
     let shown = refused(&[source]).await;

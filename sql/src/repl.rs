@@ -6,7 +6,8 @@
 //!                          +----> command  --describe--> rows --render--> out
 //! ```
 //! It writes rows to one handle and everything else to another, both given by the caller, ends nothing but itself, and
-//! never writes a table; connections and sources that are typed go into the catalog. A SELECT on a source looks at the topic through [`Peek`]. Before it: `main`. After it: nothing.
+//! never writes a table. Connections and sources that are typed go into the catalog; a SELECT on a source looks at the
+//! topic through [`Peek`]. Before it: `main`. After it: nothing.
 
 mod backend;
 mod command;

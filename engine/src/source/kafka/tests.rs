@@ -116,8 +116,8 @@ async fn records_come_whole_and_in_order() -> Result<()> {
     assert_eq!(values(&fetched.records), ["", "0-0", "0-1"]);
     assert!(source.holds(&fetched.span));
     assert!(source.identity().cluster.is_some());
-    // The mock cluster may or may not know ids; 22 letters are 16 bytes in base64.
-    assert!(source.identity().topic_id.is_none_or(|id| id.len() == 22));
+    // 16 bytes in base64.
+    assert!(source.identity().topic_id.is_some_and(|id| id.len() == 22));
     source.close().await
 }
 

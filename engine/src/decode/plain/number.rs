@@ -190,3 +190,32 @@ fn signed_exponent(bytes: &[u8]) -> Result<(i32, &[u8]), NotPlain> {
     }
     Ok((if is_negative { -value } else { value }, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn floats_are_rounded_once(
+            mantissa in prop_oneof![0_u64..1 << 25, (1_u64 << 53)..1 << 54, (1_u64 << 52)..1 << 57, any::<u64>()],
+            n_fraction_digits in 0_usize..20,
+            exponent in prop::option::of(-45_i32..45),
+            sign in prop::sample::select(vec!["", "-"]),
+        ) {
+            let digits = format!("{mantissa:020}");
+            let (whole, fraction) = digits.split_at(digits.len() - n_fraction_digits);
+            let whole = whole.trim_start_matches('0');
+            let point = if n_fraction_digits > 0 { "." } else { "" };
+            let power = exponent.map(|exponent| format!("e{exponent}")).unwrap_or_default();
+            let text = format!("{sign}{}{whole}{point}{fraction}{power}", if whole.is_empty() { "0" } else { "" });
+            let (number, rest) = Number::at_start_of(text.as_bytes()).map_err(|_| TestCaseError::fail("no number"))?;
+            prop_assert!(rest.is_empty());
+            prop_assert_eq!(number.double().ok().map(f64::to_bits), text.parse().ok().map(f64::to_bits), "{}", text);
+            let single = text.parse().ok().filter(|value: &f32| value.is_finite());
+            prop_assert_eq!(number.single().ok().map(f32::to_bits), single.map(f32::to_bits), "{}", text);
+        }
+    }
+}

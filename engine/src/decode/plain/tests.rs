@@ -157,6 +157,30 @@ fn every_value_in_every_column_is_what_the_judge_says() -> Result<()> {
 }
 
 #[test]
+fn strings_of_every_length_with_anything_in_any_place_are_what_the_judge_says() -> Result<()> {
+    let schema = schema_of(&[("text", DataType::Utf8), ("names", map(DataType::Utf8, DataType::Utf8))], true);
+    let pieces: [&[u8]; 10] =
+        [b"\xff", b"\xc3", b"\xa9", b"\xc3\xa9", b"\xed\xa0\x80", b"\"", b"\\", b"\\u00e9", b"\x1f", b"\x7f"];
+    let mut documents = Vec::new();
+    for length in 0..20 {
+        for (at, piece) in (0..=length).flat_map(|at| pieces.map(|piece| (at, piece))) {
+            let mut text = vec![b'a'; length];
+            text.splice(at..at, piece.iter().copied());
+            let shapes: [[&[u8]; 2]; 4] = [
+                [b"{\"text\":\"", b"\"}"],
+                [b"{\"other\":[\"", b"\"],\"names\":{}}"],
+                [b"{\"", b"\":1}"],
+                [b"{\"names\":{\"", b"\":\"\"}, \"after\":\"it\"}"],
+            ];
+            documents.extend(shapes.map(|[before, after]| [before, &text, after].concat()));
+        }
+    }
+    let n_rows = check_agreement(&schema, &documents)?;
+    assert!((documents.len() / 4..documents.len()).contains(&n_rows), "{n_rows} of {}", documents.len());
+    Ok(())
+}
+
+#[test]
 fn documents_as_they_are_usually_written_are_plain() -> Result<()> {
     let plain = || {
         let rows = PlainRows::new(wide_schema(), limits().json_depth_max);

@@ -10,6 +10,9 @@ use super::cursor::Cursor;
 use super::validity::Validity;
 use super::{Column, NotPlain};
 
+/// The most bytes that are made room for ahead: beyond, growing costs little beside what fills them.
+const RESERVED_BYTES_MAX: usize = 64 << 20;
+
 /// Values of any length, end to end.
 #[derive(Debug)]
 struct Pieces {
@@ -17,13 +20,13 @@ struct Pieces {
     /// Where each value begins, and at last where the next one will.
     offsets: Vec<i32>,
     validity: Validity,
-    /// The bytes of all values when they were last handed on: about as many will come again.
-    n_bytes_expected: usize,
+    /// How many bytes a value had on average when values were last handed on.
+    value_bytes_expected: usize,
 }
 
 impl Pieces {
     fn new(validity: Validity) -> Self {
-        Self { content: Vec::new(), offsets: vec![0], validity, n_bytes_expected: 0 }
+        Self { content: Vec::new(), offsets: vec![0], validity, value_bytes_expected: 0 }
     }
 
     /// Ends the value that was appended to the content.
@@ -60,11 +63,12 @@ impl Pieces {
 
     fn reserve(&mut self, n_values: usize) {
         self.offsets.reserve(n_values);
-        self.content.reserve(self.n_bytes_expected);
+        self.content.reserve(n_values.saturating_mul(self.value_bytes_expected).min(RESERVED_BYTES_MAX));
     }
 
     fn finish(&mut self) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
-        self.n_bytes_expected = self.content.len();
+        let n_values = self.offsets.len() - 1;
+        self.value_bytes_expected = self.content.len().div_ceil(n_values.max(1));
         let offsets = std::mem::replace(&mut self.offsets, vec![0]);
         let content = std::mem::take(&mut self.content);
         (OffsetBuffer::new(offsets.into()), Buffer::from_vec(content), self.validity.finish())

@@ -1,0 +1,167 @@
+//! Batches of random keys into large tables: our upsert beside delta-rs MERGE, on the same data files in the same run.
+//!
+//! `cargo bench --workspace --bench upsert -- --rows 1000000,10000000 --batches 1000,10000,100000`
+//!
+//! Each side works on a table of its own, whose data files are links to the same ones, in a process of its own.
+//! `docs/BENCHMARKS.md` explains arguments and figures.
+
+#[path = "../end_to_end/flow.rs"]
+mod flow;
+mod merge;
+mod ours;
+mod rows;
+mod show;
+mod table;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use alluvium_benches::arguments::Arguments;
+use alluvium_benches::child::{self, Nursery};
+use alluvium_benches::report::{end, grouped, keep, show};
+use alluvium_catalog::{Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::runtime::Runtime;
+
+use table::SharedFiles;
+
+/// What a child is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// The table.
+    pub(crate) folder: PathBuf,
+    /// Its rows, whose keys are all numbers below.
+    pub(crate) rows: u64,
+    /// Batches, by their number of keys.
+    pub(crate) batches: Vec<u64>,
+    /// How often each is taken.
+    pub(crate) rounds: u32,
+    /// Whether our files are flushed to the disk, as they are by default.
+    pub(crate) fsync: bool,
+    /// Where the answer goes.
+    pub(crate) answer: PathBuf,
+}
+
+/// What a child found.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    /// How long the table took to open; ours makes its key index from scratch.
+    pub(crate) open_seconds: f64,
+    /// What the process grew by.
+    pub(crate) open_bytes: u64,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) rss_peak_bytes: u64,
+}
+
+/// All batches of one size.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Cell {
+    pub(crate) keys: u64,
+    /// From decoded rows to the landed commit, one a round.
+    pub(crate) seconds: Vec<f64>,
+    /// The part of it that leaves the newest row of each key, one a round; ours only.
+    pub(crate) collapse_seconds: Vec<f64>,
+    /// Bytes that the table's folder grew by, all rounds together.
+    pub(crate) bytes_written: u64,
+    /// Bytes of the batches as parquet files, all rounds together; ours only.
+    pub(crate) batch_bytes: u64,
+}
+
+struct Asked {
+    rows: Vec<u64>,
+    batches: Vec<u64>,
+    rounds: u32,
+    merge_rounds: u32,
+    fsync: bool,
+    folder: PathBuf,
+    json: Option<PathBuf>,
+}
+
+impl Asked {
+    fn read() -> Result<Self> {
+        let known = ["rows", "batches", "rounds", "merge-rounds", "no-fsync!", "folder", "json"];
+        let arguments = Arguments::read(&known)?;
+        Ok(Self {
+            rows: arguments.list("rows")?.unwrap_or_else(|| vec![1_000_000, 10_000_000]),
+            batches: arguments.list("batches")?.unwrap_or_else(|| vec![1_000, 10_000, 100_000]),
+            rounds: arguments.get("rounds")?.unwrap_or(5),
+            merge_rounds: arguments.get("merge-rounds")?.unwrap_or(1),
+            fsync: !arguments.has("no-fsync"),
+            folder: arguments.get("folder")?.unwrap_or_else(std::env::temp_dir),
+            json: arguments.get("json")?,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    end(match child::task() {
+        Some((task, plan)) => be_child(&task, &plan),
+        None => Asked::read().and_then(|asked| measure(&asked)),
+    })
+}
+
+fn be_child(task: &str, plan: &Path) -> Result<()> {
+    let plan: Plan = child::read_json(plan)?;
+    let runtime = runtime()?;
+    let answer = match task {
+        "ours" => runtime.block_on(ours::measure(&plan))?,
+        "merge" => runtime.block_on(merge::measure(&plan))?,
+        other => return Err(Error::invalid(format!("there is no task {other}"))),
+    };
+    child::write_json(&plan.answer, &answer)
+}
+
+fn measure(asked: &Asked) -> Result<()> {
+    let runtime = runtime()?;
+    let mut results = Vec::new();
+    for &rows in &asked.rows {
+        let folder = tempfile::TempDir::new_in(&asked.folder)
+            .map_err(|cause| Error::unavailable("cannot make a folder for the tables").with_source(cause))?;
+        show(&format!("making a table of {} rows\n", grouped(rows as f64)))?;
+        let files = runtime.block_on(SharedFiles::make(&folder.path().join("files"), rows))?;
+        let ours = side(asked, &runtime, (folder.path(), "ours"), &files)?;
+        let merged = side(asked, &runtime, (folder.path(), "merge"), &files);
+        // A side that runs out of memory is a result; a ratio is then not to be had.
+        let merged = match merged {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                show(&format!("delta-rs MERGE failed: {}\n", error.chain()))?;
+                None
+            }
+        };
+        show(&show::text(rows, &ours, merged.as_ref()))?;
+        results.push(show::to_json(rows, &ours, merged.as_ref()));
+        keep(asked.json.as_deref(), &json!({"fsync": asked.fsync, "results": results}))?;
+    }
+    Ok(())
+}
+
+/// Lets one side work on a table of its own, which is removed afterwards.
+fn side(asked: &Asked, runtime: &Runtime, (folder, task): (&Path, &str), files: &SharedFiles) -> Result<Answer> {
+    let is_ours = task == "ours";
+    let plan = Plan {
+        folder: folder.join(task),
+        rows: files.rows,
+        batches: asked.batches.clone(),
+        rounds: if is_ours { asked.rounds } else { asked.merge_rounds },
+        fsync: asked.fsync,
+        answer: folder.join(format!("{task}.answer")),
+    };
+    if plan.rounds == 0 {
+        return Err(Error::invalid("was not asked for"));
+    }
+    runtime.block_on(files.link_into(&plan.folder, is_ours))?;
+    let file = folder.join(format!("{task}.json"));
+    child::write_json(&file, &plan)?;
+    Nursery::default().run(task, &file)?;
+    let failed = |cause| Error::unavailable("cannot remove a table").with_source(cause);
+    fs::remove_dir_all(&plan.folder).map_err(failed)?;
+    child::read_json(&plan.answer)
+}
+
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build();
+    runtime.map_err(|cause| Error::internal("cannot start a runtime").with_source(cause))
+}

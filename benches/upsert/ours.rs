@@ -1,0 +1,94 @@
+//! Our side: the writer and the landing of an upsert flow, from decoded rows to the landed commit.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alluvium::commit::Outcome;
+use alluvium::commit::create::ENGINE_INFO;
+use alluvium::commit::land::{LandLimits, Landing, LandingParts, Signature};
+use alluvium::commit::positions::AppIds;
+use alluvium::delta::state::TableState;
+use alluvium::invariant::Watch;
+use alluvium::metrics::Metrics;
+use alluvium::write::upsert::UpsertWriter;
+use alluvium_benches::meter::{rss_bytes, rss_peak_bytes};
+use alluvium_catalog::{Clock, Error, Fate, Input, Lineage, PartitionRange, Result, Span, StageMillis, SystemClock};
+
+use crate::rows::Rows;
+use crate::table::{bytes_below, columns, open};
+use crate::{Answer, Cell, Plan};
+
+/// How long deletes are remembered; there are none.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Opens the table, which makes the key index from its files, and lands all batches.
+pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
+    let (log, folder) = open(&plan.folder, plan.fsync)?;
+    let (begun, bytes_before) = (Instant::now(), rss_bytes()?);
+    let state = TableState::load(&log).await?.ok_or_else(|| Error::data("the table is not there"))?;
+    let writer = Box::new(UpsertWriter::open(folder, columns(), &state, RETENTION).await?);
+    let mut answer = Answer {
+        open_seconds: begun.elapsed().as_secs_f64(),
+        open_bytes: rss_bytes()?.saturating_sub(bytes_before),
+        ..Answer::default()
+    };
+    let ids = AppIds::of_table(&"upsert".parse()?, &"orders".parse()?);
+    let watch = Watch::new(Arc::new(Metrics::try_new()?));
+    let parts = LandingParts { log, state, writer, ids };
+    let mut landing = Landing::new(parts, Arc::new(SystemClock), LandLimits::default(), watch);
+    let mut rows = Rows::open(plan).await?;
+    for &keys in &plan.batches {
+        let mut cell = Cell { keys, ..Cell::default() };
+        for _ in 0..plan.rounds {
+            land(plan, &mut landing, &mut rows, &mut cell).await?;
+        }
+        answer.cells.push(cell);
+    }
+    answer.rss_peak_bytes = rss_peak_bytes()?;
+    Ok(answer)
+}
+
+async fn land(plan: &Plan, landing: &mut Landing, rows: &mut Rows, cell: &mut Cell) -> Result<()> {
+    let decoded = rows.draw(cell.keys)?;
+    let bytes_before = bytes_below(&plan.folder)?;
+    let begun = Instant::now();
+    let changes = rows.collapse(decoded).await?;
+    let collapsed = begun.elapsed();
+    let signature = sign(&changes.span)?;
+    let staged = landing.writer().stage(changes).await?;
+    let outcome = landing.land(&staged, &signature).await?;
+    let took = begun.elapsed();
+    let updated = match outcome {
+        Outcome::Landed(landed) => landed.lineage.rows_updated,
+        Outcome::Fenced(misfit) => return Err(Error::internal(format!("somebody else writes the table: {misfit}"))),
+    };
+    if updated != cell.keys {
+        return Err(Error::internal(format!("{updated} of {} keys were updated", cell.keys)));
+    }
+    cell.seconds.push(took.as_secs_f64());
+    cell.collapse_seconds.push(collapsed.as_secs_f64());
+    cell.bytes_written += bytes_below(&plan.folder)? - bytes_before;
+    cell.batch_bytes += staged.files.iter().map(|file| u64::try_from(file.add.size).unwrap_or_default()).sum::<u64>();
+    Ok(())
+}
+
+fn sign(span: &Span) -> Result<Signature> {
+    let input =
+        Input::Kafka { cluster: None, topic: "orders".parse()?, topic_id: None, ranges: PartitionRange::of(span) };
+    let lineage = Lineage {
+        v: 1,
+        flow: "upsert".parse()?,
+        sql_hash: "bench".to_owned(),
+        run: SystemClock.new_id(),
+        write_id: SystemClock.new_id(),
+        engine: ENGINE_INFO.to_owned(),
+        inputs: vec![input],
+        fate: Fate::default(),
+        rows_inserted: 0,
+        rows_updated: 0,
+        rows_deleted: 0,
+        millis: StageMillis::default(),
+        definition: None,
+    };
+    Ok(Signature { lineage, operation: "MERGE", definition: None })
+}

@@ -60,6 +60,19 @@ pub struct Limits {
     pub checkpoint_interval: NonZeroU64,
     /// What upkeep may do.
     pub upkeep: UpkeepSettings,
+    /// The bounds of key indexes.
+    pub index: IndexLimits,
+}
+
+/// Bounds of the key index of each upsert table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IndexLimits {
+    /// The memory that one index may take before its flow stops.
+    pub memory_bytes_max: u64,
+    /// The memory for the orders of rows that were written lately.
+    pub order_cache_bytes: u64,
+    /// The number of versions from one snapshot to the next; 0 for none.
+    pub snapshot_interval: u64,
 }
 
 /// Where `/metrics`, `/healthz` and `/readyz` are served. Always loopback.
@@ -198,7 +211,16 @@ impl Default for Limits {
             sql_memory_bytes: NonZeroUsize::MIN.saturating_add((1 << 30) - 1),
             checkpoint_interval: NonZeroU64::MIN.saturating_add(99),
             upkeep: UpkeepSettings::default(),
+            index: IndexLimits::default(),
         }
+    }
+}
+
+impl Default for IndexLimits {
+    /// 2 GiB hold some 85 million keys of 64 bits; 64 MiB hold the orders of some three million rows; replaying 500
+    /// versions takes less than a restart of the process does.
+    fn default() -> Self {
+        Self { memory_bytes_max: 2 << 30, order_cache_bytes: 64 << 20, snapshot_interval: 500 }
     }
 }
 
@@ -342,11 +364,21 @@ fn limits(values: &Values) -> Result<Limits> {
         sql_memory_bytes: memory.and_then(NonZeroUsize::new).unwrap_or(default.sql_memory_bytes),
         checkpoint_interval: interval.and_then(NonZeroU64::new).unwrap_or(default.checkpoint_interval),
         upkeep: upkeep::upkeep(values)?,
+        index: index(values)?,
     };
     if limits.retry_wait_min > limits.retry_wait_max {
         return Err(Error::invalid("limits.retry_wait_min is longer than limits.retry_wait_max"));
     }
     Ok(limits)
+}
+
+fn index(values: &Values) -> Result<IndexLimits> {
+    let default = IndexLimits::default();
+    Ok(IndexLimits {
+        memory_bytes_max: values.bytes("index.memory", keys::INDEX_MEMORY)?.unwrap_or(default.memory_bytes_max),
+        order_cache_bytes: values.bytes("index.order_cache", 0..=1 << 44)?.unwrap_or(default.order_cache_bytes),
+        snapshot_interval: values.count("index.snapshot_interval", 0..=1_000_000)?.unwrap_or(default.snapshot_interval),
+    })
 }
 
 fn log(values: &Values) -> Result<LogSettings> {

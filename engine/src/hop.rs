@@ -10,6 +10,9 @@ use alluvium_catalog::{Fate, Input, Offset, Partition, Span};
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use bytes::Bytes;
 
+use crate::key::Keys;
+use crate::order::Orders;
+
 /// Raw records in arrival order, their keys and values in one arena.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -264,6 +267,15 @@ pub struct ChangeOrder {
     pub after_delete: Option<Int64Array>,
 }
 
+/// The keys and orders of a batch of upserts, in the form that they are compared in.
+#[derive(Debug, Clone)]
+pub struct Keyed {
+    /// The key of each row.
+    pub keys: Keys,
+    /// The order of each row.
+    pub orders: Orders,
+}
+
 /// Out of transform: at most one change a key for upserts, or rows to add, with the position each came from.
 #[derive(Debug)]
 pub struct Changes {
@@ -271,6 +283,8 @@ pub struct Changes {
     pub rows: RecordBatch,
     /// Where each row stands in the order of its key.
     pub order: ChangeOrder,
+    /// Upserts: the same keys and orders, compared already; the writer makes them where they are missing.
+    pub keyed: Option<Keyed>,
     /// Upserts: whether the row deletes its key.
     pub deletes: Option<BooleanArray>,
     /// What cannot become a row.

@@ -13,6 +13,8 @@ pub enum Law {
     EveryRecordHasOneFate,
     /// Decode hands on every record exactly once, as row, tombstone or reject.
     DecodeKeepsEveryRecord,
+    /// The rows that a writer knows by key are those of the live files: sum(numRecords - cardinality).
+    IndexMatchesTable,
 }
 
 impl Law {
@@ -21,6 +23,7 @@ impl Law {
         match self {
             Self::EveryRecordHasOneFate => "every_record_has_one_fate",
             Self::DecodeKeepsEveryRecord => "decode_keeps_every_record",
+            Self::IndexMatchesTable => "index_matches_table",
         }
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod hop;
 pub mod delta;
+pub mod key;
 pub mod order;
 pub mod pipeline;
 pub mod source;

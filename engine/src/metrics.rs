@@ -237,6 +237,14 @@ impl Metrics {
         self.families.upkeep_bytes.with_label_values(&[flow.as_str(), work.as_str()]).inc_by(bytes);
     }
 
+    /// Shows what the key index of a flow takes.
+    pub fn index(&self, flow: &Name, n_keys: u64, bytes: u64) {
+        let shown = [(&self.families.index_keys, n_keys), (&self.families.index_bytes, bytes)];
+        for (family, value) in shown {
+            family.with_label_values(&[flow.as_str()]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
     /// Counts a broken law; `law` is the name of one of the named laws.
     pub fn law_broken(&self, law: &'static str) {
         self.families.violations.with_label_values(&[law]).inc();

@@ -4,7 +4,7 @@
 //!
 //! Before it: [`decode`](crate::decode). After it: [`write`](crate::write).
 
-mod collapse;
+pub(crate) mod collapse;
 mod isolate;
 
 use std::sync::Arc;
@@ -81,10 +81,13 @@ impl TransformStage {
         self.settle_rejects(&mut fate, &rejects)?;
         spent.transform = begun.elapsed();
         let lookups = isolated.lookups.into_iter().map(|(table, version)| Input::Table { table, version }).collect();
-        let (inherited, after_delete) = standing.map(|standing| (standing.inherited, standing.after_delete)).unzip();
+        let (inherited, after_delete, keyed) = match standing {
+            Some(standing) => (Some(standing.inherited), Some(standing.after_delete), Some(standing.keyed)),
+            None => (None, None, None),
+        };
         let Shaped { rows, partitions, offsets, sequence, deletes } = shaped;
         let order = ChangeOrder { partitions, offsets, sequence, inherited, after_delete };
-        Ok(Changes { rows, order, deletes, rejects, lookups, fate, span, spent })
+        Ok(Changes { rows, order, keyed, deletes, rejects, lookups, fate, span, spent })
     }
 
     /// Gives rejects their fate, or stops the flow.

@@ -18,6 +18,7 @@ pub mod upsert;
 pub mod vectors;
 
 use std::fmt;
+use std::sync::Arc;
 
 use alluvium_catalog::{Effort, Fate, Input, Result, Span};
 use async_trait::async_trait;
@@ -25,12 +26,13 @@ use roaring::RoaringTreemap;
 use serde_json::Value;
 
 use crate::delta::action::Action;
-use crate::delta::log::LogEntry;
+use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
 use crate::hop::{Changes, Spent};
 use crate::write::compaction::{Compaction, Exchange};
+use crate::write::index::Footprint;
 use crate::write::parquet::DataFile;
-use crate::write::upsert::KeyChange;
+use crate::write::upsert::{Decision, KeyChanges};
 
 /// Out of write: uploaded files that wait for their commit.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ pub struct Staged {
     /// New data files.
     pub files: Vec<DataFile>,
     /// Upserts: one change a key, in the order of the batch.
-    pub changes: Vec<KeyChange>,
+    pub changes: KeyChanges,
     /// Upserts: the file that remembers the batch's deletes, if it has any.
     pub tombstones: Option<String>,
     /// Tables that were looked up.
@@ -77,6 +79,8 @@ pub struct Draft {
     pub effort: Effort,
     /// What commitInfo says beside the lineage, for writers that follow the commit.
     pub notes: Vec<(&'static str, Value)>,
+    /// Upserts: what the actions were drawn up from, to be applied when they have landed.
+    pub decision: Option<Arc<Decision>>,
 }
 
 /// Stages batches for one table.
@@ -110,7 +114,20 @@ pub trait Writer: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Takes in that `compaction` has landed as `exchange`: its rows have other places now. A writer that remembers no
+    /// Takes in that `compaction` has landed as `exchange` in `version`: its rows have other places now. A writer that remembers no
     /// places has nothing to do.
-    fn compacted(&mut self, _compaction: &Compaction, _exchange: &Exchange) {}
+    fn compacted(&mut self, _compaction: &Compaction, _exchange: &Exchange, _version: Version) {}
+
+    /// Keeps what the next start of this writer can use. Nothing depends on it.
+    async fn close(&mut self) {}
+
+    /// Returns how many rows the table has to the knowledge of this writer; `None` when it knows none.
+    fn n_rows(&self) -> Option<u64> {
+        None
+    }
+
+    /// Returns what the writer's knowledge of the table takes; `None` when it has none.
+    fn footprint(&self) -> Option<Footprint> {
+        None
+    }
 }

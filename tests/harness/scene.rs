@@ -18,7 +18,7 @@ use alluvium::metrics::Metrics;
 use alluvium::write::Writer;
 use alluvium::write::append::AppendWriter;
 use alluvium::write::parquet::DataFolder;
-use alluvium::write::upsert::{UpsertColumns, UpsertWriter};
+use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 use alluvium_catalog::{
     Clock, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Span, SystemClock,
 };
@@ -92,6 +92,7 @@ fn changes(kind: Kind, first: i64) -> TestResult<Changes> {
             inherited: None,
             after_delete: None,
         },
+        keyed: None,
         deletes: (kind == Kind::Upsert).then(|| kept.iter().map(|pos| Some(record(*pos).1)).collect::<BooleanArray>()),
         rejects: Vec::new(),
         lookups: Vec::new(),
@@ -146,7 +147,7 @@ impl Scene {
         };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
         let writer: Box<dyn Writer> = if is_upsert {
-            Box::new(UpsertWriter::open(folder, Self::columns(), &state, Duration::from_secs(3600)).await?)
+            Box::new(UpsertWriter::open(folder, Self::columns(), &state, UpsertSettings::default()).await?)
         } else {
             Box::new(AppendWriter::new(folder))
         };

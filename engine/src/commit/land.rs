@@ -122,7 +122,17 @@ impl Landing {
         for entry in &tail {
             self.writer.follow(entry).await?;
         }
+        self.check_rows();
         check_monotone(&before, &self.positions(), &self.log)
+    }
+
+    /// Checks that the writer knows as many rows as the log tells of.
+    fn check_rows(&self) {
+        if let (Some(known), Some(told)) = (self.writer.n_rows(), self.state.n_rows()) {
+            let seen =
+                || format!("{known} rows known, {told} in version {} of {}", self.state.version, self.log.location());
+            self.watch.check(Law::IndexMatchesTable, known == told, seen);
+        }
     }
 
     /// Lands `staged`.
@@ -146,6 +156,7 @@ impl Landing {
                 self.writer.landed(staged, &draft);
                 self.log_bytes += bytes.len() as u64;
                 self.state.apply(version, &actions);
+                self.check_rows();
                 let entry = LogEntry { version, actions, info };
                 let (span, fate) = (staged.span.clone(), draft.fate);
                 return Ok(Outcome::Landed(Box::new(Landed { span, fate, lineage, entry, conflicts })));

@@ -24,7 +24,7 @@ pub struct Key {
 }
 
 /// Every setting, in the order of the documentation.
-pub const KEYS: [Key; 40] = [
+pub const KEYS: [Key; 43] = [
     Key {
         path: "warehouse",
         variable: "ALLUVIUM_WAREHOUSE",
@@ -237,6 +237,24 @@ pub const KEYS: [Key; 40] = [
         meaning: "How long from one vacuum of a table to the next.",
     },
     Key {
+        path: "index.memory",
+        variable: "ALLUVIUM_INDEX_MEMORY",
+        default: r#""2 GiB""#,
+        meaning: "The memory that the key index of one upsert table may take; a flow that needs more stops and says so.",
+    },
+    Key {
+        path: "index.order_cache",
+        variable: "ALLUVIUM_INDEX_ORDER_CACHE",
+        default: r#""64 MiB""#,
+        meaning: "The memory for the order of rows written lately, by which late records are told from newer ones without reading files.",
+    },
+    Key {
+        path: "index.snapshot_interval",
+        variable: "ALLUVIUM_INDEX_SNAPSHOT_INTERVAL",
+        default: "500",
+        meaning: "How many versions lie between two snapshots of a key index, kept beside its table for the next start; 0 keeps none.",
+    },
+    Key {
         path: "listen.metrics",
         variable: "ALLUVIUM_LISTEN",
         default: r#""127.0.0.1:9464""#,
@@ -270,6 +288,8 @@ pub(super) const BATCH_BYTES: RangeInclusive<u64> = 1_024..=1 << 30;
 pub(super) const BATCH_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
 /// Below 16 MiB no join runs; above, the machine's memory is the bound.
 pub(super) const SQL_MEMORY: RangeInclusive<u64> = 16 << 20..=1 << 44;
+/// An empty index takes some tens of kilobytes; above, the machine's memory is the bound.
+pub(super) const INDEX_MEMORY: RangeInclusive<u64> = 1 << 20..=1 << 44;
 /// Waits below a millisecond are none.
 pub(super) const RETRY_WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3_600);
 /// Below a second, a broker that is well may seem not to be.

@@ -148,6 +148,7 @@ impl DeadLetters {
                 inherited: None,
                 after_delete: None,
             },
+            keyed: None,
             deletes: None,
             rejects: Vec::new(),
             lookups: Vec::new(),

@@ -98,3 +98,19 @@ pub struct Protocol {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writer_features: Option<Vec<String>>,
 }
+
+/// Returns the number of rows that the log tells of a file, deleted ones included.
+pub fn num_records(add: &Add) -> Option<u64> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Stats {
+        num_records: Option<u64>,
+    }
+    serde_json::from_str::<Stats>(add.stats.as_ref()?).ok()?.num_records
+}
+
+/// Returns the number of rows of a file that are not deleted, where the log tells.
+pub fn live_records(add: &Add) -> Option<u64> {
+    let deleted = add.deletion_vector.as_ref().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0));
+    num_records(add).map(|n_rows| n_rows.saturating_sub(deleted))
+}

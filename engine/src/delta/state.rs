@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use alluvium_catalog::{Error, Result};
 
-use super::action::{Action, Add, Metadata, Protocol};
+use super::action::{Action, Add, Metadata, Protocol, live_records};
 use super::log::{DeltaLog, LogEntry, Version};
 
 /// A table at a version.
@@ -23,6 +23,14 @@ pub struct TableState {
     pub files: HashMap<String, Add>,
     /// The newest version of every application transaction.
     pub txns: BTreeMap<String, i64>,
+    counted: Counted,
+}
+
+/// The rows of the live files as far as the log tells.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    n_rows: u64,
+    n_files_untold: u64,
 }
 
 impl TableState {
@@ -115,18 +123,45 @@ impl TableState {
         Ok((!tail.is_empty()).then_some(tail))
     }
 
+    /// Returns what the table is without its files and transactions.
+    #[must_use]
+    pub fn head(&self) -> Self {
+        let (protocol, metadata) = (self.protocol.clone(), self.metadata.clone());
+        Self { version: self.version, protocol, metadata, ..Self::default() }
+    }
+
+    /// Returns the number of rows in the table, `sum(numRecords - cardinality)` over its files; `None` where the log does
+    /// not tell it of every file.
+    pub fn n_rows(&self) -> Option<u64> {
+        (self.counted.n_files_untold == 0).then_some(self.counted.n_rows)
+    }
+
+    fn discount(&mut self, gone: Option<&Add>) {
+        match gone.map(live_records) {
+            Some(Some(n_rows)) => self.counted.n_rows -= n_rows,
+            Some(None) => self.counted.n_files_untold -= 1,
+            None => {}
+        }
+    }
+
     /// Moves to `version` by its actions. Removes are applied before Adds, since a changed deletion vector is both.
     pub fn apply(&mut self, version: Version, actions: &[Action]) {
         self.version = version;
         for action in actions {
             if let Action::Remove(remove) = action {
-                self.files.remove(&remove.path);
+                let gone = self.files.remove(&remove.path);
+                self.discount(gone.as_ref());
             }
         }
         for action in actions {
             match action {
                 Action::Add(add) => {
-                    self.files.insert(add.path.clone(), add.clone());
+                    match live_records(add) {
+                        Some(n_rows) => self.counted.n_rows += n_rows,
+                        None => self.counted.n_files_untold += 1,
+                    }
+                    let replaced = self.files.insert(add.path.clone(), add.clone());
+                    self.discount(replaced.as_ref());
                 }
                 Action::Txn(txn) => {
                     self.txns.insert(txn.app_id.clone(), txn.version);

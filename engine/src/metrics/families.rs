@@ -111,6 +111,18 @@ const UPKEEP_BYTES: Family = Family {
     labels: &["flow", "work"],
     help: "Bytes of files that compaction rewrote or vacuum removed.",
 };
+const INDEX_KEYS: Family = Family {
+    name: "alluvium_index_keys",
+    kind: "gauge",
+    labels: &["flow"],
+    help: "Keys with a live row in the flow's key index.",
+};
+const INDEX_BYTES: Family = Family {
+    name: "alluvium_index_bytes",
+    kind: "gauge",
+    labels: &["flow"],
+    help: "Memory of the flow's key index, remembered deletes and vectors included.",
+};
 const RESIDENT: Family = Family {
     name: "alluvium_resident_memory_bytes",
     kind: "gauge",
@@ -119,7 +131,7 @@ const RESIDENT: Family = Family {
 };
 
 /// Every family, in the order of the documentation.
-pub const FAMILIES: [Family; 16] = [
+pub const FAMILIES: [Family; 18] = [
     RECORDS,
     BYTES,
     BATCHES,
@@ -135,6 +147,8 @@ pub const FAMILIES: [Family; 16] = [
     UPKEEP_SECONDS,
     UPKEEP_FILES,
     UPKEEP_BYTES,
+    INDEX_KEYS,
+    INDEX_BYTES,
     RESIDENT,
 ];
 
@@ -158,6 +172,8 @@ pub(super) struct Families {
     pub(super) upkeep_seconds: CounterVec,
     pub(super) upkeep_files: IntCounterVec,
     pub(super) upkeep_bytes: IntCounterVec,
+    pub(super) index_keys: IntGaugeVec,
+    pub(super) index_bytes: IntGaugeVec,
     pub(super) resident: IntGauge,
 }
 
@@ -181,6 +197,8 @@ impl Families {
             upkeep_seconds: keep(registry, CounterVec::new(UPKEEP_SECONDS.opts(), UPKEEP_SECONDS.labels)?)?,
             upkeep_files: keep(registry, IntCounterVec::new(UPKEEP_FILES.opts(), UPKEEP_FILES.labels)?)?,
             upkeep_bytes: keep(registry, IntCounterVec::new(UPKEEP_BYTES.opts(), UPKEEP_BYTES.labels)?)?,
+            index_keys: keep(registry, IntGaugeVec::new(INDEX_KEYS.opts(), INDEX_KEYS.labels)?)?,
+            index_bytes: keep(registry, IntGaugeVec::new(INDEX_BYTES.opts(), INDEX_BYTES.labels)?)?,
             resident: keep(registry, IntGauge::with_opts(RESIDENT.opts())?)?,
         })
     }

@@ -21,6 +21,7 @@ fn landed_batch_counts_each_record_under_one_fate() -> Result<()> {
     metrics.commit(&flow, CommitOutcome::Conflict);
     metrics.stage(&flow, Stage::Write, Duration::from_millis(20));
     metrics.law_broken("each_offset_once");
+    metrics.index(&flow, 5, 120);
     check(
         &metrics,
         0,
@@ -35,6 +36,8 @@ fn landed_batch_counts_each_record_under_one_fate() -> Result<()> {
             r#"alluvium_stage_seconds_bucket{flow="orders",stage="write",le="0.025"} 1"#,
             r#"alluvium_table_version{flow="orders"} 3"#,
             r#"alluvium_invariant_violations_total{law="each_offset_once"} 1"#,
+            r#"alluvium_index_keys{flow="orders"} 5"#,
+            r#"alluvium_index_bytes{flow="orders"} 120"#,
         ],
     )?;
     let progress = metrics.progress();

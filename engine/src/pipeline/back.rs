@@ -79,6 +79,7 @@ impl Back {
         /// A checkpoint or a compaction of a large table takes seconds; losing one costs nothing but its work.
         const UPKEEP_LIMIT: Duration = Duration::from_secs(10);
         self.upkeep.close(&mut self.landing, UPKEEP_LIMIT).await;
+        self.landing.writer().close().await;
         if let Some((dead_letters, _)) = &mut self.dead_letters {
             dead_letters.close(UPKEEP_LIMIT).await;
         }
@@ -164,6 +165,9 @@ impl Back {
         let name = self.flow.name();
         self.metrics.batch(name, BatchOutcome::Landed);
         self.metrics.landed(name, landed.entry.version, &landed.fate, bytes);
+        if let Some(footprint) = self.landing.writer().footprint() {
+            self.metrics.index(name, footprint.n_keys, footprint.bytes);
+        }
         for reject in rejects {
             self.metrics.rejects(name, reject.class, 1);
         }

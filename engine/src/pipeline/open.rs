@@ -26,7 +26,7 @@ use crate::upkeep::{Upkeep, UpkeepParts};
 use crate::write::Writer;
 use crate::write::append::AppendWriter;
 use crate::write::parquet::DataFolder;
-use crate::write::upsert::{UpsertColumns, UpsertWriter};
+use crate::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 
 /// What a flow that reads Kafka is opened with.
 #[derive(Debug)]
@@ -223,7 +223,16 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
     let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
     let writer: Box<dyn Writer> = match columns {
         None => Box::new(AppendWriter::new(folder)),
-        Some(columns) => Box::new(UpsertWriter::open(folder, columns, &state, flow.tombstone_retention).await?),
+        Some(columns) => {
+            let bounds = &world.settings.index;
+            let settings = UpsertSettings {
+                retention: flow.tombstone_retention,
+                memory_bytes_max: bounds.memory_bytes_max,
+                order_cache_bytes: bounds.order_cache_bytes,
+                snapshot_interval: bounds.snapshot_interval,
+            };
+            Box::new(UpsertWriter::open(folder, columns, &state, settings).await?)
+        }
     };
     let ids = AppIds::of_table(flow.name(), &flow.definition.source.topic);
     let positions = Arc::new(NewestPositions::new(log.clone(), ids.clone(), state.clone()));

@@ -1,4 +1,7 @@
 //! Leaves the newest change of each key of a batch, in the order that the winners came in.
+//!
+//! Keys and orders are compared as columns, and the winners' go on to the writer: nothing is allocated a row, and
+//! nothing is computed twice.
 
 use std::sync::Arc;
 
@@ -7,26 +10,27 @@ use alluvium_sql::Shaped;
 use arrow::array::{Array, AsArray, BooleanArray, Int64Array, UInt32Array};
 use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
-use arrow::row::{RowConverter, SortField};
-use hashbrown::HashMap;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
-use crate::order::{Order, Orders};
+use crate::hop::Keyed;
+use crate::key::{KeyForm, Keys};
+use crate::order::{OrderForm, OrderRef, Orders};
 
 /// Collapses batches of one flow.
 #[derive(Debug)]
-pub(super) struct Collapse {
-    keys: Vec<usize>,
-    converter: RowConverter,
-    orders: Orders,
+pub(crate) struct Collapse {
+    places: Vec<usize>,
+    keys: KeyForm,
+    orders: OrderForm,
 }
 
 /// The newest change of a key so far.
+#[derive(Debug, Clone, Copy)]
 struct Winner {
     /// Its row.
     row: u32,
-    /// Its order; with the sequence of the row that it replaced where it had none of its own.
-    order: Order,
-    /// The row whose sequence that is.
+    /// The row whose sequence it has: its own, or that of a row that it replaced where it had none.
     sequence_row: u32,
     /// The offset of a tombstone without sequence that came before it.
     after_delete: Option<i64>,
@@ -34,91 +38,114 @@ struct Winner {
 
 /// What the values of the rows that are left do not tell.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(crate) struct Standing {
     /// Whether the row is a tombstone without a sequence of its own.
-    pub(super) inherited: BooleanArray,
+    pub(crate) inherited: BooleanArray,
     /// The offset of the last such tombstone of the key that came before the row, if one did.
-    pub(super) after_delete: Int64Array,
+    pub(crate) after_delete: Int64Array,
+    /// The keys and orders of the rows.
+    pub(crate) keyed: Keyed,
 }
 
 impl Collapse {
-    pub(super) fn try_new(schema: &SchemaRef, keys: &[String], sequence: Vec<DataType>) -> Result<Self> {
+    pub(crate) fn try_new(schema: &SchemaRef, keys: &[String], sequence: Vec<DataType>) -> Result<Self> {
         let places = keys
             .iter()
             .map(|key| schema.index_of(key))
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|cause| Error::internal("a key column is not declared").with_source(cause))?;
-        let fields = places.iter().map(|place| SortField::new(schema.field(*place).data_type().clone())).collect();
-        let converter = RowConverter::new(fields)
-            .map_err(|cause| Error::invalid("a key column has a type that cannot be compared").with_source(cause))?;
-        Ok(Self { keys: places, converter, orders: Orders::try_new(sequence)? })
+        let types = places.iter().map(|place| schema.field(*place).data_type().clone()).collect();
+        Ok(Self { places, keys: KeyForm::try_new(types)?, orders: OrderForm::try_new(sequence)? })
     }
 
     /// Returns one row a key: the newest. Of rows of one record the last stands. Rows come in order of offset, so that a
     /// tombstone meets what it deletes before what comes after it.
-    pub(super) fn newest(&self, shaped: Shaped) -> Result<(Shaped, Standing)> {
-        let internal = |cause| Error::internal("cannot collapse a batch by key").with_source(cause);
-        let keys: Vec<_> = self.keys.iter().map(|place| Arc::clone(shaped.rows.column(*place))).collect();
-        let keys = self.converter.convert_columns(&keys).map_err(internal)?;
+    pub(crate) fn newest(&self, shaped: Shaped) -> Result<(Shaped, Standing)> {
+        let columns: Vec<_> = self.places.iter().map(|place| Arc::clone(shaped.rows.column(*place))).collect();
+        let keys = self.keys.pack(&columns)?;
         let orders = self.orders.of(&shaped.sequence, None, &shaped.offsets, &shaped.partitions)?;
-        let mut winners: HashMap<&[u8], Winner> = HashMap::with_capacity(orders.len());
-        for ((row, key), order) in (0_u32..).zip(keys.iter()).zip(orders) {
-            let challenger = Winner { row, order, sequence_row: row, after_delete: None };
-            match winners.entry(key.data()) {
-                hashbrown::hash_map::Entry::Vacant(vacant) => {
-                    vacant.insert(challenger);
-                }
-                hashbrown::hash_map::Entry::Occupied(mut holder) => {
-                    let holder = holder.get_mut();
-                    if challenger.order.supersedes(&holder.order) || challenger.is_of_record(holder) {
-                        let replaced = std::mem::replace(holder, challenger);
-                        holder.take_over(&replaced);
-                    } else {
-                        holder.take_over(&challenger);
-                    }
-                }
-            }
+        let mut winners = winners(&keys, &orders);
+        let is_whole = winners.len() == keys.len();
+        winners.sort_unstable_by_key(|winner| winner.row);
+        let inherited = winners.iter().map(|winner| Some(orders.get(winner.row as usize).inherited)).collect();
+        let after_delete = winners.iter().map(|winner| winner.after_delete).collect();
+        if is_whole {
+            let keyed = Keyed { keys, orders };
+            return Ok((shaped, Standing { inherited, after_delete, keyed }));
         }
-        let mut kept: Vec<Winner> = winners.into_values().collect();
-        kept.sort_unstable_by_key(|winner| winner.row);
-        let standing = Standing {
-            inherited: kept.iter().map(|winner| Some(winner.order.inherited)).collect(),
-            after_delete: kept.iter().map(|winner| winner.after_delete).collect(),
-        };
-        if kept.len() == shaped.rows.num_rows() {
-            return Ok((shaped, standing));
-        }
-        let rows: UInt32Array = kept.iter().map(|winner| Some(winner.row)).collect();
-        let sequence_rows: UInt32Array = kept.iter().map(|winner| Some(winner.sequence_row)).collect();
-        let one = |column: &dyn Array, rows: &UInt32Array| take(column, rows, None).map_err(internal);
-        let newest = Shaped {
-            rows: take_record_batch(&shaped.rows, &rows).map_err(internal)?,
-            partitions: one(&shaped.partitions, &rows)?.as_primitive::<Int32Type>().clone(),
-            offsets: one(&shaped.offsets, &rows)?.as_primitive::<Int64Type>().clone(),
-            sequence: shaped.sequence.iter().map(|column| one(column, &sequence_rows)).collect::<Result<_>>()?,
-            deletes: shaped
-                .deletes
-                .as_ref()
-                .map(|deletes| one(deletes, &rows).map(|kept| kept.as_boolean().clone()))
-                .transpose()?,
-        };
-        Ok((newest, standing))
+        let rows: UInt32Array = winners.iter().map(|winner| Some(winner.row)).collect();
+        let sequence_rows: UInt32Array = winners.iter().map(|winner| Some(winner.sequence_row)).collect();
+        let keyed = Keyed { keys: keys.take(rows.values()), orders: orders.take(&rows, &sequence_rows)? };
+        Ok((pick(&shaped, &rows, &sequence_rows)?, Standing { inherited, after_delete, keyed }))
     }
 }
 
+/// Returns the newest change of each key, in no order.
+fn winners(keys: &Keys, orders: &Orders) -> Vec<Winner> {
+    let mut winners: Vec<Winner> = Vec::with_capacity(keys.len());
+    let mut places: HashTable<u32> = HashTable::with_capacity(keys.len());
+    for (row, hash) in (0_u32..).zip(keys.hashes()) {
+        let key = keys.get(row as usize);
+        let row_of = |place: u32| winners.get(place as usize).map_or(0, |winner: &Winner| winner.row as usize);
+        let challenger = Winner { row, sequence_row: row, after_delete: None };
+        let entry = places.entry(
+            *hash,
+            |place| keys.get(row_of(*place)) == key,
+            |place| keys.hashes().get(row_of(*place)).copied().unwrap_or_default(),
+        );
+        match entry {
+            Entry::Vacant(vacant) => {
+                vacant.insert(u32::try_from(winners.len()).unwrap_or(u32::MAX));
+                winners.push(challenger);
+            }
+            Entry::Occupied(occupied) => {
+                let Some(holder) = winners.get_mut(*occupied.get() as usize) else { continue };
+                let (mine, theirs) = (challenger.order(orders), holder.order(orders));
+                // Of rows of one record with one sequence the later stands.
+                if mine.supersedes(&theirs) || mine == theirs {
+                    let replaced = std::mem::replace(holder, challenger);
+                    holder.take_over(&replaced, orders);
+                } else {
+                    holder.take_over(&challenger, orders);
+                }
+            }
+        }
+    }
+    winners
+}
+
+/// Returns the rows of the winners.
+fn pick(shaped: &Shaped, rows: &UInt32Array, sequence_rows: &UInt32Array) -> Result<Shaped> {
+    let internal = |cause| Error::internal("cannot collapse a batch by key").with_source(cause);
+    let one = |column: &dyn Array, rows: &UInt32Array| take(column, rows, None).map_err(internal);
+    Ok(Shaped {
+        rows: take_record_batch(&shaped.rows, rows).map_err(internal)?,
+        partitions: one(&shaped.partitions, rows)?.as_primitive::<Int32Type>().clone(),
+        offsets: one(&shaped.offsets, rows)?.as_primitive::<Int64Type>().clone(),
+        sequence: shaped.sequence.iter().map(|column| one(column, sequence_rows)).collect::<Result<_>>()?,
+        deletes: shaped
+            .deletes
+            .as_ref()
+            .map(|deletes| one(deletes, rows).map(|kept| kept.as_boolean().clone()))
+            .transpose()?,
+    })
+}
+
 impl Winner {
-    /// Tells whether both are rows of one record with one sequence, of which the later stands.
-    fn is_of_record(&self, other: &Self) -> bool {
-        self.order == other.order
+    /// Returns its order, with the sequence that it took over where it had none of its own.
+    #[inline]
+    fn order<'a>(&self, orders: &'a Orders) -> OrderRef<'a> {
+        let own = orders.get(self.row as usize);
+        OrderRef { sequence: orders.sequence(self.sequence_row as usize), ..own }
     }
 
     /// Keeps what must be known of a change that this one stands over.
-    fn take_over(&mut self, other: &Self) {
-        let is_tombstone = other.order.inherited && other.order.offset < self.order.offset;
-        let deleted = is_tombstone.then_some(other.order.offset);
+    fn take_over(&mut self, other: &Self, orders: &Orders) {
+        let (mine, theirs) = (self.order(orders), other.order(orders));
+        let is_tombstone = theirs.inherited && theirs.offset < mine.offset;
+        let deleted = is_tombstone.then_some(theirs.offset);
         self.after_delete = self.after_delete.max(other.after_delete).max(deleted);
-        if self.order.inherited && self.order.sequence < other.order.sequence {
-            self.order.sequence.clone_from(&other.order.sequence);
+        if mine.inherited && mine.sequence < theirs.sequence {
             self.sequence_row = other.sequence_row;
         }
     }
@@ -144,7 +171,16 @@ mod tests {
             deletes: Some(rows.iter().map(|row| Some(row.3)).collect::<BooleanArray>()),
         };
         let collapse = Collapse::try_new(&schema, &["k".to_owned()], vec![DataType::Int64])?;
-        assert_eq!(collapse.newest(shaped)?.0.offsets.values(), left, "{rows:?}");
+        let (newest, standing) = collapse.newest(shaped)?;
+        assert_eq!(newest.offsets.values(), left, "{rows:?}");
+        let Keyed { keys, orders } = standing.keyed;
+        let again = KeyForm::try_new(vec![DataType::Int64])?.pack(&[Arc::clone(newest.rows.column(0))])?;
+        let inherited = Some(&standing.inherited);
+        let again_orders = collapse.orders.of(&newest.sequence, inherited, &newest.offsets, &newest.partitions)?;
+        for index in 0..left.len() {
+            assert_eq!((keys.get(index), keys.hashes()[index]), (again.get(index), again.hashes()[index]));
+            assert_eq!(orders.get(index), again_orders.get(index), "{rows:?}");
+        }
         Ok(())
     }
 

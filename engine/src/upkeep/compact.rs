@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::Choice;
 use crate::commit::create::arrow_schema;
-use crate::delta::action::{Add, Metadata};
+use crate::delta::action::{Add, Metadata, num_records};
 use crate::delta::log::{DeltaLog, Version};
 use crate::delta::state::TableState;
 use crate::object_file::ObjectFile;
@@ -28,7 +28,6 @@ use crate::write::compaction::{Compaction, Input, Output, Run};
 use crate::write::encoder::FileEncoder;
 use crate::write::parquet::DataFolder;
 use crate::write::partition::PartitionValues;
-use crate::write::stats::num_records;
 use crate::write::vectors::VectorFolder;
 
 /// Rows read, filtered and encoded at once: slices of this size encode fastest (see `write/parquet.rs`).
@@ -147,7 +146,7 @@ impl Job {
             }
             rank += live.num_rows() as u64;
         }
-        if num_records(add.stats.as_ref()).is_some_and(|told| told != row) {
+        if num_records(add).is_some_and(|told| told != row) {
             return Err(Error::data(format!(
                 "{} of the table at {} has {row} rows, and its log tells another number",
                 add.path, self.folder.location

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{
-    Clock, Error, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Result, Span,
+    Clock, Effort, Error, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Result, Span,
     StageMillis, StorageSettings, Stores, SystemClock,
 };
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -31,7 +31,7 @@ use crate::write::Writer;
 use crate::write::append::AppendWriter;
 use crate::write::compaction::Compaction;
 use crate::write::parquet::DataFolder;
-use crate::write::upsert::{UpsertColumns, UpsertWriter};
+use crate::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 
 /// The rows of a table: note by id and sequence.
 pub(crate) type Rows = BTreeMap<(i64, i64), String>;
@@ -114,7 +114,7 @@ impl Scene {
         };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
         let writer: Box<dyn Writer> = if self.is_upsert {
-            Box::new(UpsertWriter::open(folder, Self::columns(), &state, Duration::from_secs(3_600)).await?)
+            Box::new(UpsertWriter::open(folder, Self::columns(), &state, UpsertSettings::default()).await?)
         } else {
             Box::new(AppendWriter::new(folder))
         };
@@ -147,6 +147,7 @@ impl Scene {
             rows_inserted: 0,
             rows_updated: 0,
             rows_deleted: 0,
+            effort: Effort::default(),
             millis: StageMillis::default(),
             definition: None,
         };
@@ -184,6 +185,7 @@ impl Scene {
                 inherited: None,
                 after_delete: None,
             },
+            keyed: None,
             deletes: self.is_upsert.then_some(deletes),
             rejects: Vec::new(),
             lookups: Vec::new(),

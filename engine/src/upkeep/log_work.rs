@@ -4,7 +4,6 @@
 //! every start replays more. A checksum is written for the newest version whenever the budget allows; under load that is
 //! not each one, and the next covers those between.
 
-use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::time::Duration;
 
@@ -57,7 +56,7 @@ impl LogWork {
         let parts = self.parts.clone();
         if is_due {
             self.last = (version, bytes);
-            let state = head(landing.state());
+            let state = landing.state().head();
             let log = landing.log().clone();
             self.turns.begin(clock, 0, async move { shorten(&parts, &log, &state).await });
         } else if settings.checksums && self.turns.allowance(clock).is_some() {
@@ -103,15 +102,4 @@ async fn turn<T>(parts: &UpkeepParts, work: Work, doing: impl Future<Output = Re
         ),
     }
     done
-}
-
-/// Returns a table without its files and transactions: what work on the log has to know.
-fn head(state: &TableState) -> TableState {
-    TableState {
-        version: state.version,
-        protocol: state.protocol.clone(),
-        metadata: state.metadata.clone(),
-        files: HashMap::new(),
-        txns: BTreeMap::new(),
-    }
 }

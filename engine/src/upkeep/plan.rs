@@ -7,10 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::config::UpkeepSettings;
-use crate::delta::action::Add;
+use crate::delta::action::{Add, num_records};
 use crate::delta::state::TableState;
 use crate::write::partition::PartitionValues;
-use crate::write::stats::num_records;
 
 /// How many times larger the files of a tier are than those of the tier below.
 const TIER_FACTOR: u64 = 8;
@@ -136,7 +135,7 @@ fn choose_within<'a>(files: Vec<&'a Add>, aims: &Aims) -> Vec<&'a Add> {
 fn is_worn(add: &Add, aims: &Aims) -> bool {
     let Some(vector) = &add.deletion_vector else { return false };
     let deleted = u64::try_from(vector.cardinality).unwrap_or(0);
-    num_records(add.stats.as_ref())
+    num_records(add)
         .is_some_and(|rows| rows > 0 && deleted.saturating_mul(100) >= rows.saturating_mul(aims.deleted_percent))
 }
 

@@ -9,9 +9,8 @@ use serde_json::Value;
 
 use super::fixture::{Record, Rows, Scene, apply, rows_of};
 use super::*;
-use crate::delta::action::Action;
+use crate::delta::action::{Action, num_records};
 use crate::delta::state::TableState;
-use crate::write::stats::num_records;
 
 type Model = BTreeMap<i64, (i64, Option<&'static str>)>;
 
@@ -28,7 +27,7 @@ async fn upsert(scene: &Scene, landing: &mut Landing, model: &mut Model, records
 fn live_rows(state: &TableState) -> u64 {
     let rows = |add: &crate::delta::action::Add| {
         let deleted = add.deletion_vector.as_ref().map_or(0, |vector| vector.cardinality);
-        num_records(add.stats.as_ref()).unwrap_or(0) - u64::try_from(deleted).unwrap_or(0)
+        num_records(add).unwrap_or(0) - u64::try_from(deleted).unwrap_or(0)
     };
     state.files.values().map(rows).sum()
 }

@@ -4,6 +4,7 @@ use alluvium_catalog::{Effort, Result};
 use async_trait::async_trait;
 
 use super::parquet::DataFolder;
+use super::upsert::KeyChanges;
 use super::{Draft, Staged, Writer};
 use crate::delta::action::Action;
 use crate::delta::log::LogEntry;
@@ -28,7 +29,7 @@ impl Writer for AppendWriter {
     async fn stage(&mut self, changes: Changes) -> Result<Staged> {
         let files = self.folder.write(&changes.rows).await?;
         let Changes { lookups, fate, span, spent, .. } = changes;
-        Ok(Staged { files, changes: Vec::new(), tombstones: None, lookups, fate, span, spent })
+        Ok(Staged { files, changes: KeyChanges::default(), tombstones: None, lookups, fate, span, spent })
     }
 
     async fn draft(&mut self, staged: &Staged, _state: &TableState) -> Result<Draft> {

@@ -1,243 +1,330 @@
 //! Where the live row of each key is: the state that makes an upsert cost what the batch is, not what the table is.
 //!
 //! The index is derived: it is made from the key columns of the live files and their deletion vectors, and follows the
-//! log. A hit counts only while its file is alive and its row is not deleted, so that a foreign commit which removes
-//! files or rows needs no search for their keys.
+//! log. It is exact, and holds of a key its form and the place of its row, nothing else: the order of rows is known by
+//! the [`Bounds`] of their files, and where those do not decide, by the file. A hit counts only while its file is alive
+//! and its row is not deleted, so that a foreign commit which removes files or rows needs no search for their keys.
+//!
+//! What it never does: read a file, decide which of two rows is newer, or forget a key whose row lives.
 
+mod bounds;
+mod bulk;
+mod deletes;
+mod files;
+mod place;
 mod relocate;
+mod shard;
+mod snapshot;
 
-use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use hashbrown::hash_map::EntryRef;
+use alluvium_catalog::{Error, Result};
 use roaring::RoaringTreemap;
 
+pub use bounds::{Bounds, Standing};
+pub use deletes::RememberedDelete;
+pub use files::IndexedFile;
+pub use place::{FileOrdinal, RowPlace};
+pub use snapshot::{SnapshotOf, SnapshotWriter, read_snapshot};
+
+use crate::delta::action::DeletionVectorDescriptor;
+use crate::key::{KeyRef, Keys};
 use crate::order::Order;
+use bulk::{N_SHARDS, shard_of};
+use deletes::Deletes;
+use files::Files;
+use shard::Shard;
 
-/// Names a data file within the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileOrdinal(u32);
-
-/// The place of a row: the file, and the row's number in it from 0.
-pub type RowPlace = (FileOrdinal, u32);
-
-/// What the index knows of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// A row of a file.
-    Row(RowPlace),
-    /// The key was deleted, at this moment by the host's clock (epoch milliseconds).
-    Deleted {
-        /// When the delete was staged.
-        at_ms: i64,
-    },
-}
-
-/// The newest change of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// Its place in the order of the key.
-    pub order: Order,
-    /// Where its row is.
-    pub place: Place,
-}
-
-/// A data file and which of its rows are gone.
-#[derive(Debug)]
-struct File {
-    path: String,
-    alive: bool,
-    rows: u64,
-    deleted: RoaringTreemap,
-}
-
-/// The index of one table.
-#[derive(Debug, Default)]
+/// The index of one table. A clone shares the shards until one of the two changes them.
+#[derive(Debug, Clone)]
 pub struct KeyIndex {
-    entries: hashbrown::HashMap<Box<[u8]>, Entry>,
-    files: Vec<File>,
-    ordinals: HashMap<String, FileOrdinal>,
-    /// Live rows whose key has a newer live row in another file: foreign writers can add them. The next commit deletes
-    /// them.
+    shards: Vec<Arc<Shard>>,
+    files: Files,
+    deletes: Deletes,
+    /// Live rows whose key has a newer live row: foreign writers can add them. The next commit deletes them.
     doubles: Vec<RowPlace>,
+    /// Keys whose row is live.
+    n_entries: u64,
+    /// Counts changes, so that what was looked up before one is not taken for what holds after it.
+    epoch: u64,
 }
 
-impl KeyIndex {
-    /// Adds a file, or takes its new deletion vector when it is known.
-    pub fn put_file(&mut self, path: &str, rows: u64, deleted: RoaringTreemap) -> FileOrdinal {
-        if let Some(&ordinal) = self.ordinals.get(path) {
-            if let Some(file) = self.files.get_mut(ordinal.0 as usize) {
-                file.alive = true;
-                file.deleted = deleted;
-            }
-            return ordinal;
+/// A row that a file brings under a key that has a live row already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Double {
+    /// The index of the key among those that were put.
+    pub index: u32,
+    /// The row that the key had at that moment.
+    pub known: RowPlace,
+}
+
+/// What an index takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    /// Keys with a live row.
+    pub n_keys: u64,
+    /// Deletes that are remembered.
+    pub n_deletes: u64,
+    /// Bytes of memory.
+    pub bytes: u64,
+}
+
+impl Default for KeyIndex {
+    fn default() -> Self {
+        Self {
+            shards: vec![Arc::default(); N_SHARDS],
+            files: Files::default(),
+            deletes: Deletes::default(),
+            doubles: Vec::new(),
+            n_entries: 0,
+            epoch: 0,
         }
-        let ordinal = FileOrdinal(u32::try_from(self.files.len()).unwrap_or(u32::MAX));
-        self.files.push(File { path: path.to_owned(), alive: true, rows, deleted });
-        self.ordinals.insert(path.to_owned(), ordinal);
-        ordinal
+    }
+}
+
+/// Files and which of their rows are gone.
+impl KeyIndex {
+    /// Adds a file whose path is not known; its rows are put separately.
+    pub fn insert_file(&mut self, file: IndexedFile) -> FileOrdinal {
+        self.epoch += 1;
+        self.files.insert(file)
     }
 
     /// Forgets a file: hits in it no longer count.
-    pub fn remove_file(&mut self, path: &str) {
-        if let Some(ordinal) = self.ordinals.remove(path)
-            && let Some(file) = self.files.get_mut(ordinal.0 as usize)
-        {
-            file.alive = false;
-            file.deleted = RoaringTreemap::new();
+    pub fn remove_file(&mut self, path: &str) -> Option<FileOrdinal> {
+        let before = self.live_doubles();
+        let (ordinal, file) = self.files.remove(path)?;
+        let n_doubles = before - self.settle_doubles();
+        self.n_entries = self.n_entries.saturating_sub(file.n_live() - n_doubles);
+        self.epoch += 1;
+        Some(ordinal)
+    }
+
+    /// Takes the new deletion vector of a file, which must name all rows that the old one did.
+    pub fn set_deleted(
+        &mut self,
+        ordinal: FileOrdinal,
+        deleted: RoaringTreemap,
+        vector: Option<DeletionVectorDescriptor>,
+    ) {
+        let before = self.live_doubles();
+        let Some(file) = self.files.get_mut(ordinal) else { return };
+        let n_gone = deleted.len().saturating_sub(file.deleted.len());
+        file.deleted = Arc::new(deleted);
+        file.vector = vector;
+        let n_doubles = before - self.settle_doubles();
+        self.n_entries = self.n_entries.saturating_sub(n_gone.saturating_sub(n_doubles));
+        self.epoch += 1;
+    }
+
+    /// Marks rows as deleted whose keys have been put elsewhere or [deleted](Self::put_delete) already.
+    pub fn delete_rows(&mut self, ordinal: FileOrdinal, rows: &RoaringTreemap) {
+        if let Some(file) = self.files.get_mut(ordinal) {
+            *Arc::make_mut(&mut file.deleted) |= rows;
+        }
+        self.settle_doubles();
+        self.epoch += 1;
+    }
+
+    /// Notes the descriptor under which the log has the deleted rows of a file.
+    pub fn set_vector(&mut self, path: &str, vector: Option<DeletionVectorDescriptor>) {
+        if let Some(file) = self.files.ordinal(path).and_then(|ordinal| self.files.get_mut(ordinal)) {
+            file.vector = vector;
         }
     }
 
     /// Returns the ordinal of a live file.
     pub fn ordinal(&self, path: &str) -> Option<FileOrdinal> {
-        self.ordinals.get(path).copied()
+        self.files.ordinal(path)
     }
 
-    /// Returns the path, the number of rows (deleted ones included) and the deleted rows of a live file.
-    pub fn file(&self, ordinal: FileOrdinal) -> Option<(&str, u64, &RoaringTreemap)> {
-        let file = self.files.get(ordinal.0 as usize).filter(|file| file.alive)?;
-        Some((&file.path, file.rows, &file.deleted))
+    /// Returns a live file.
+    pub fn file(&self, ordinal: FileOrdinal) -> Option<&IndexedFile> {
+        self.files.get(ordinal)
     }
 
-    /// Returns the newest change of `key` that still counts.
-    pub fn get(&self, key: &[u8]) -> Option<&Entry> {
-        self.entries.get(key).filter(|entry| self.counts(&entry.place))
+    /// Returns the rows of a live file that are deleted.
+    pub fn deleted_rows(&self, path: &str) -> Option<&RoaringTreemap> {
+        self.files.ordinal(path).and_then(|ordinal| self.files.get(ordinal)).map(|file| &*file.deleted)
     }
 
-    /// Records a change that has landed, over whatever was known of its key.
-    pub fn put(&mut self, key: &[u8], entry: Entry) {
-        match self.entries.entry_ref(key) {
-            EntryRef::Occupied(mut known) => {
-                known.insert(entry);
+    /// Returns all live files.
+    pub fn files(&self) -> impl Iterator<Item = (FileOrdinal, &IndexedFile)> {
+        self.files.iter()
+    }
+}
+
+/// Rows and deletes of keys.
+impl KeyIndex {
+    /// Returns the live row of each key, or [`RowPlace::NONE`]. Large batches are looked up by several threads.
+    pub fn find(&self, keys: &Keys) -> Vec<RowPlace> {
+        bulk::find(&self.shards, keys, &|place| self.files.is_live(place))
+    }
+
+    /// Returns the live row of one key.
+    pub fn find_one(&self, key: KeyRef<'_>, hash: u64) -> Option<RowPlace> {
+        let place = self.shards.get(shard_of(hash))?.get(key, hash);
+        (place.is_some() && self.files.is_live(place)).then_some(place)
+    }
+
+    /// Returns the remembered delete of a key that has no live row.
+    pub fn deleted(&self, key: KeyRef<'_>, hash: u64) -> Option<&RememberedDelete> {
+        self.deletes.get(key, hash)
+    }
+
+    /// Records rows that have landed, over whatever was known of their keys; keys without a place are left alone.
+    /// Rows that they supersede must be [deleted](Self::delete_rows) right after.
+    pub fn put_rows(&mut self, keys: &Keys, places: &[RowPlace]) {
+        let files = &self.files;
+        let lives = |place: RowPlace| files.is_live(place);
+        self.n_entries += bulk::change(&mut self.shards, keys, &|shard: &mut Shard, index: usize| {
+            let place = places[index];
+            if !place.is_some() {
+                return 0;
             }
-            EntryRef::Vacant(vacant) => {
-                vacant.insert(entry);
+            let before = shard.put(keys.get(index), keys.hashes()[index], place, &lives);
+            u64::from(!before.is_some() || !lives(before))
+        });
+        if self.deletes.len() > 0 {
+            for index in (0..keys.len()).filter(|index| places[*index].is_some()) {
+                self.deletes.remove(keys.get(index), keys.hashes()[index]);
             }
         }
+        self.epoch += 1;
     }
 
-    /// Records a row that a file brings. Where the key has a live row already, the newer one stands and the other is
-    /// deleted by the next commit.
-    pub fn put_found(&mut self, key: &[u8], order: Order, place: RowPlace) {
-        if let Some(known) = self.get(key)
-            && let Place::Row(known_place) = known.place
-            && known_place != place
-        {
-            if known.order.supersedes(&order) {
-                self.doubles.push(place);
-                return;
+    /// Records the live rows that a file brings, and returns those whose key has another live row already: which of the
+    /// two stands is for the caller to say, by [`settle`](Self::settle).
+    pub fn put_found(&mut self, keys: &Keys, places: &[RowPlace]) -> Vec<Double> {
+        let files = &self.files;
+        let lives = |place: RowPlace| files.is_live(place);
+        let doubles = Mutex::new(Vec::new());
+        self.n_entries += bulk::change(&mut self.shards, keys, &|shard: &mut Shard, index: usize| {
+            let (key, hash) = (keys.get(index), keys.hashes()[index]);
+            let known = shard.get(key, hash);
+            if known.is_some() && lives(known) {
+                if known != places[index] {
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    doubles.lock().unwrap_or_else(PoisonError::into_inner).push(Double { index, known });
+                }
+                return 0;
             }
-            self.doubles.push(known_place);
+            shard.put(key, hash, places[index], &lives);
+            1
+        });
+        if self.deletes.len() > 0 {
+            for index in 0..keys.len() {
+                self.deletes.remove(keys.get(index), keys.hashes()[index]);
+            }
         }
-        self.put(key, Entry { order, place: Place::Row(place) });
+        self.epoch += 1;
+        let mut doubles = doubles.into_inner().unwrap_or_else(PoisonError::into_inner);
+        doubles.sort_unstable_by_key(|double| double.index);
+        doubles
+    }
+
+    /// Settles a double: `stands` is the row of the key from now on, and the next commit deletes `falls`.
+    pub fn settle(&mut self, (key, hash): (KeyRef<'_>, u64), stands: RowPlace, falls: RowPlace) {
+        let files = &self.files;
+        if let Some(shard) = self.shards.get_mut(shard_of(hash)) {
+            Arc::make_mut(shard).put(key, hash, stands, &|place| files.is_live(place));
+        }
+        self.doubles.push(falls);
+        self.epoch += 1;
+    }
+
+    /// Records a delete that has landed. Its row, where it had one, must be [deleted](Self::delete_rows) right after.
+    pub fn put_delete(&mut self, (key, hash): (KeyRef<'_>, u64), order: Order, at_ms: i64) {
+        if self.find_one(key, hash).is_some() {
+            self.n_entries = self.n_entries.saturating_sub(1);
+        }
+        self.deletes.put((key, hash), order, at_ms);
+        self.epoch += 1;
     }
 
     /// Records a delete that a sidecar tells of. It never hides a live row: a sidecar may be of a commit that did not
     /// land, and then its record comes again.
-    pub fn put_remembered_delete(&mut self, key: &[u8], order: Order, at_ms: i64) {
-        let replaceable = self.get(key).is_none_or(|known| match known.place {
-            Place::Row(_) => false,
-            Place::Deleted { .. } => order.supersedes(&known.order),
-        });
-        if replaceable {
-            self.put(key, Entry { order, place: Place::Deleted { at_ms } });
+    pub fn put_remembered_delete(&mut self, (key, hash): (KeyRef<'_>, u64), order: Order, at_ms: i64) {
+        let is_news = match self.deletes.get(key, hash) {
+            Some(known) => order.borrow().supersedes(&known.order.borrow()),
+            None => self.find_one(key, hash).is_none(),
+        };
+        if is_news {
+            self.deletes.put((key, hash), order, at_ms);
+            self.epoch += 1;
         }
     }
 
-    /// Forgets deletes staged before `before_ms` and entries whose row no longer counts.
+    /// Forgets deletes staged before `before_ms`.
     pub fn forget(&mut self, before_ms: i64) {
-        let files = std::mem::take(&mut self.files);
-        self.entries.retain(|_, entry| match &entry.place {
-            Place::Deleted { at_ms } => *at_ms >= before_ms,
-            Place::Row(place) => is_live(&files, *place),
-        });
-        self.files = files;
-    }
-
-    /// Marks rows as deleted.
-    pub fn delete_rows(&mut self, ordinal: FileOrdinal, rows: &RoaringTreemap) {
-        if let Some(file) = self.files.get_mut(ordinal.0 as usize) {
-            file.deleted |= rows;
-        }
-    }
-
-    /// Returns the live rows that the next commit has to delete because their key has a newer one.
-    pub fn doubles(&self) -> impl Iterator<Item = RowPlace> + '_ {
-        self.doubles.iter().copied().filter(|place| is_live(&self.files, *place))
-    }
-
-    /// Forgets doubles that are deleted by now.
-    pub fn settle_doubles(&mut self) {
-        let files = std::mem::take(&mut self.files);
-        self.doubles.retain(|place| is_live(&files, *place));
-        self.files = files;
-    }
-
-    /// Returns the number of keys, remembered deletes included.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Tells whether no key is known.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    fn counts(&self, place: &Place) -> bool {
-        match place {
-            Place::Row(place) => is_live(&self.files, *place),
-            Place::Deleted { .. } => true,
-        }
+        self.deletes.forget(before_ms);
+        self.epoch += 1;
     }
 }
 
-fn is_live(files: &[File], (ordinal, row): RowPlace) -> bool {
-    files.get(ordinal.0 as usize).is_some_and(|file| file.alive && !file.deleted.contains(u64::from(row)))
+/// What can be asked of the whole.
+impl KeyIndex {
+    /// Returns the live rows that the next commit has to delete because their key has a newer one.
+    pub fn doubles(&self) -> impl Iterator<Item = RowPlace> + '_ {
+        self.doubles.iter().copied().filter(|place| self.files.is_live(*place))
+    }
+
+    /// Returns a number that differs after each change.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Returns the number of live rows that the index knows, those that the next commit deletes included: the log must
+    /// tell the same of the table.
+    pub fn n_rows(&self) -> u64 {
+        self.n_entries + self.live_doubles()
+    }
+
+    /// Counts the keys with a live row one by one: for checks, since [`footprint`](Self::footprint) knows.
+    pub fn count_keys(&self) -> u64 {
+        let mut n_keys = 0;
+        for shard in &self.shards {
+            shard.for_each(|_, place| n_keys += u64::from(self.files.is_live(place)));
+        }
+        n_keys
+    }
+
+    /// Returns what the index takes.
+    pub fn footprint(&self) -> Footprint {
+        let shards: usize = self.shards.iter().map(|shard| shard.bytes()).sum();
+        let bytes =
+            shards + self.files.bytes() + self.deletes.bytes() + self.doubles.capacity() * size_of::<RowPlace>();
+        Footprint { n_keys: self.n_entries, n_deletes: self.deletes.len() as u64, bytes: bytes as u64 }
+    }
+
+    /// Checks that the index takes at most `bytes_max`.
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting, when it takes more.
+    pub fn check_memory(&self, bytes_max: u64) -> Result<()> {
+        let Footprint { n_keys, bytes, .. } = self.footprint();
+        if bytes <= bytes_max {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the key index takes {bytes} bytes for {n_keys} keys, and index.memory allows {bytes_max}"
+        ))
+        .with_hint(
+            "raise index.memory (ALLUVIUM_INDEX_MEMORY) if the machine has the memory, or split the table by key",
+        ))
+    }
+
+    fn live_doubles(&self) -> u64 {
+        self.doubles().count() as u64
+    }
+
+    /// Forgets doubles that are deleted by now, and returns how many are left.
+    fn settle_doubles(&mut self) -> u64 {
+        let files = &self.files;
+        self.doubles.retain(|place| files.is_live(*place));
+        self.doubles.len() as u64
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn order(offset: i64) -> Order {
-        Order { sequence: None, inherited: true, offset, partition: 0 }
-    }
-
-    #[test]
-    fn a_hit_counts_only_while_its_row_lives() {
-        let mut index = KeyIndex::default();
-        let file = index.put_file("a", 3, RoaringTreemap::new());
-        index.put(b"k", Entry { order: order(1), place: Place::Row((file, 2)) });
-        assert!(index.get(b"k").is_some());
-        index.put_file("a", 3, RoaringTreemap::from_iter([2]));
-        assert!(index.get(b"k").is_none(), "the row is deleted");
-        index.put_file("a", 3, RoaringTreemap::new());
-        index.remove_file("a");
-        assert!(index.get(b"k").is_none(), "the file is gone");
-    }
-
-    #[test]
-    fn of_two_live_rows_the_newer_stands() {
-        let mut index = KeyIndex::default();
-        let (old, new) =
-            (index.put_file("old", 1, RoaringTreemap::new()), index.put_file("new", 1, RoaringTreemap::new()));
-        index.put_found(b"k", order(9), (new, 0));
-        index.put_found(b"k", order(3), (old, 0));
-        assert_eq!(index.get(b"k").map(|entry| entry.place.clone()), Some(Place::Row((new, 0))));
-        assert_eq!(index.doubles().collect::<Vec<_>>(), [(old, 0)]);
-        index.delete_rows(old, &RoaringTreemap::from_iter([0]));
-        index.settle_doubles();
-        assert_eq!(index.doubles().count(), 0);
-    }
-
-    #[test]
-    fn a_remembered_delete_never_hides_a_live_row() {
-        let mut index = KeyIndex::default();
-        let file = index.put_file("a", 1, RoaringTreemap::new());
-        index.put_found(b"k", order(1), (file, 0));
-        index.put_remembered_delete(b"k", order(5), 0);
-        assert!(matches!(index.get(b"k").map(|entry| &entry.place), Some(Place::Row(_))));
-        index.put_remembered_delete(b"gone", order(5), 0);
-        index.forget(1);
-        assert!(index.get(b"gone").is_none());
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Clock, Error, Location, Result};
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use deltalake::kernel::Add;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;

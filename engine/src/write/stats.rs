@@ -58,12 +58,6 @@ pub fn loosen(stats: &str) -> String {
     stats.replace(r#""tightBounds":true"#, r#""tightBounds":false"#)
 }
 
-/// Returns the number of rows that `stats` tell, deleted ones included.
-pub fn num_records(stats: Option<&String>) -> Option<u64> {
-    let stats: serde_json::Value = serde_json::from_str(stats?).ok()?;
-    stats.get("numRecords")?.as_u64()
-}
-
 fn has_bounds(data_type: &DataType) -> bool {
     data_type.is_numeric()
         || matches!(data_type, DataType::Date32 | DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Utf8)

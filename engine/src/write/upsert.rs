@@ -1,67 +1,51 @@
 //! Upserts: the newest row of each key stands.
 //!
 //! A batch writes its rows to new files, marks the rows that they supersede in deletion vectors, and commits both at
-//! once; the cost is that of the batch. Where a row is, the [`KeyIndex`] knows; which of two changes is newer, [`Order`]
-//! decides. Rows carry their position in hidden columns, so that the index can be made again from the table.
+//! once; the cost is that of the batch. Where a row is, the [`KeyIndex`] knows; which of two changes is newer,
+//! [`order`](crate::order) decides. Rows carry their position in hidden columns, so that the index can be made again
+//! from the table.
+//!
+//! A key is looked up once a draft: what was found when the batch was staged holds until the index changes, and what was
+//! drawn up for a commit is what is applied when it has landed.
 
+mod changes;
 mod columns;
+mod decide;
+mod order_cache;
 mod relocate;
+mod rows;
 mod scan;
+mod snapshots;
+mod store;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{Effort, Error, Result};
-use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
-use arrow::array::{Array, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, Field, Schema};
-use arrow::row::{RowConverter, SortField};
+use arrow::array::UInt32Array;
 use async_trait::async_trait;
-use deltalake::kernel::DeletionVectorDescriptor;
 use roaring::RoaringTreemap;
 
+pub use changes::{Decision, KeyChanges};
 pub use columns::UpsertColumns;
 
-use super::compaction::{Compaction, Exchange};
-use super::index::{Entry, FileOrdinal, KeyIndex, Place, RowPlace};
+use self::changes::{Columns, Stored, Verdict, Verdicts};
+use self::order_cache::OrderCache;
+use self::rows::RowReader;
+use self::snapshots::Snapshots;
+use super::index::{Bounds, Footprint, IndexedFile, KeyIndex, RowPlace};
 use super::parquet::DataFolder;
 use super::stats::loosen;
 use super::tombstones::TombstoneFolder;
 use super::vectors::VectorFolder;
+use super::compaction::{Compaction, Exchange};
 use super::{Draft, Staged, Writer};
 use crate::delta::action::{Action, Add, Remove};
-use crate::delta::log::LogEntry;
+use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
-use crate::hop::{ChangeOrder, Changes};
-use crate::order::{Order, Orders};
-
-/// One change of a batch to a key.
-#[derive(Debug, Clone)]
-pub struct KeyChange {
-    /// The key in the index's form.
-    pub key: Box<[u8]>,
-    /// Its place in the order of the key.
-    pub order: Order,
-    /// The offset of a tombstone without sequence that came before it in the batch, if one did.
-    pub after_delete: Option<i64>,
-    /// Its row: the place of the file in [`Staged::files`] and the row in it; `None` for deletes.
-    pub stored: Option<(usize, u32)>,
-}
-
-/// What a change means to the table as the index knows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    /// The key has a newer change already.
-    Late,
-    /// The key has no live row.
-    New,
-    /// The key's row is superseded.
-    Supersedes(RowPlace),
-    /// The change is late, but a tombstone before it deletes the key's row.
-    OnlyDeletes(RowPlace),
-}
+use crate::hop::Changes;
+use crate::key::KeyForm;
+use crate::order::OrderForm;
 
 /// Stages upserts and deletes for one table.
 #[derive(Debug)]
@@ -69,38 +53,91 @@ pub struct UpsertWriter {
     folder: DataFolder,
     vectors: VectorFolder,
     tombstones: TombstoneFolder,
-    columns: UpsertColumns,
-    keys: RowConverter,
-    orders: Orders,
-    index: KeyIndex,
+    reader: Arc<RowReader>,
+    settings: UpsertSettings,
+    /// Shared with a look-up on another thread while it lasts.
+    index: Arc<KeyIndex>,
+    cache: OrderCache,
+    /// When deletes were forgotten last, epoch milliseconds.
+    forgot_ms: i64,
+    snapshots: Snapshots,
+    table_id: String,
+    /// The version that the index is of, and the one that a draft was drawn up for.
+    version: Version,
+    drafted: Version,
+    /// Whether the index is that of a version, and not half on its way from one to another after an error.
+    is_whole: bool,
+}
+
+/// The bounds of an [`UpsertWriter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpsertSettings {
+    /// How long deletes are remembered.
+    pub retention: Duration,
+    /// The memory that the key index may take.
+    pub memory_bytes_max: u64,
+    /// The memory for the orders of rows written lately.
+    pub order_cache_bytes: u64,
+    /// Versions from one snapshot of the index to the next; 0 for none.
+    pub snapshot_interval: u64,
+}
+
+impl Default for UpsertSettings {
+    /// A week of deletes, which is how long a late record may come; memory as of the settings' defaults; no snapshots.
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(7 * 24 * 3_600),
+            memory_bytes_max: 2 << 30,
+            order_cache_bytes: 64 << 20,
+            snapshot_interval: 0,
+        }
+    }
 }
 
 impl UpsertWriter {
-    /// Returns a writer into `folder` whose index is made from `state` and from the deletes of the last `retention`.
+    /// Returns a writer into `folder` whose index is made from `state` and from the deletes that are remembered.
     ///
     /// # Errors
-    /// `Unavailable` or `Data` when a file of the table cannot be read.
+    /// `Unavailable` or `Data` when a file of the table cannot be read; `Invalid` when the index does not fit into the
+    /// memory that it may take.
     pub async fn open(
         folder: DataFolder,
         columns: UpsertColumns,
         state: &TableState,
-        retention: Duration,
+        settings: UpsertSettings,
     ) -> Result<Self> {
         let (store, location, clock) = (Arc::clone(&folder.store), folder.location.clone(), Arc::clone(&folder.clock));
         let vectors = VectorFolder { store: Arc::clone(&store), location: location.clone(), clock: Arc::clone(&clock) };
-        let tombstones = TombstoneFolder { store, location, clock };
+        let tombstones = TombstoneFolder { store: Arc::clone(&store), location: location.clone(), clock };
         let key_types = columns
             .keys
             .iter()
-            .map(|key| columns.declared.field_with_name(key).map(|field| SortField::new(field.data_type().clone())))
+            .map(|key| columns.declared.field_with_name(key).map(|field| field.data_type().clone()))
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(|cause| Error::internal("a key column is not declared").with_source(cause))?;
-        let keys = RowConverter::new(key_types)
-            .map_err(|cause| Error::invalid("a key column has a type that cannot be compared").with_source(cause))?;
-        let orders = Orders::try_new(columns.sequence.clone())?;
-        let index = KeyIndex::default();
-        let mut writer = Self { folder, vectors, tombstones, columns, keys, orders, index };
-        writer.index_table(state, retention).await?;
+        let (keys, orders) = (KeyForm::try_new(key_types)?, OrderForm::try_new(columns.sequence.clone())?);
+        let interval = settings.snapshot_interval;
+        let snapshots = Snapshots::new(Arc::clone(&store), location.clone(), interval, state.version);
+        let reader = RowReader { store, location, vectors: vectors.clone(), columns, keys, orders };
+        let forgot_ms = folder.clock.now().0;
+        let mut writer = Self {
+            folder,
+            vectors,
+            tombstones,
+            reader: Arc::new(reader),
+            settings,
+            index: Arc::default(),
+            cache: OrderCache::new(settings.order_cache_bytes),
+            forgot_ms,
+            snapshots,
+            table_id: state.metadata.id.clone(),
+            version: state.version,
+            drafted: state.version,
+            is_whole: true,
+        };
+        if !writer.restore(state).await? {
+            writer.index_table(state).await?;
+        }
         Ok(writer)
     }
 
@@ -109,294 +146,256 @@ impl UpsertWriter {
         &self.index
     }
 
-    /// Forgets deletes older than `retention`, in memory and beside the table.
+    /// Returns the index, to let it follow a commit that moves rows.
+    pub fn index_mut(&mut self) -> &mut KeyIndex {
+        Arc::make_mut(&mut self.index)
+    }
+
+    /// Forgets deletes older than the retention, in memory and beside the table.
     ///
     /// # Errors
     /// `Unavailable` when the store does not answer.
-    pub async fn forget(&mut self, retention: Duration) -> Result<()> {
-        let before_ms = self.folder.clock.now().0 - i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        self.index.forget(before_ms);
+    pub async fn forget(&mut self) -> Result<()> {
+        let before_ms = self.retained_since_ms();
+        Arc::make_mut(&mut self.index).forget(before_ms);
         self.tombstones.forget(before_ms).await.map(drop)
     }
 
-    fn verdict(&self, change: &KeyChange) -> Verdict {
-        let Some(known) = self.index.get(&change.key) else { return Verdict::New };
-        let is_newer = change.order.supersedes(&known.order);
-        match known.place {
-            Place::Row(place) if is_newer => Verdict::Supersedes(place),
-            Place::Row(place) if change.after_delete.is_some_and(|offset| offset > known.order.offset) => {
-                Verdict::OnlyDeletes(place)
+    /// Returns the moment before which deletes are no longer remembered.
+    fn retained_since_ms(&self) -> i64 {
+        self.folder.clock.now().0 - i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Forgets old deletes in memory, now and then: each turn looks at all of them.
+    fn forget_sometimes(&mut self) {
+        const TURN_MS: i64 = 60_000;
+        let now_ms = self.folder.clock.now().0;
+        if now_ms - self.forgot_ms >= TURN_MS {
+            self.forgot_ms = now_ms;
+            let before_ms = self.retained_since_ms();
+            Arc::make_mut(&mut self.index).forget(before_ms);
+        }
+    }
+
+    /// Returns what the changes mean to the index as it is now.
+    async fn verdicts(&mut self, columns: &Columns) -> Result<Arc<Verdicts>> {
+        if columns.verdicts.epoch == self.index.epoch() {
+            return Ok(Arc::clone(&columns.verdicts));
+        }
+        let is_delete = |index: usize| columns.stored.get(index).is_none_or(|stored| stored.is_nowhere());
+        self.decide(columns, &is_delete).await.map(Arc::new)
+    }
+
+    /// Returns the actions that a decision makes of staged files and of the rows that they supersede, and the bytes of
+    /// each deletion vector.
+    async fn actions(&self, staged: &Staged, decision: &Decision, state: &TableState) -> Result<(Vec<Action>, Vec<u64>)> {
+        let mut actions = Vec::new();
+        let mut hidden: Vec<(Add, RoaringTreemap)> = Vec::new();
+        for (ordinal, superseded) in &decision.superseded {
+            let Some(file) = self.index.file(*ordinal) else { continue };
+            let add = state.files.get(&file.path).ok_or_else(|| {
+                let at = &self.folder.location;
+                Error::internal(format!("the index knows {}, which the table at {at} does not", file.path))
+            })?;
+            actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
+            let gone = &*file.deleted | superseded;
+            if gone.len() < file.n_rows {
+                hidden.push((add.clone(), gone));
             }
-            Place::Deleted { .. } if is_newer => Verdict::New,
-            Place::Row(_) | Place::Deleted { .. } => Verdict::Late,
         }
-    }
-
-    /// Returns the order that a change has over what it replaces.
-    fn effective_order(&self, change: &KeyChange) -> Order {
-        let Some(replaced) = self.index.get(&change.key) else { return change.order.clone() };
-        match (self.verdict(change), change.after_delete) {
-            (Verdict::OnlyDeletes(_), Some(offset)) => {
-                Order { sequence: replaced.order.sequence.clone(), inherited: true, offset, ..change.order }
+        for (place, file) in (0_u32..).zip(&staged.files) {
+            match decision.late_rows.get(&place) {
+                Some(late) if late.len() == file.indices.len() as u64 => {}
+                Some(late) => hidden.push((file.add.clone(), late.clone())),
+                None => actions.push(Action::Add(file.add.clone())),
             }
-            _ => change.order.clone().over(&replaced.order),
         }
+        let (adds, gone): (Vec<_>, Vec<_>) = hidden.into_iter().unzip();
+        let descriptors = self.vectors.write(&gone).await?;
+        let sizes = descriptors.iter().map(|vector| u64::try_from(vector.size_in_bytes).unwrap_or_default()).collect();
+        for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
+            add.stats = add.stats.as_deref().map(loosen);
+            add.deletion_vector = Some(descriptor);
+            add.data_change = true;
+            actions.push(Action::Add(add));
+        }
+        Ok((actions, sizes))
     }
 
-    /// Returns the stored form of the rows at `indices`.
-    fn stored_rows(&self, changes: &Changes, indices: &UInt32Array) -> Result<RecordBatch> {
-        let mut columns = changes.rows.columns().to_vec();
-        columns.push(Arc::new(changes.order.partitions.clone()));
-        columns.push(Arc::new(changes.order.offsets.clone()));
-        if self.columns.stored_sequence.is_none() {
-            columns.push(self.columns.hidden_sequence(&changes.order.sequence)?);
-        }
-        let failed = |cause| Error::internal("cannot store the rows of a batch").with_source(cause);
-        let rows = RecordBatch::try_new(self.columns.stored(), columns).map_err(failed)?;
-        take_record_batch(&rows, indices).map_err(failed)
-    }
-
-    /// Writes the deletes at `indices` to a sidecar, each with the sequence that it has over the row it deletes, and
-    /// returns its path.
-    async fn remember_deletes(
-        &self,
-        changes: &Changes,
-        keyed: &[KeyChange],
-        indices: &UInt32Array,
-    ) -> Result<Option<String>> {
-        if indices.is_empty() {
-            return Ok(None);
-        }
-        let failed = |cause| Error::internal("cannot remember the deletes of a batch").with_source(cause);
-        let mut fields = Vec::new();
-        let mut columns = Vec::new();
-        for key in &self.columns.keys {
-            let column = changes.rows.column_by_name(key).ok_or_else(|| Error::internal("a key column is missing"))?;
-            fields.push(Field::new(key, column.data_type().clone(), true));
-            columns.push(Arc::clone(column));
-        }
-        let effective: Vec<Order> = keyed.iter().map(|change| self.effective_order(change)).collect();
-        for (index, column) in self.orders.columns(&effective)?.into_iter().enumerate() {
-            fields.push(Field::new(format!("{HIDDEN_SEQUENCE}_{index}"), column.data_type().clone(), true));
-            columns.push(column);
-        }
-        fields.push(Field::new(HIDDEN_PARTITION, DataType::Int32, false));
-        columns.push(Arc::new(changes.order.partitions.clone()));
-        fields.push(Field::new(HIDDEN_OFFSET, DataType::Int64, false));
-        columns.push(Arc::new(changes.order.offsets.clone()));
-        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
-        self.tombstones.write(&take_record_batch(&rows, indices).map_err(failed)?).await.map(Some)
-    }
-
-    fn key_changes(&self, changes: &Changes) -> Result<Vec<KeyChange>> {
-        let keys = self
-            .columns
-            .keys
-            .iter()
-            .map(|key| changes.rows.column_by_name(key).cloned())
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| Error::internal("rows lack a key column"))?;
-        let keys = self
-            .keys
-            .convert_columns(&keys)
-            .map_err(|cause| Error::internal("cannot compare keys").with_source(cause))?;
-        let ChangeOrder { partitions, offsets, sequence, inherited, after_delete } = &changes.order;
-        let orders = self.orders.of(sequence, inherited.as_ref(), offsets, partitions)?;
-        let after =
-            |index: usize| after_delete.as_ref().filter(|after| after.is_valid(index)).map(|after| after.value(index));
-        Ok(keys
-            .iter()
-            .zip(orders)
-            .enumerate()
-            .map(|(index, (key, order))| KeyChange {
-                key: key.data().into(),
-                order,
-                after_delete: after(index),
-                stored: None,
-            })
-            .collect())
-    }
-
-    /// Draws up what the changes do to the table as the index knows it.
-    fn outcome(&self, staged: &Staged) -> Outcome {
-        let mut outcome = Outcome::default();
-        for change in &staged.changes {
-            let record = (change.order.partition, change.order.offset);
-            let verdict = self.verdict(change);
-            if matches!(verdict, Verdict::Late | Verdict::OnlyDeletes(_))
-                && let Some((file, row)) = change.stored
+    /// Makes the staged files known, each with the orders of its rows, and returns the place of each change's row.
+    fn place_rows(&mut self, staged: &Staged, columns: &Columns, decision: &Decision) -> Vec<RowPlace> {
+        let index = Arc::make_mut(&mut self.index);
+        let mut rows_of_files: Vec<Vec<u32>> = staged.files.iter().map(|file| vec![0; file.indices.len()]).collect();
+        for (change, stored) in (0_u32..).zip(&columns.stored) {
+            if let Stored::At { file, row } = stored
+                && let Some(slot) = rows_of_files.get_mut(*file as usize).and_then(|rows| rows.get_mut(*row as usize))
             {
-                outcome.late_rows.entry(file).or_default().insert(u64::from(row));
+                *slot = change;
             }
-            match verdict {
-                Verdict::Late => {
-                    outcome.late_records.insert(record);
-                    continue;
-                }
-                Verdict::OnlyDeletes((file, row)) => {
-                    outcome.superseded.entry(file).or_default().insert(u64::from(row));
-                    outcome.deleted += 1;
-                }
-                Verdict::New => outcome.inserted += u64::from(change.stored.is_some()),
-                Verdict::Supersedes((file, row)) => {
-                    outcome.superseded.entry(file).or_default().insert(u64::from(row));
-                    let counter = if change.stored.is_some() { &mut outcome.updated } else { &mut outcome.deleted };
-                    *counter += 1;
-                }
+        }
+        let mut ordinals = Vec::with_capacity(staged.files.len());
+        for ((place, file), changes) in (0_u32..).zip(&staged.files).zip(rows_of_files) {
+            let late = decision.late_rows.get(&place).cloned().unwrap_or_default();
+            let n_rows = file.indices.len() as u64;
+            if late.len() == n_rows {
+                ordinals.push(None);
+                continue;
             }
-            outcome.applied_records.insert(record);
+            let rows = UInt32Array::from(changes);
+            // Orders that cannot be taken leave the bounds empty, which means: look into the file.
+            let orders = columns.keyed.orders.take(&rows, &rows).ok();
+            let bounds = orders.as_ref().map(Bounds::of).unwrap_or_default();
+            let ordinal = index.insert_file(IndexedFile::new(&file.add, n_rows, late, bounds));
+            if let Some(orders) = orders {
+                self.cache.put(ordinal, orders);
+            }
+            ordinals.push(Some(ordinal));
         }
-        for (file, row) in self.index.doubles() {
-            outcome.superseded.entry(file).or_default().insert(u64::from(row));
-        }
-        outcome
-    }
-}
-
-/// What a batch does to the table.
-#[derive(Debug, Default)]
-struct Outcome {
-    inserted: u64,
-    updated: u64,
-    deleted: u64,
-    /// Rows of live files that are gone after the commit.
-    superseded: BTreeMap<FileOrdinal, RoaringTreemap>,
-    /// Rows of staged files that never count, by the file's place.
-    late_rows: HashMap<usize, RoaringTreemap>,
-    late_records: HashSet<(i32, i64)>,
-    applied_records: HashSet<(i32, i64)>,
-}
-
-impl Outcome {
-    /// Returns the records that have no effect at all.
-    fn merged(&self) -> u64 {
-        self.late_records.difference(&self.applied_records).count() as u64
+        let place = |(verdict, stored): (&Verdict, &Stored)| match (verdict, stored) {
+            (Verdict::New | Verdict::Supersedes(_), Stored::At { file, row }) => {
+                let ordinal = ordinals.get(*file as usize).copied().flatten();
+                ordinal.map_or(RowPlace::NONE, |ordinal| RowPlace::new(ordinal, *row))
+            }
+            _ => RowPlace::NONE,
+        };
+        decision.verdicts.each.iter().zip(&columns.stored).map(place).collect()
     }
 }
 
 #[async_trait]
 impl Writer for UpsertWriter {
-    async fn stage(&mut self, changes: Changes) -> Result<Staged> {
-        let mut key_changes = self.key_changes(&changes)?;
-        let mut kept = Vec::new();
-        let mut deleted = Vec::new();
-        for (index, change) in (0_u32..).zip(&key_changes) {
-            let deletes = changes.deletes.as_ref().is_some_and(|deletes| deletes.value(index as usize));
-            match (deletes, self.verdict(change)) {
-                (_, Verdict::Late) => {}
-                (_, Verdict::OnlyDeletes(_)) | (true, _) => deleted.push(index),
-                (false, _) => kept.push(index),
+    async fn stage(&mut self, mut changes: Changes) -> Result<Staged> {
+        self.index.check_memory(self.settings.memory_bytes_max)?;
+        let keyed = Arc::new(self.keyed(&mut changes)?);
+        let n_changes = keyed.keys.len();
+        let mut columns = Columns {
+            keyed,
+            after_delete: changes.order.after_delete.clone(),
+            stored: vec![Stored::Nowhere; n_changes],
+            verdicts: Arc::default(),
+        };
+        let is_delete = |index: usize| changes.deletes.as_ref().is_some_and(|deletes| deletes.value(index));
+        let verdicts = self.decide(&columns, &is_delete).await?;
+        for (index, verdict) in verdicts.each.iter().enumerate() {
+            if *verdict == Verdict::Late && !is_delete(index) {
+                columns.stored[index] = Stored::Dropped;
             }
         }
-        let kept = UInt32Array::from(kept);
+        let is_kept = |index: usize, verdict: Verdict| {
+            matches!(verdict, Verdict::New | Verdict::Supersedes(_)) && !is_delete(index)
+        };
+        let kept: UInt32Array = (0_u32..)
+            .zip(&verdicts.each)
+            .filter(|(index, verdict)| is_kept(*index as usize, **verdict))
+            .map(|(index, _)| Some(index))
+            .collect();
         let files = self.folder.write(&self.stored_rows(&changes, &kept)?).await?;
-        for (place, file) in files.iter().enumerate() {
-            for (row, index) in (0_u32..).zip(&file.indices) {
-                let index = kept.values().get(*index as usize).copied().unwrap_or_default() as usize;
-                if let Some(change) = key_changes.get_mut(index) {
-                    change.stored = Some((place, row));
+        for (file, written) in (0_u32..).zip(&files) {
+            for (row, index) in (0_u32..).zip(&written.indices) {
+                let change = kept.values().get(*index as usize).copied().unwrap_or_default();
+                if let Some(stored) = columns.stored.get_mut(change as usize) {
+                    *stored = Stored::At { file, row };
                 }
             }
         }
-        let tombstones = self.remember_deletes(&changes, &key_changes, &UInt32Array::from(deleted)).await?;
+        let tombstones = self.remember_deletes(&changes, &verdicts.deletes).await?;
+        columns.verdicts = Arc::new(verdicts);
         let Changes { lookups, fate, span, spent, .. } = changes;
-        Ok(Staged { files, changes: key_changes, tombstones, lookups, fate, span, spent })
+        Ok(Staged { files, changes: KeyChanges { columns: Some(columns) }, tombstones, lookups, fate, span, spent })
     }
 
     async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft> {
-        let outcome = self.outcome(staged);
-        let mut draft = Draft {
-            fate: staged.fate,
-            rows_inserted: outcome.inserted,
-            rows_updated: outcome.updated,
-            rows_deleted: outcome.deleted,
-            ..Draft::default()
+        let Some(columns) = &staged.changes.columns else {
+            return Err(Error::internal("a batch of appends was staged for an upsert table"));
         };
-        draft.fate.merged += outcome.merged();
-        draft.fate.applied = draft.fate.applied.saturating_sub(outcome.merged());
-        let mut hidden: Vec<(Add, RoaringTreemap)> = Vec::new();
-        for (ordinal, superseded) in &outcome.superseded {
-            let Some((path, rows, deleted)) = self.index.file(*ordinal) else { continue };
-            let add = state.files.get(path).ok_or_else(|| {
-                Error::internal(format!("the index knows {path}, which the table at {} does not", self.folder.location))
-            })?;
-            draft.actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
-            let gone = deleted | superseded;
-            if gone.len() < rows {
-                hidden.push((add.clone(), gone));
-            }
-        }
-        for (place, file) in staged.files.iter().enumerate() {
-            match outcome.late_rows.get(&place) {
-                Some(late) if late.len() == file.indices.len() as u64 => {}
-                Some(late) => hidden.push((file.add.clone(), late.clone())),
-                None => draft.actions.push(Action::Add(file.add.clone())),
-            }
-        }
-        let (adds, gone): (Vec<_>, Vec<_>) = hidden.into_iter().unzip();
-        let descriptors = self.vectors.write(&gone).await?;
-        draft.vectors_written = descriptors.len() as u64;
-        draft.notes.extend(staged.tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())));
-        draft.effort = Effort {
-            files_touched: outcome.superseded.len() as u64,
-            batch_bytes: staged.bytes(),
-            bytes_written: staged.bytes() + descriptors.iter().map(size_of_vector).sum::<u64>(),
-        };
-        for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
-            add.stats = add.stats.as_deref().map(loosen);
-            add.deletion_vector = Some(descriptor);
-            add.data_change = true;
-            draft.actions.push(Action::Add(add));
-        }
-        Ok(draft)
+        self.drafted = state.version + 1;
+        let verdicts = self.verdicts(columns).await?;
+        let decision = Decision::new(columns, verdicts, self.index.doubles());
+        let (actions, vectors) = self.actions(staged, &decision, state).await?;
+        let mut fate = staged.fate;
+        fate.merged += decision.n_merged;
+        fate.applied = fate.applied.saturating_sub(decision.n_merged);
+        Ok(Draft {
+            actions,
+            fate,
+            rows_inserted: decision.n_inserted,
+            rows_updated: decision.n_updated,
+            rows_deleted: decision.n_deleted,
+            vectors_written: vectors.len() as u64,
+            effort: Effort {
+                files_touched: decision.superseded.len() as u64,
+                batch_bytes: staged.bytes(),
+                bytes_written: staged.bytes() + vectors.iter().sum::<u64>(),
+            },
+            notes: staged.tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())).collect(),
+            decision: Some(Arc::new(decision)),
+        })
     }
 
     async fn follow(&mut self, entry: &LogEntry) -> Result<()> {
-        self.follow_log(entry).await
+        self.is_whole = false;
+        self.follow_log(entry).await?;
+        self.version = entry.version;
+        self.is_whole = true;
+        Ok(())
     }
 
-    fn landed(&mut self, staged: &Staged, _draft: &Draft) {
-        let outcome = self.outcome(staged);
+    fn landed(&mut self, staged: &Staged, draft: &Draft) {
+        let (Some(columns), Some(decision)) = (&staged.changes.columns, &draft.decision) else { return };
         let now_ms = self.folder.clock.now().0;
-        let verdicts: Vec<_> = staged.changes.iter().map(|change| self.verdict(change)).collect();
-        let ordinals: Vec<_> = staged
-            .files
-            .iter()
-            .enumerate()
-            .map(|(place, file)| {
-                let late = outcome.late_rows.get(&place).cloned().unwrap_or_default();
-                self.index.put_file(&file.add.path, file.indices.len() as u64, late)
-            })
-            .collect();
-        for (change, verdict) in staged.changes.iter().zip(verdicts) {
-            if verdict == Verdict::Late {
-                continue;
+        let places = self.place_rows(staged, columns, decision);
+        let index = Arc::make_mut(&mut self.index);
+        let keys = &columns.keyed.keys;
+        index.put_rows(keys, &places);
+        for (change, order) in &decision.verdicts.deletes {
+            let change = *change as usize;
+            index.put_delete((keys.get(change), keys.hashes()[change]), order.clone(), now_ms);
+        }
+        for (ordinal, rows) in &decision.superseded {
+            index.delete_rows(*ordinal, rows);
+        }
+        for action in &draft.actions {
+            if let Action::Add(add) = action {
+                index.set_vector(&add.path, add.deletion_vector.clone());
             }
-            let stored = change.stored.and_then(|(file, row)| Some((*ordinals.get(file)?, row)));
-            let place = match (stored, verdict) {
-                (None, _) | (_, Verdict::OnlyDeletes(_)) => Place::Deleted { at_ms: now_ms },
-                (Some(place), _) => Place::Row(place),
-            };
-            let order = self.effective_order(change);
-            self.index.put(&change.key, Entry { order, place });
         }
-        for (ordinal, rows) in &outcome.superseded {
-            self.index.delete_rows(*ordinal, rows);
+        for (ordinal, path) in self.emptied(decision) {
+            Arc::make_mut(&mut self.index).remove_file(&path);
+            self.cache.forget(ordinal);
         }
-        self.index.settle_doubles();
+        self.forget_sometimes();
+        self.version = self.drafted;
+        self.save_when_due();
+    }
+
+    async fn close(&mut self) {
+        self.save_and_wait().await;
+    }
+
+    fn n_rows(&self) -> Option<u64> {
+        Some(self.index.n_rows())
+    }
+
+    fn footprint(&self) -> Option<Footprint> {
+        Some(self.index.footprint())
     }
 
     fn deleted_rows(&self, path: &str) -> Option<RoaringTreemap> {
-        self.deleted_in(path)
+        self.index.deleted_rows(path).cloned()
     }
 
-    fn compacted(&mut self, compaction: &Compaction, exchange: &Exchange) {
+    fn compacted(&mut self, compaction: &Compaction, exchange: &Exchange, version: Version) {
         self.relocate(compaction, exchange);
+        self.version = version;
     }
 }
 
-fn size_of_vector(descriptor: &DeletionVectorDescriptor) -> u64 {
-    u64::try_from(descriptor.size_in_bytes).unwrap_or_default()
+impl UpsertWriter {
+    /// Returns the files of which a decision leaves no row: the commit has removed them whole.
+    fn emptied(&self, decision: &Decision) -> Vec<(super::index::FileOrdinal, String)> {
+        let files = decision.superseded.iter().filter_map(|(ordinal, _)| Some((*ordinal, self.index.file(*ordinal)?)));
+        files.filter(|(_, file)| file.n_live() == 0).map(|(ordinal, file)| (ordinal, file.path.clone())).collect()
+    }
 }
 
 /// Returns the action that takes `add` with its present vector out of the table.
@@ -412,3 +411,6 @@ fn removal(add: &Add, now_ms: i64) -> Remove {
         ..Remove::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Deletion vectors: which rows of a data file are no longer part of the table.
 //!
-//! All vectors of one commit go into one file, each found by its offset. The format is the kernel's; only where the file
+//! The vectors of one commit stand in its log entry where they are small, and the others in one file, each found by its
+//! offset. The format is the kernel's; only where the file
 //! lies is decided here. Source: Delta transaction log protocol, sections "Deletion Vectors" and "Deletion Vector
 //! Format".
 
@@ -21,6 +22,10 @@ const MAGIC: u32 = 1_681_511_377;
 /// The length of a UUID in base 85.
 const UUID_CHARS: usize = 20;
 
+/// Vectors of at most this many bytes stand in the log: some hundred bytes cost a commit less than a request for a file
+/// costs a reader.
+const INLINE_BYTES_MAX: usize = 196;
+
 /// Where the vectors of a table are kept.
 #[derive(Debug, Clone)]
 pub struct VectorFolder {
@@ -33,21 +38,25 @@ pub struct VectorFolder {
 }
 
 impl VectorFolder {
-    /// Writes `vectors` into one file and returns a descriptor for each, in order.
+    /// Writes `vectors` and returns a descriptor for each, in order: small ones stand in the log itself, all others in one
+    /// file; when all are small there is no file.
     ///
     /// # Errors
     /// `Unavailable` when the store does not take the file; `Internal` when a vector is too large for the format.
     pub async fn write(&self, vectors: &[RoaringTreemap]) -> Result<Vec<DeletionVectorDescriptor>> {
-        if vectors.is_empty() {
-            return Ok(Vec::new());
-        }
         let failed = |cause: delta_kernel::Error| Error::internal("cannot write a deletion vector").with_source(cause);
         // Random ids: the protocol derives the file's name from the id alone.
         let id = self.clock.new_id();
         let mut bytes = Vec::new();
         let mut writer = StreamingDeletionVectorWriter::new(&mut bytes);
         let mut descriptors = Vec::with_capacity(vectors.len());
+        let mut is_filed = false;
         for vector in vectors {
+            if vector.serialized_size() <= INLINE_BYTES_MAX {
+                descriptors.push(inline(vector)?);
+                continue;
+            }
+            is_filed = true;
             let written = writer.write_deletion_vector(Bits(vector)).map_err(failed)?;
             descriptors.push(DeletionVectorDescriptor {
                 storage_type: StorageType::UuidRelativePath,
@@ -56,6 +65,9 @@ impl VectorFolder {
                 size_in_bytes: written.size_in_bytes,
                 cardinality: written.cardinality,
             });
+        }
+        if !is_filed {
+            return Ok(descriptors);
         }
         writer.finalize().map_err(failed)?;
         let path = vector_path("", id);
@@ -101,6 +113,23 @@ impl VectorFolder {
     }
 }
 
+/// Returns the descriptor that holds the vector itself.
+fn inline(vector: &RoaringTreemap) -> Result<DeletionVectorDescriptor> {
+    let failed = |cause| Error::internal("cannot write a deletion vector").with_source(cause);
+    let mut bytes = MAGIC.to_le_bytes().to_vec();
+    vector.serialize_into(&mut bytes).map_err(failed)?;
+    let size = bytes.len();
+    // Base 85 turns four bytes into five characters; readers go by the bitmap's own length.
+    bytes.resize(size.next_multiple_of(4), 0);
+    Ok(DeletionVectorDescriptor {
+        storage_type: StorageType::Inline,
+        path_or_inline_dv: z85::encode(&bytes),
+        offset: None,
+        size_in_bytes: size as i32,
+        cardinality: vector.len() as i64,
+    })
+}
+
 fn vector_path(prefix: &str, id: Uuid) -> Path {
     let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
     Path::from(format!("{folder}deletion_vector_{id}.bin"))
@@ -139,6 +168,7 @@ impl<'a> DeletionVector for Bits<'a> {
 #[cfg(test)]
 mod tests {
     use alluvium_catalog::SystemClock;
+    use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor as KernelDescriptor;
     use object_store::memory::InMemory;
 
     use super::*;
@@ -154,12 +184,32 @@ mod tests {
     #[tokio::test]
     async fn vectors_of_one_file_come_back() -> Result<()> {
         let folder = folder()?;
-        let vectors = [RoaringTreemap::from_iter([0, 7]), RoaringTreemap::from_iter(5..70_000), RoaringTreemap::new()];
+        let (many, more) = ((0..900).map(|row| row * 70), (0..900).map(|row| row * 80));
+        let vectors =
+            [RoaringTreemap::from_iter(many), RoaringTreemap::from_iter(more), RoaringTreemap::from_iter([1, 1 << 40])];
         let descriptors = folder.write(&vectors).await?;
         assert_eq!(descriptors[0].path_or_inline_dv, descriptors[1].path_or_inline_dv);
+        assert_eq!(descriptors[2].storage_type, StorageType::Inline);
         for (descriptor, vector) in descriptors.iter().zip(&vectors) {
             assert_eq!(&folder.read(descriptor).await?, vector);
         }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn small_vectors_stand_in_the_log_and_make_no_file() -> Result<()> {
+        let folder = folder()?;
+        let vectors = [RoaringTreemap::new(), RoaringTreemap::from_iter([3]), RoaringTreemap::from_iter(0..70)];
+        let descriptors = folder.write(&vectors).await?;
+        for (descriptor, vector) in descriptors.iter().zip(&vectors) {
+            assert_eq!((descriptor.storage_type, descriptor.offset), (StorageType::Inline, None));
+            assert_eq!(&folder.read(descriptor).await?, vector);
+            let kernel: KernelDescriptor = descriptor.clone().try_into().map_err(|cause: delta_kernel::Error| {
+                Error::internal("the kernel refuses the descriptor").with_source(cause)
+            })?;
+            assert_eq!(kernel.cardinality, descriptor.cardinality);
+        }
+        assert!(futures::TryStreamExt::try_next(&mut folder.store.list(None)).await.is_ok_and(|file| file.is_none()));
         Ok(())
     }
 

@@ -52,7 +52,7 @@ impl Landing {
                 Drawn::Stale(why) => return Ok(Swapped::GivenUp(why)),
             };
             if let Some(version) = self.put_swap(compaction, &exchange).await? {
-                self.writer.compacted(compaction, &exchange);
+                self.writer.compacted(compaction, &exchange, version);
                 self.state.apply(version, &exchange.actions);
                 let remapped = exchange.deleted.iter().map(|deleted| deleted.len()).sum();
                 return Ok(Swapped::Landed { version, remapped });

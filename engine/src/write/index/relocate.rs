@@ -1,21 +1,23 @@
 //! Rows that have another place after a compaction: the entries of the index go with them.
 
-use super::{KeyIndex, Place, RowPlace};
+use std::sync::Arc;
+
+use super::{KeyIndex, RowPlace};
 
 impl KeyIndex {
-    /// Moves every entry whose row `place_of` gives another place to. One pass over all entries.
-    pub fn move_rows(&mut self, place_of: impl Fn(RowPlace) -> Option<RowPlace>) {
-        for entry in self.entries.values_mut() {
-            if let Place::Row(place) = &mut entry.place
-                && let Some(moved) = place_of(*place)
-            {
-                *place = moved;
-            }
+    /// Moves every entry whose row `place_of` gives another place to, in one pass over all entries: what compaction calls
+    /// when its commit has landed. A row that was deleted meanwhile stays where it is; its new place must be deleted, too.
+    ///
+    /// The files of the new places must be [inserted](Self::insert_file) before, and those of the old ones
+    /// [removed](Self::remove_file) after.
+    pub fn relocate(&mut self, place_of: &impl Fn(RowPlace) -> Option<RowPlace>) {
+        let files = &self.files;
+        let moved = |place: RowPlace| place_of(place).filter(|to| files.is_live(place) && files.is_live(*to));
+        for shard in &mut self.shards {
+            self.n_entries += Arc::make_mut(shard).relocate(&moved);
         }
-        for place in &mut self.doubles {
-            if let Some(moved) = place_of(*place) {
-                *place = moved;
-            }
-        }
+        let doubles: Vec<RowPlace> = self.doubles.iter().filter_map(|place| moved(*place)).collect();
+        self.doubles.extend(doubles);
+        self.epoch += 1;
     }
 }

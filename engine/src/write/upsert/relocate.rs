@@ -1,40 +1,51 @@
 //! Takes a compaction into the index: files that are gone, files in their place, and where each row is now.
 
 use std::collections::HashMap;
-
-use roaring::RoaringTreemap;
+use std::sync::Arc;
 
 use super::UpsertWriter;
+use crate::delta::action::Action;
 use crate::write::compaction::{Compaction, Exchange, Input};
-use crate::write::index::FileOrdinal;
+use crate::write::index::{Bounds, FileOrdinal, IndexedFile, RowPlace};
 
 impl UpsertWriter {
-    /// Returns the rows of a live file that are deleted as of the version that was followed last.
-    pub(super) fn deleted_in(&self, path: &str) -> Option<RoaringTreemap> {
-        let ordinal = self.index.ordinal(path)?;
-        self.index.file(ordinal).map(|(_, _, deleted)| deleted.clone())
-    }
-
     /// Moves the entries of the compaction's inputs to its outputs.
     pub(super) fn relocate(&mut self, compaction: &Compaction, exchange: &Exchange) {
-        let outputs: Vec<FileOrdinal> = compaction
-            .outputs
-            .iter()
-            .zip(&exchange.deleted)
-            .map(|(output, deleted)| self.index.put_file(&output.add.path, output.rows, deleted.clone()))
-            .collect();
+        let index = Arc::make_mut(&mut self.index);
         let inputs: HashMap<FileOrdinal, &Input> =
-            compaction.inputs.iter().filter_map(|input| Some((self.index.ordinal(&input.add.path)?, input))).collect();
-        self.index.move_rows(|(file, row)| {
-            let (output, row) = inputs.get(&file)?.place_of(u64::from(row))?;
-            Some((*outputs.get(output)?, u32::try_from(row).ok()?))
+            compaction.inputs.iter().filter_map(|input| Some((index.ordinal(&input.add.path)?, input))).collect();
+        // An output may hold fewer rows than its inputs had, so their bounds together may be wide, never narrow.
+        let mut bounds = vec![Bounds::default(); compaction.outputs.len()];
+        for (ordinal, input) in &inputs {
+            let Some(file) = index.file(*ordinal) else { continue };
+            for run in &input.runs {
+                if let Some(bounds) = bounds.get_mut(run.output) {
+                    bounds.widen(&file.bounds);
+                }
+            }
+        }
+        let mut outputs = Vec::with_capacity(compaction.outputs.len());
+        for ((output, deleted), bounds) in compaction.outputs.iter().zip(&exchange.deleted).zip(bounds) {
+            outputs.push(index.insert_file(IndexedFile::new(&output.add, output.rows, deleted.clone(), bounds)));
+        }
+        index.relocate(&|place: RowPlace| {
+            let (output, row) = inputs.get(&place.file())?.place_of(u64::from(place.row()))?;
+            Some(RowPlace::new(*outputs.get(output)?, u32::try_from(row).ok()?))
         });
+        for ordinal in inputs.keys() {
+            self.cache.forget(*ordinal);
+        }
         for input in &compaction.inputs {
-            self.index.remove_file(&input.add.path);
+            index.remove_file(&input.add.path);
         }
         for (output, deleted) in compaction.outputs.iter().zip(&exchange.deleted) {
             if deleted.len() >= output.rows {
-                self.index.remove_file(&output.add.path);
+                index.remove_file(&output.add.path);
+            }
+        }
+        for action in &exchange.actions {
+            if let Action::Add(add) = action {
+                index.set_vector(&add.path, add.deletion_vector.clone());
             }
         }
     }

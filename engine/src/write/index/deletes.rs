@@ -1,0 +1,107 @@
+//! Deletes that are remembered, so that a late older row does not bring its key back. There are few of them beside the
+//! keys: they live for the retention, not for ever.
+
+use hashbrown::HashTable;
+
+use crate::key::KeyRef;
+use crate::order::{Order, Sequence};
+
+/// A delete of a key that has no row.
+#[derive(Debug, Clone)]
+pub struct RememberedDelete {
+    key: OwnedKey,
+    hash: u64,
+    /// Its place in the order of the key.
+    pub order: Order,
+    /// When it was staged, by the host's clock, epoch milliseconds.
+    pub at_ms: i64,
+}
+
+#[derive(Debug, Clone)]
+enum OwnedKey {
+    Narrow(u64),
+    Wide(u128),
+    Bytes(Box<[u8]>),
+}
+
+/// The deletes of one table by key.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Deletes {
+    table: HashTable<RememberedDelete>,
+    n_key_bytes: usize,
+}
+
+impl RememberedDelete {
+    /// Returns its key.
+    pub fn key(&self) -> KeyRef<'_> {
+        match &self.key {
+            OwnedKey::Narrow(key) => KeyRef::Narrow(*key),
+            OwnedKey::Wide(key) => KeyRef::Wide(*key),
+            OwnedKey::Bytes(key) => KeyRef::Bytes(key),
+        }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let key = if let OwnedKey::Bytes(key) = &self.key { key.len() } else { 0 };
+        let sequence = if let Some(Sequence::Bytes(bytes)) = &self.order.sequence { bytes.len() } else { 0 };
+        key + sequence
+    }
+}
+
+impl Deletes {
+    #[inline]
+    pub(super) fn get(&self, key: KeyRef<'_>, hash: u64) -> Option<&RememberedDelete> {
+        if self.table.is_empty() {
+            return None;
+        }
+        self.table.find(hash, |known| known.hash == hash && known.key() == key)
+    }
+
+    /// Remembers a delete in the place of what was known of its key.
+    pub(super) fn put(&mut self, (key, hash): (KeyRef<'_>, u64), order: Order, at_ms: i64) {
+        self.remove(key, hash);
+        let key = match key {
+            KeyRef::Narrow(key) => OwnedKey::Narrow(key),
+            KeyRef::Wide(key) => OwnedKey::Wide(key),
+            KeyRef::Bytes(key) => OwnedKey::Bytes(key.into()),
+        };
+        let delete = RememberedDelete { key, hash, order, at_ms };
+        self.n_key_bytes += delete.heap_bytes();
+        self.table.insert_unique(hash, delete, |known| known.hash);
+    }
+
+    #[inline]
+    pub(super) fn remove(&mut self, key: KeyRef<'_>, hash: u64) {
+        if self.table.is_empty() {
+            return;
+        }
+        if let Ok(entry) = self.table.find_entry(hash, |known| known.hash == hash && known.key() == key) {
+            let (gone, _) = entry.remove();
+            self.n_key_bytes -= gone.heap_bytes();
+        }
+    }
+
+    /// Forgets deletes staged before `before_ms`.
+    pub(super) fn forget(&mut self, before_ms: i64) {
+        let mut n_key_bytes = 0;
+        self.table.retain(|delete| {
+            let is_kept = delete.at_ms >= before_ms;
+            n_key_bytes += if is_kept { delete.heap_bytes() } else { 0 };
+            is_kept
+        });
+        self.n_key_bytes = n_key_bytes;
+        self.table.shrink_to_fit(|known| known.hash);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &RememberedDelete> {
+        self.table.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.table.allocation_size() + self.n_key_bytes
+    }
+}

@@ -1,0 +1,114 @@
+//! The data files of the table as the index knows them: where each is, which of its rows are gone, and the bounds of the
+//! orders of its rows. A file that left the table keeps its number for ever, so that hits in it never count again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use roaring::RoaringTreemap;
+
+use super::bounds::Bounds;
+use super::place::{FileOrdinal, RowPlace};
+use crate::delta::action::{Add, DeletionVectorDescriptor};
+
+/// A live data file.
+#[derive(Debug, Clone)]
+pub struct IndexedFile {
+    /// Its path in the log.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: i64,
+    /// Its partition values.
+    pub partition_values: HashMap<String, Option<String>>,
+    /// Its rows, deleted ones included.
+    pub n_rows: u64,
+    /// The rows that are deleted.
+    pub deleted: Arc<RoaringTreemap>,
+    /// The descriptor of the vector that says so, where the log has one.
+    pub vector: Option<DeletionVectorDescriptor>,
+    /// The bounds of the orders of its rows.
+    pub bounds: Bounds,
+}
+
+impl IndexedFile {
+    /// Returns the file of `add`, of whose `n_rows` rows `deleted` are gone.
+    pub fn new(add: &Add, n_rows: u64, deleted: RoaringTreemap, bounds: Bounds) -> Self {
+        Self {
+            path: add.path.clone(),
+            size: add.size,
+            partition_values: add.partition_values.clone(),
+            n_rows,
+            deleted: Arc::new(deleted),
+            vector: add.deletion_vector.clone(),
+            bounds,
+        }
+    }
+
+    /// Returns the number of rows that are not deleted.
+    pub fn n_live(&self) -> u64 {
+        self.n_rows.saturating_sub(self.deleted.len())
+    }
+}
+
+/// All files, by ordinal and by path.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Files {
+    /// `None` for files that left the table.
+    files: Vec<Option<Arc<IndexedFile>>>,
+    ordinals: HashMap<String, FileOrdinal>,
+}
+
+impl Files {
+    /// Adds a file that is not known.
+    pub(super) fn insert(&mut self, file: IndexedFile) -> FileOrdinal {
+        // Four thousand million files exceed what a log can carry.
+        let ordinal = FileOrdinal(u32::try_from(self.files.len()).unwrap_or(u32::MAX - 1));
+        self.ordinals.insert(file.path.clone(), ordinal);
+        self.files.push(Some(Arc::new(file)));
+        ordinal
+    }
+
+    pub(super) fn remove(&mut self, path: &str) -> Option<(FileOrdinal, Arc<IndexedFile>)> {
+        let ordinal = self.ordinals.remove(path)?;
+        let file = self.files.get_mut(ordinal.0 as usize)?.take()?;
+        Some((ordinal, file))
+    }
+
+    pub(super) fn ordinal(&self, path: &str) -> Option<FileOrdinal> {
+        self.ordinals.get(path).copied()
+    }
+
+    pub(super) fn get(&self, ordinal: FileOrdinal) -> Option<&IndexedFile> {
+        self.files.get(ordinal.0 as usize)?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, ordinal: FileOrdinal) -> Option<&mut IndexedFile> {
+        self.files.get_mut(ordinal.0 as usize)?.as_mut().map(Arc::make_mut)
+    }
+
+    /// Tells whether the row at `place` is in the table.
+    #[inline]
+    pub(super) fn is_live(&self, place: RowPlace) -> bool {
+        match self.files.get(place.file().0 as usize) {
+            Some(Some(file)) => file.deleted.is_empty() || !file.deleted.contains(u64::from(place.row())),
+            _ => false,
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (FileOrdinal, &IndexedFile)> {
+        (0_u32..).zip(&self.files).filter_map(|(ordinal, file)| Some((FileOrdinal(ordinal), file.as_deref()?)))
+    }
+
+    /// Returns about how many bytes the files take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let each = |(_, file): (FileOrdinal, &IndexedFile)| {
+            let bitmaps = file.deleted.bitmaps().map(|(_, bitmap)| {
+                let statistics = bitmap.statistics();
+                statistics.n_bytes_array_containers
+                    + statistics.n_bytes_run_containers
+                    + statistics.n_bytes_bitset_containers
+            });
+            size_of::<IndexedFile>() + 3 * file.path.len() + bitmaps.sum::<u64>() as usize
+        };
+        self.files.capacity() * size_of::<usize>() + self.iter().map(each).sum::<usize>()
+    }
+}

@@ -1,0 +1,321 @@
+//! What the module `index` promises, tested: it is exact, small, and agrees with a map.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, ArrayRef, Decimal128Array, Int64Array};
+use proptest::prelude::*;
+
+use super::*;
+use crate::delta::action::Add;
+use crate::key::KeyForm;
+use crate::order::Order;
+
+fn order(offset: i64) -> Order {
+    Order { sequence: None, inherited: true, offset, partition: 0 }
+}
+
+fn numbers(keys: impl IntoIterator<Item = u64>) -> Keys {
+    let keys: Vec<u64> = keys.into_iter().collect();
+    Keys::of(keys.into_iter().map(KeyRef::Narrow))
+}
+
+fn file(path: &str, n_rows: u64) -> IndexedFile {
+    let add = Add { path: path.to_owned(), ..Add::default() };
+    IndexedFile::new(&add, n_rows, RoaringTreemap::new(), Bounds::default())
+}
+
+fn rows_of(ordinal: FileOrdinal, n_rows: u32) -> Vec<RowPlace> {
+    (0..n_rows).map(|row| RowPlace::new(ordinal, row)).collect()
+}
+
+/// Returns an index with one file of `keys`, and the file.
+fn index_of(keys: &Keys) -> (KeyIndex, FileOrdinal) {
+    let mut index = KeyIndex::default();
+    let n_rows = u32::try_from(keys.len()).unwrap_or_default();
+    let ordinal = index.insert_file(file("first", u64::from(n_rows)));
+    assert!(index.put_found(keys, &rows_of(ordinal, n_rows)).is_empty());
+    (index, ordinal)
+}
+
+fn get(index: &KeyIndex, keys: &Keys, at: usize) -> Option<RowPlace> {
+    index.find_one(keys.get(at), keys.hashes()[at])
+}
+
+/// Checks what every change has to leave behind.
+fn check_counts(index: &KeyIndex) {
+    assert_eq!(index.count_keys(), index.footprint().n_keys);
+    assert_eq!(index.n_rows(), index.files().map(|(_, file)| file.n_live()).sum::<u64>());
+}
+
+#[test]
+fn a_hit_counts_only_while_its_row_lives() {
+    let keys = numbers([7, 8, 9]);
+    let (mut index, first) = index_of(&keys);
+    assert_eq!(get(&index, &keys, 2), Some(RowPlace::new(first, 2)));
+    index.set_deleted(first, RoaringTreemap::from_iter([2]), None);
+    assert_eq!(get(&index, &keys, 2), None, "the row is deleted");
+    check_counts(&index);
+    assert!(get(&index, &keys, 1).is_some());
+    index.remove_file("first");
+    assert_eq!(get(&index, &keys, 1), None, "the file is gone");
+    check_counts(&index);
+    assert_eq!(index.footprint().n_keys, 0);
+}
+
+#[test]
+fn of_two_live_rows_one_stands_and_the_other_waits_for_its_delete() {
+    let keys = numbers([7]);
+    let (mut index, old) = index_of(&keys);
+    let new = index.insert_file(file("new", 1));
+    let doubles = index.put_found(&keys, &rows_of(new, 1));
+    assert_eq!(doubles, [Double { index: 0, known: RowPlace::new(old, 0) }]);
+    assert_eq!(get(&index, &keys, 0), Some(RowPlace::new(old, 0)), "nothing changes until it is settled");
+    index.settle((keys.get(0), keys.hashes()[0]), RowPlace::new(new, 0), RowPlace::new(old, 0));
+    assert_eq!(get(&index, &keys, 0), Some(RowPlace::new(new, 0)));
+    assert_eq!(index.doubles().collect::<Vec<_>>(), [RowPlace::new(old, 0)]);
+    check_counts(&index);
+    index.delete_rows(old, &RoaringTreemap::from_iter([0]));
+    assert_eq!(index.doubles().count(), 0);
+    check_counts(&index);
+}
+
+#[test]
+fn a_double_whose_file_is_removed_is_settled_by_that() {
+    let keys = numbers([7, 8]);
+    let (mut index, old) = index_of(&keys);
+    let new = index.insert_file(file("new", 2));
+    index.put_found(&keys, &rows_of(new, 2));
+    for row in 0..2 {
+        let key = (keys.get(row as usize), keys.hashes()[row as usize]);
+        index.settle(key, RowPlace::new(new, row), RowPlace::new(old, row));
+    }
+    check_counts(&index);
+    index.remove_file("first");
+    assert_eq!((index.doubles().count(), index.footprint().n_keys), (0, 2));
+    check_counts(&index);
+}
+
+#[test]
+fn a_remembered_delete_never_hides_a_live_row() {
+    let keys = numbers([7, 8]);
+    let (mut index, _) = index_of(&keys.take(&[0]));
+    let key = |at: usize| (keys.get(at), keys.hashes()[at]);
+    for at in 0..2 {
+        index.put_remembered_delete(key(at), order(5), 0);
+    }
+    assert!(get(&index, &keys, 0).is_some());
+    let known = |index: &KeyIndex, at: usize| index.deleted(key(at).0, key(at).1).map(|known| known.order.offset);
+    assert_eq!((known(&index, 0), known(&index, 1)), (None, Some(5)));
+    index.put_remembered_delete(key(1), order(4), 0);
+    assert_eq!(known(&index, 1), Some(5), "the newest delete is the one to remember");
+    let fresh = index.insert_file(file("fresh", 1));
+    index.put_rows(&keys, &[RowPlace::NONE, RowPlace::new(fresh, 0)]);
+    assert_eq!(known(&index, 1), None, "a row takes the place of its delete");
+    check_counts(&index);
+    index.put_delete(key(1), order(9), 3);
+    index.delete_rows(fresh, &RoaringTreemap::from_iter([0]));
+    assert_eq!((get(&index, &keys, 1), known(&index, 1)), (None, Some(9)));
+    check_counts(&index);
+    index.forget(4);
+    assert_eq!(known(&index, 1), None);
+}
+
+#[test]
+fn keys_whose_hashes_meet_are_told_apart() {
+    let words: Vec<String> = (0..200).map(|word| format!("a longer key {word}")).collect();
+    let words = Keys::of(words.iter().map(|word| KeyRef::Bytes(word.as_bytes()))).with_hashes(vec![42; 200]);
+    let (index, first) = index_of(&words);
+    for at in 0..200 {
+        assert_eq!(get(&index, &words, at), Some(RowPlace::new(first, u32::try_from(at).unwrap_or_default())));
+    }
+    let stranger = Keys::of([KeyRef::Bytes(b"a longer key 200")]).with_hashes(vec![42]);
+    assert_eq!(get(&index, &stranger, 0), None);
+    let few = numbers([1, 2, 3]).with_hashes(vec![u64::MAX; 3]);
+    let (index, first) = index_of(&few);
+    assert_eq!(index.find(&few), rows_of(first, 3));
+    let other_form = Keys::of([KeyRef::Wide(1)]).with_hashes(vec![u64::MAX]);
+    assert_eq!(get(&index, &other_form, 0), None, "forms are part of a key");
+}
+
+#[test]
+fn entries_follow_the_rows_that_compaction_moves() {
+    let keys = numbers(0..6);
+    let (mut index, first) = index_of(&keys);
+    // Rows 0 to 5 move in the opposite order; row 1 is superseded and row 4 is deleted in the meantime.
+    let meanwhile = index.insert_file(file("meanwhile", 1));
+    index.put_rows(&keys.take(&[1]), &[RowPlace::new(meanwhile, 0)]);
+    index.put_delete((keys.get(4), keys.hashes()[4]), order(1), 0);
+    index.delete_rows(first, &RoaringTreemap::from_iter([1, 4]));
+    let add = Add { path: "output".to_owned(), ..Add::default() };
+    let output = IndexedFile::new(&add, 6, RoaringTreemap::from_iter([1, 4]), Bounds::default());
+    let output = index.insert_file(output);
+    index.relocate(&|place| (place.file() == first).then(|| RowPlace::new(output, 5 - place.row())));
+    index.remove_file("first");
+    check_counts(&index);
+    let found = index.find(&keys);
+    let row = |row: u32| RowPlace::new(output, row);
+    assert_eq!(found, [row(5), RowPlace::new(meanwhile, 0), row(3), row(2), RowPlace::NONE, row(0)]);
+    assert_eq!(index.deleted_rows("output"), Some(&RoaringTreemap::from_iter([1, 4])));
+    assert_eq!(index.deleted_rows("first"), None);
+}
+
+/// Puts a million keys in batches, as a table grows, and checks what one takes and that all are found.
+fn check_bytes_per_key(columns: impl Fn(i64) -> ArrayRef, bytes_max: f64) -> Result<()> {
+    const BATCH: i64 = 50_000;
+    let form = KeyForm::try_new(vec![columns(0).data_type().clone()])?;
+    let mut index = KeyIndex::default();
+    for batch in 0..20 {
+        let keys = form.pack(&[columns(batch)])?;
+        let n_rows = u32::try_from(keys.len()).unwrap_or_default();
+        let ordinal = index.insert_file(file(&format!("{batch}"), u64::from(n_rows)));
+        index.put_rows(&keys, &rows_of(ordinal, n_rows));
+        let Footprint { n_keys, bytes, .. } = index.footprint();
+        let per_key = bytes as f64 / n_keys as f64;
+        assert!(per_key <= bytes_max || batch < 2, "{per_key:.1} bytes a key at {n_keys} keys");
+    }
+    assert_eq!(index.footprint().n_keys, 20 * BATCH as u64);
+    for (ordinal, batch) in [(FileOrdinal(0), 0), (FileOrdinal(19), 19)] {
+        assert_eq!(index.find(&form.pack(&[columns(batch)])?), rows_of(ordinal, BATCH as u32));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_million_keys_take_24_bytes_each_when_narrow_and_36_when_wide() -> Result<()> {
+    let numbers = |batch: i64| Int64Array::from_iter_values((0..50_000).map(|row| (batch * 50_000 + row) * 7_919));
+    check_bytes_per_key(|batch| Arc::new(numbers(batch)), 24.0)?;
+    let wide =
+        |batch| Decimal128Array::from_iter_values(numbers(batch).values().iter().map(|key| i128::from(*key) << 40));
+    check_bytes_per_key(|batch| Arc::new(wide(batch)), 36.0)
+}
+
+#[test]
+fn stale_entries_make_room_for_others_when_a_table_is_rebuilt() {
+    let mut index = KeyIndex::default();
+    let mut largest = 0;
+    for round in 0..40_u64 {
+        let path = round.to_string();
+        let ordinal = index.insert_file(file(&path, 1_000));
+        index.put_rows(&numbers(round * 1_000..(round + 1) * 1_000), &rows_of(ordinal, 1_000));
+        check_counts(&index);
+        index.remove_file(&path);
+        largest = largest.max(index.footprint().bytes);
+    }
+    let (one_round, _) = index_of(&numbers(0..1_000));
+    assert!(largest < 4 * one_round.footprint().bytes, "{largest} bytes for 1,000 keys at a time");
+}
+
+#[test]
+fn an_index_over_its_memory_names_the_setting_the_bytes_and_the_keys() {
+    let (index, _) = index_of(&numbers(0..1_000));
+    assert!(index.check_memory(1 << 30).is_ok());
+    let refused = index.check_memory(1_000).map_err(|error| error.to_string());
+    let bytes = index.footprint().bytes.to_string();
+    let names_all = |text: &String| ["index.memory", "1000 keys", &bytes].iter().all(|part| text.contains(part));
+    assert!(refused.as_ref().is_err_and(names_all), "{refused:?}");
+}
+
+#[test]
+fn a_clone_is_not_changed_with_the_original() {
+    let keys = numbers(0..100);
+    let (mut index, first) = index_of(&keys);
+    let before = index.clone();
+    let other = index.insert_file(file("other", 100));
+    index.put_rows(&keys, &rows_of(other, 100));
+    index.delete_rows(first, &RoaringTreemap::from_iter(0..100));
+    assert_eq!(before.find(&keys), rows_of(first, 100));
+    assert_eq!(index.find(&keys), rows_of(other, 100));
+    assert_ne!(before.epoch(), index.epoch());
+    check_counts(&before);
+    check_counts(&index);
+}
+
+/// One step of a history.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A file with rows of these keys lands over what was there.
+    Upsert(Vec<u8>),
+    /// Keys are deleted.
+    Delete(Vec<u8>),
+    /// Another writer removes the file that was written so many steps ago.
+    RemoveFile(usize),
+    /// Another writer deletes the first rows of the file that was written so many steps ago.
+    DeleteRows(usize, u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let keys = || prop::collection::btree_set(0..60_u8, 1..20).prop_map(|keys| keys.into_iter().collect::<Vec<_>>());
+    prop_oneof![
+        4 => keys().prop_map(Step::Upsert),
+        2 => keys().prop_map(Step::Delete),
+        1 => (0..4_usize).prop_map(Step::RemoveFile),
+        1 => (0..4_usize, 1..5_u32).prop_map(|(ago, n_rows)| Step::DeleteRows(ago, n_rows)),
+    ]
+}
+
+/// Returns keys of all forms.
+fn mixed(numbers: &[u8]) -> Keys {
+    let words: Vec<String> = numbers.iter().map(|number| format!("a key of many bytes: {number}")).collect();
+    Keys::of(numbers.iter().zip(&words).map(|(number, word)| match number % 3 {
+        0 => KeyRef::Narrow(u64::from(*number)),
+        1 => KeyRef::Wide(u128::from(*number)),
+        _ => KeyRef::Bytes(word.as_bytes()),
+    }))
+}
+
+/// Applies `step` to the index and to the map of live rows.
+fn apply(step: &Step, number: usize, index: &mut KeyIndex, model: &mut HashMap<u8, RowPlace>) {
+    let at = |ago: usize| number.checked_sub(ago + 1).map(|number| number.to_string());
+    match step {
+        Step::Upsert(numbers) => {
+            let keys = mixed(numbers);
+            let ordinal = index.insert_file(file(&number.to_string(), numbers.len() as u64));
+            let places = rows_of(ordinal, u32::try_from(numbers.len()).unwrap_or_default());
+            let before = index.find(&keys);
+            index.put_rows(&keys, &places);
+            for gone in before.into_iter().filter(|place| place.is_some()) {
+                index.delete_rows(gone.file(), &RoaringTreemap::from_iter([u64::from(gone.row())]));
+            }
+            model.extend(numbers.iter().copied().zip(places));
+        }
+        Step::Delete(numbers) => {
+            let keys = mixed(numbers);
+            for (at, key) in numbers.iter().enumerate() {
+                index.put_delete((keys.get(at), keys.hashes()[at]), order(0), 0);
+                if let Some(gone) = model.remove(key) {
+                    index.delete_rows(gone.file(), &RoaringTreemap::from_iter([u64::from(gone.row())]));
+                }
+            }
+        }
+        Step::RemoveFile(ago) => {
+            if let Some(gone) = at(*ago).and_then(|path| index.remove_file(&path)) {
+                model.retain(|_, place| place.file() != gone);
+            }
+        }
+        Step::DeleteRows(ago, n_rows) => {
+            let Some(ordinal) = at(*ago).and_then(|path| index.ordinal(&path)) else { return };
+            let Some(file) = index.file(ordinal) else { return };
+            let deleted = &*file.deleted | RoaringTreemap::from_iter(0..u64::from(*n_rows).min(file.n_rows));
+            index.set_deleted(ordinal, deleted, None);
+            model.retain(|_, place| place.file() != ordinal || place.row() >= *n_rows);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_index_agrees_with_a_map(steps in prop::collection::vec(step(), 1..40)) {
+        let (mut index, mut model) = (KeyIndex::default(), HashMap::new());
+        let all: Vec<u8> = (0..60).collect();
+        let keys = mixed(&all);
+        for (number, step) in steps.iter().enumerate() {
+            apply(step, number, &mut index, &mut model);
+            let found = index.find(&keys);
+            let expected: Vec<_> =
+                all.iter().map(|key| model.get(key).copied().unwrap_or(RowPlace::NONE)).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(index.count_keys(), model.len() as u64);
+            check_counts(&index);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The changes of a staged batch as columns, and what they mean to the table as the index knows it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use arrow::array::{Array, Int64Array};
+use roaring::RoaringTreemap;
+
+use crate::hop::Keyed;
+use crate::order::Order;
+use crate::write::index::{FileOrdinal, RowPlace};
+
+/// The changes of a batch, one a key, in the order of the batch. Appends have none.
+#[derive(Debug, Clone, Default)]
+pub struct KeyChanges {
+    pub(super) columns: Option<Columns>,
+}
+
+/// What each change is.
+#[derive(Debug, Clone)]
+pub(super) struct Columns {
+    pub(super) keyed: Arc<Keyed>,
+    /// The offset of a tombstone without sequence that came before the change in the batch, if one did.
+    pub(super) after_delete: Option<Int64Array>,
+    /// Where the row of each change was written.
+    pub(super) stored: Vec<Stored>,
+    /// What the changes meant when they were staged.
+    pub(super) verdicts: Arc<Verdicts>,
+}
+
+/// The row of a change: the file among those staged, and the row in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// Nothing is stored of a delete, nor of a row that a tombstone before it turned into one.
+    Nowhere,
+    /// The row was late when it was staged, and stays so: what it was late for may be gone by now, but the row is, too.
+    Dropped,
+    At {
+        file: u32,
+        row: u32,
+    },
+}
+
+/// What a change means to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The key has a newer change already.
+    Late,
+    /// The key has no live row.
+    New,
+    /// The key's row is superseded.
+    Supersedes(RowPlace),
+    /// The change is late, but a tombstone before it deletes the key's row.
+    OnlyDeletes(RowPlace),
+}
+
+/// What all changes mean at one state of the index.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    /// The index's [`epoch`](crate::write::index::KeyIndex::epoch) then.
+    pub(super) epoch: u64,
+    pub(super) each: Vec<Verdict>,
+    /// The changes that leave their key deleted, each with the order that it has over what it deletes.
+    pub(super) deletes: Vec<(u32, Order)>,
+}
+
+/// What a batch does to the table: drawn up for one commit, applied when it has landed.
+#[derive(Debug)]
+pub struct Decision {
+    pub(super) verdicts: Arc<Verdicts>,
+    pub(super) n_inserted: u64,
+    pub(super) n_updated: u64,
+    pub(super) n_deleted: u64,
+    /// Records that have no effect at all.
+    pub(super) n_merged: u64,
+    /// Rows of live files that are gone after the commit, by file.
+    pub(super) superseded: Vec<(FileOrdinal, RoaringTreemap)>,
+    /// Rows of staged files that never count, by the file's place.
+    pub(super) late_rows: HashMap<u32, RoaringTreemap>,
+}
+
+impl Columns {
+    pub(super) fn after_delete(&self, index: usize) -> Option<i64> {
+        self.after_delete.as_ref().filter(|after| after.is_valid(index)).map(|after| after.value(index))
+    }
+}
+
+impl Stored {
+    pub(super) fn is_nowhere(self) -> bool {
+        self == Self::Nowhere
+    }
+}
+
+impl Decision {
+    /// Draws up what `columns` do by `verdicts`; `doubles` are rows to be deleted beside.
+    pub(super) fn new(columns: &Columns, verdicts: Arc<Verdicts>, doubles: impl Iterator<Item = RowPlace>) -> Self {
+        let (mut n_inserted, mut n_updated, mut n_deleted) = (0, 0, 0);
+        let mut gone: Vec<RowPlace> = doubles.collect();
+        let mut late_rows: HashMap<u32, RoaringTreemap> = HashMap::new();
+        let mut late_records: HashSet<(i64, i32)> = HashSet::new();
+        let orders = &columns.keyed.orders;
+        for (index, (verdict, stored)) in verdicts.each.iter().zip(&columns.stored).enumerate() {
+            if let (Verdict::Late | Verdict::OnlyDeletes(_), Stored::At { file, row }) = (verdict, stored) {
+                late_rows.entry(*file).or_default().insert(u64::from(*row));
+            }
+            match verdict {
+                Verdict::Late => {
+                    late_records.insert(orders.get(index).position());
+                }
+                Verdict::OnlyDeletes(place) => {
+                    gone.push(*place);
+                    n_deleted += 1;
+                }
+                Verdict::New => n_inserted += u64::from(!stored.is_nowhere()),
+                Verdict::Supersedes(place) => {
+                    gone.push(*place);
+                    let counter = if stored.is_nowhere() { &mut n_deleted } else { &mut n_updated };
+                    *counter += 1;
+                }
+            }
+        }
+        if !late_records.is_empty() {
+            // A record with several rows may be late in one and not in another.
+            let applied = verdicts.each.iter().enumerate().filter(|(_, verdict)| **verdict != Verdict::Late);
+            for (index, _) in applied {
+                late_records.remove(&orders.get(index).position());
+            }
+        }
+        let n_merged = late_records.len() as u64;
+        let superseded = by_file(gone);
+        Self { verdicts, n_inserted, n_updated, n_deleted, n_merged, superseded, late_rows }
+    }
+}
+
+/// Returns the rows of each file.
+fn by_file(mut places: Vec<RowPlace>) -> Vec<(FileOrdinal, RoaringTreemap)> {
+    places.sort_unstable();
+    places.dedup();
+    places
+        .chunk_by(|one, other| one.file() == other.file())
+        .filter_map(|chunk| {
+            let rows = chunk.iter().map(|place| u64::from(place.row()));
+            // Sorted and distinct, so nothing is refused.
+            RoaringTreemap::from_sorted_iter(rows).ok().map(|rows| (chunk[0].file(), rows))
+        })
+        .collect()
+}

@@ -1,0 +1,172 @@
+//! Reads of data files what the index needs of them: the keys and orders of all rows, or the orders of a few.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use alluvium_catalog::{Error, Location, Result};
+use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray, new_null_array};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parquet::arrow::arrow_reader::RowSelection;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::errors::ParquetError;
+use roaring::RoaringTreemap;
+
+use super::UpsertColumns;
+use crate::delta::action::{Add, num_records};
+use crate::hop::Keyed;
+use crate::key::{KeyForm, Keys};
+use crate::object_file::ObjectFile;
+use crate::order::{OrderForm, Orders};
+use crate::write::index::{Bounds, IndexedFile};
+use crate::write::vectors::VectorFolder;
+
+/// The partition values of a file.
+type PartitionValues = HashMap<String, Option<String>>;
+
+/// Reads rows of one table.
+#[derive(Debug)]
+pub(super) struct RowReader {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) location: Location,
+    pub(super) vectors: VectorFolder,
+    pub(super) columns: UpsertColumns,
+    pub(super) keys: KeyForm,
+    pub(super) orders: OrderForm,
+}
+
+/// The keys and orders of a file's rows, deleted ones included, in pieces that follow each other.
+#[derive(Debug)]
+pub(super) struct FileRows {
+    pub(super) file: IndexedFile,
+    pub(super) pieces: Vec<Keyed>,
+}
+
+impl RowReader {
+    /// Reads keys and orders of the rows of `add`, and its deletion vector.
+    pub(super) async fn read(&self, add: &Add) -> Result<FileRows> {
+        let deleted = self.read_vector(add).await?;
+        let mut names = self.columns.keys.clone();
+        names.extend(self.order_columns());
+        let batches = self.batches((&add.path, add.size), &names, None).await?;
+        let mut pieces = Vec::with_capacity(batches.len());
+        let (mut bounds, mut n_rows) = (Bounds::default(), 0);
+        for batch in &batches {
+            let keys = self.pack(batch, &add.partition_values)?;
+            let orders = self.orders_of(batch, &self.stored_sequence(batch, &add.partition_values)?)?;
+            bounds.widen(&Bounds::of(&orders));
+            n_rows += keys.len() as u64;
+            pieces.push(Keyed { keys, orders });
+        }
+        if num_records(add).is_some_and(|told| told != n_rows) {
+            return Err(Error::data(format!(
+                "{} of the table at {} has {n_rows} rows, and the log says otherwise",
+                add.path, self.location
+            )));
+        }
+        Ok(FileRows { file: IndexedFile::new(add, n_rows, deleted, bounds), pieces })
+    }
+
+    /// Reads the orders of `rows`, which ascend.
+    pub(super) async fn read_orders(&self, file: &IndexedFile, rows: &[u32]) -> Result<Orders> {
+        let names = self.order_columns();
+        let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
+        let selection = RowSelection::from_consecutive_ranges(ranges, file.n_rows as usize);
+        let batches = self.batches((&file.path, file.size), &names, Some(selection)).await?;
+        let failed = |cause| Error::data(format!("cannot read the orders of {}", file.path)).with_source(cause);
+        let Some(first) = batches.first() else {
+            return Err(Error::data(format!("{} of the table at {} has no rows", file.path, self.location)));
+        };
+        let batch = concat_batches(&first.schema(), &batches).map_err(failed)?;
+        if batch.num_rows() != rows.len() {
+            return Err(Error::data(format!("{} lacks rows that the index knows", file.path)));
+        }
+        self.orders_of(&batch, &self.stored_sequence(&batch, &file.partition_values)?)
+    }
+
+    /// Reads the deletion vector of `add`; none deletes no row.
+    pub(super) async fn read_vector(&self, add: &Add) -> Result<RoaringTreemap> {
+        match &add.deletion_vector {
+            Some(descriptor) => self.vectors.read(descriptor).await,
+            None => Ok(RoaringTreemap::new()),
+        }
+    }
+
+    /// Returns the keys of `rows`.
+    pub(super) fn pack(&self, rows: &RecordBatch, values: &PartitionValues) -> Result<Keys> {
+        let types = self.keys.types().iter();
+        let columns = self.columns.keys.iter().zip(types).map(|(key, wanted)| column_of(rows, values, key, wanted));
+        self.keys.pack(&columns.collect::<Result<Vec<_>>>()?)
+    }
+
+    /// Returns the orders of `rows`, whose sequences are `sequence`.
+    pub(super) fn orders_of(&self, rows: &RecordBatch, sequence: &[ArrayRef]) -> Result<Orders> {
+        let failed = |cause| Error::data("cannot read the positions of a data file").with_source(cause);
+        let none = PartitionValues::new();
+        let partitions = column_of(rows, &none, HIDDEN_PARTITION, &DataType::Int32)?;
+        let offsets = column_of(rows, &none, HIDDEN_OFFSET, &DataType::Int64)?;
+        let partitions = cast(&partitions, &DataType::Int32).map_err(failed)?;
+        let offsets = cast(&offsets, &DataType::Int64).map_err(failed)?;
+        self.orders.of(sequence, None, offsets.as_primitive::<Int64Type>(), partitions.as_primitive::<Int32Type>())
+    }
+
+    fn stored_sequence(&self, rows: &RecordBatch, values: &PartitionValues) -> Result<Vec<ArrayRef>> {
+        if let Some(stored) = &self.columns.stored_sequence {
+            let types = stored.iter().zip(&self.columns.sequence);
+            return types.map(|(name, data_type)| column_of(rows, values, name, data_type)).collect();
+        }
+        let whole = column_of(rows, values, HIDDEN_SEQUENCE, &self.columns.hidden_sequence_type())?;
+        match (&self.columns.sequence[..], whole.as_any().downcast_ref::<StructArray>()) {
+            ([_, _, ..], Some(fields)) => Ok(fields.columns().to_vec()),
+            _ => Ok(vec![whole]),
+        }
+    }
+
+    /// Returns the columns that hold the order of rows.
+    fn order_columns(&self) -> Vec<String> {
+        let hidden = || vec![HIDDEN_SEQUENCE.to_owned()];
+        let mut names = self.columns.stored_sequence.clone().unwrap_or_else(hidden);
+        names.extend([HIDDEN_PARTITION.to_owned(), HIDDEN_OFFSET.to_owned()]);
+        names
+    }
+
+    /// Reads the columns `names`, as far as the file has them, of all rows or of those selected.
+    async fn batches(
+        &self,
+        (path, size): (&str, i64),
+        names: &[String],
+        selection: Option<RowSelection>,
+    ) -> Result<Vec<RecordBatch>> {
+        let at = &self.location;
+        let damaged =
+            |cause: ParquetError| Error::data(format!("cannot read {path} of the table at {at}")).with_source(cause);
+        let place = Path::parse(path)
+            .map_err(|cause| Error::data(format!("{path} of the table at {at} is not a path")).with_source(cause))?;
+        let size =
+            u64::try_from(size).map_err(|_| Error::data(format!("{path} of the table at {at} has a negative size")))?;
+        let reader = ObjectFile::new(Arc::clone(&self.store), place, size);
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(damaged)?;
+        let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().map(String::as_str));
+        let mut builder = builder.with_projection(mask);
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        builder.build().map_err(damaged)?.try_collect().await.map_err(damaged)
+    }
+}
+
+/// Returns a column of a file: stored, or the value of its partition, or NULL where another writer left it out.
+fn column_of(rows: &RecordBatch, values: &PartitionValues, name: &str, data_type: &DataType) -> Result<ArrayRef> {
+    if let Some(column) = rows.column_by_name(name) {
+        return Ok(Arc::clone(column));
+    }
+    let Some(Some(value)) = values.get(name) else { return Ok(new_null_array(data_type, rows.num_rows())) };
+    let text: ArrayRef = Arc::new(StringArray::from(vec![value.as_str(); rows.num_rows()]));
+    cast(&text, data_type).map_err(|cause| {
+        Error::data(format!("partition value '{value}' of column '{name}' cannot be read")).with_source(cause)
+    })
+}

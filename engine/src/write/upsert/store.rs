@@ -1,0 +1,72 @@
+//! The form in which rows and deletes are stored: what is written before a commit.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use alluvium_catalog::{Error, Result};
+use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
+use arrow::array::{RecordBatch, UInt32Array};
+use arrow::compute::{take, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::UpsertWriter;
+use crate::hop::{ChangeOrder, Changes, Keyed};
+use crate::order::Order;
+
+impl UpsertWriter {
+    /// Returns the stored form of the rows at `indices`.
+    pub(super) fn stored_rows(&self, changes: &Changes, indices: &UInt32Array) -> Result<RecordBatch> {
+        let kept = &self.reader.columns;
+        let mut columns = changes.rows.columns().to_vec();
+        columns.push(Arc::new(changes.order.partitions.clone()));
+        columns.push(Arc::new(changes.order.offsets.clone()));
+        if kept.stored_sequence.is_none() {
+            columns.push(kept.hidden_sequence(&changes.order.sequence)?);
+        }
+        let failed = |cause| Error::internal("cannot store the rows of a batch").with_source(cause);
+        let rows = RecordBatch::try_new(kept.stored(), columns).map_err(failed)?;
+        if indices.len() == rows.num_rows() {
+            return Ok(rows);
+        }
+        take_record_batch(&rows, indices).map_err(failed)
+    }
+
+    /// Writes deletes to a sidecar, each with the sequence that it has over the row it deletes, and returns its path.
+    pub(super) async fn remember_deletes(&self, changes: &Changes, deletes: &[(u32, Order)]) -> Result<Option<String>> {
+        if deletes.is_empty() {
+            return Ok(None);
+        }
+        let failed = |cause| Error::internal("cannot remember the deletes of a batch").with_source(cause);
+        let indices: UInt32Array = deletes.iter().map(|(index, _)| Some(*index)).collect();
+        let mut fields = Vec::new();
+        let mut columns = Vec::new();
+        for key in &self.reader.columns.keys {
+            let column = changes.rows.column_by_name(key).ok_or_else(|| Error::internal("a key column is missing"))?;
+            fields.push(Field::new(key, column.data_type().clone(), true));
+            columns.push(take(column, &indices, None).map_err(failed)?);
+        }
+        for (index, column) in
+            self.reader.orders.columns(deletes.iter().map(|(_, order)| order.borrow()))?.into_iter().enumerate()
+        {
+            fields.push(Field::new(format!("{HIDDEN_SEQUENCE}_{index}"), column.data_type().clone(), true));
+            columns.push(column);
+        }
+        fields.push(Field::new(HIDDEN_PARTITION, DataType::Int32, false));
+        columns.push(take(&changes.order.partitions, &indices, None).map_err(failed)?);
+        fields.push(Field::new(HIDDEN_OFFSET, DataType::Int64, false));
+        columns.push(take(&changes.order.offsets, &indices, None).map_err(failed)?);
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
+        self.tombstones.write(&rows).await.map(Some)
+    }
+
+    /// Returns keys and orders of a batch, made here where the transform has not.
+    pub(super) fn keyed(&self, changes: &mut Changes) -> Result<Keyed> {
+        if let Some(keyed) = changes.keyed.take() {
+            return Ok(keyed);
+        }
+        let keys = self.reader.pack(&changes.rows, &HashMap::new())?;
+        let ChangeOrder { partitions, offsets, sequence, inherited, .. } = &changes.order;
+        let orders = self.reader.orders.of(sequence, inherited.as_ref(), offsets, partitions)?;
+        Ok(Keyed { keys, orders })
+    }
+}

@@ -1,0 +1,481 @@
+//! Random histories of an upsert table against a map: late rows, ties, deletes, tombstones, restarts, staged batches that
+//! never land, and other writers that add rows or remove files, between batches and in the middle of one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium_catalog::{
+    Clock, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, SystemClock,
+};
+use alluvium_sql::Shaped;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+
+use super::*;
+use crate::commit::Outcome;
+use crate::commit::create::{Blueprint, encode};
+use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
+use crate::commit::positions::AppIds;
+use crate::delta::log::{DeltaLog, PutOutcome};
+use crate::hop::{ChangeOrder, Spent};
+use crate::invariant::Watch;
+use crate::metrics::Metrics;
+use crate::order::{Order, Sequence};
+use crate::transform::collapse::Collapse;
+use crate::write::stats::stats_json;
+
+/// What a record does to its key.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Upsert { sequence: i64 },
+    Delete { sequence: i64 },
+    Tombstone,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Records land.
+    Batch(Vec<(i64, Change)>),
+    /// Records are staged, another writer adds rows of these keys, then the records land on top.
+    Contended(Vec<(i64, Change)>, BTreeSet<i64>),
+    /// Records are staged and the process dies; they come again.
+    Crash(Vec<(i64, Change)>),
+    /// The table is opened anew.
+    Restart,
+    /// Another writer adds rows, which have no positions.
+    Append(BTreeSet<i64>),
+    /// Another writer removes one of the live files.
+    Remove(usize),
+}
+
+fn records() -> impl Strategy<Value = Vec<(i64, Change)>> {
+    let change = prop_oneof![
+        6 => (0..12_i64).prop_map(|sequence| Change::Upsert { sequence }),
+        1 => (0..12_i64).prop_map(|sequence| Change::Delete { sequence }),
+        1 => Just(Change::Tombstone),
+    ];
+    prop::collection::vec((0..10_i64, change), 1..12)
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let keys = || prop::collection::btree_set(0..14_i64, 1..4);
+    prop_oneof![
+        8 => records().prop_map(Step::Batch),
+        2 => (records(), keys()).prop_map(|(records, keys)| Step::Contended(records, keys)),
+        1 => records().prop_map(Step::Crash),
+        2 => Just(Step::Restart),
+        2 => keys().prop_map(Step::Append),
+        1 => (0..8_usize).prop_map(Step::Remove),
+    ]
+}
+
+fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    Error::internal("the history cannot go on").with_source(cause)
+}
+
+fn declared() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("value", DataType::Int64, true)]))
+}
+
+fn columns() -> UpsertColumns {
+    UpsertColumns {
+        declared: declared(),
+        keys: vec!["id".to_owned()],
+        sequence: vec![DataType::Int64],
+        stored_sequence: None,
+    }
+}
+
+/// What a key has to be.
+#[derive(Debug, Clone)]
+struct Standing {
+    order: Order,
+    /// `None` where it is deleted.
+    value: Option<i64>,
+}
+
+/// A table, the flow that lands in it, and what it has to hold.
+struct History {
+    store: Arc<dyn ObjectStore>,
+    location: Location,
+    clock: Arc<dyn Clock>,
+    settings: UpsertSettings,
+    landing: Landing,
+    next: i64,
+    model: BTreeMap<i64, Standing>,
+    ever_deleted: BTreeSet<i64>,
+    /// Keys to which another writer has added a row since our last commit.
+    doubled: BTreeSet<i64>,
+}
+
+async fn open(store: &Arc<dyn ObjectStore>, location: &Location, settings: UpsertSettings) -> Result<Landing> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = DeltaLog::with_stores(location.clone(), Arc::clone(store), Arc::clone(store));
+    let folder = DataFolder {
+        store: Arc::clone(store),
+        location: location.clone(),
+        partitioned_by: Vec::new(),
+        clock: Arc::clone(&clock),
+    };
+    let blueprint = Blueprint {
+        schema: columns().stored(),
+        partitioned_by: Vec::new(),
+        deletion_vectors: true,
+        comment: None,
+        properties: BTreeMap::new(),
+    };
+    let state = blueprint.open_or_create(&log, clock.as_ref()).await?;
+    let writer = Box::new(UpsertWriter::open(folder, columns(), &state, settings).await?);
+    let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
+    let limits = LandLimits { attempts_max: 5, wait_min: Duration::from_millis(1), wait_max: Duration::from_millis(5) };
+    let watch = Watch::new(Arc::new(Metrics::try_new()?));
+    Ok(Landing::new(LandingParts { log, state, writer, ids }, clock, limits, watch))
+}
+
+impl History {
+    async fn begin(settings: UpsertSettings) -> Result<Self> {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let location: Location = "memory:///t".parse()?;
+        let landing = open(&store, &location, settings).await?;
+        Ok(Self {
+            store,
+            location,
+            clock: Arc::new(SystemClock),
+            settings,
+            landing,
+            next: 0,
+            model: BTreeMap::new(),
+            ever_deleted: BTreeSet::new(),
+            doubled: BTreeSet::new(),
+        })
+    }
+
+    async fn apply(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Batch(records) => self.land(records, &BTreeSet::new()).await,
+            Step::Contended(records, keys) => self.land(records, keys).await,
+            Step::Crash(records) => {
+                let changes = self.changes(records)?;
+                drop(self.landing.writer().stage(changes).await?);
+                self.restart(false).await?;
+                self.land(records, &BTreeSet::new()).await
+            }
+            Step::Restart => self.restart(self.next % 2 == 0).await,
+            Step::Append(keys) => self.append(keys).await,
+            Step::Remove(place) => self.remove(*place).await,
+        }
+    }
+
+    /// Opens the table anew, after an orderly end or without.
+    async fn restart(&mut self, is_orderly: bool) -> Result<()> {
+        if is_orderly {
+            self.landing.writer().close().await;
+        }
+        self.landing = open(&self.store, &self.location, self.settings).await?;
+        Ok(())
+    }
+
+    /// Lands `records`; in between another writer adds rows of `foreign` keys.
+    async fn land(&mut self, records: &[(i64, Change)], foreign: &BTreeSet<i64>) -> Result<()> {
+        let changes = self.changes(records)?;
+        let signature = self.signature()?;
+        let staged = self.landing.writer().stage(changes).await?;
+        if !foreign.is_empty() {
+            self.append(foreign).await?;
+        }
+        for (offset, (key, change)) in (self.next..).zip(records) {
+            self.note(*key, *change, offset);
+        }
+        self.next += records.len() as i64;
+        match self.landing.land(&staged, &signature).await? {
+            Outcome::Landed(_) => self.check().await,
+            Outcome::Fenced(misfit) => Err(Error::internal(format!("{misfit}"))),
+        }
+    }
+
+    /// Applies a record to the model, by the table in the doc of `order`.
+    fn note(&mut self, key: i64, change: Change, offset: i64) {
+        let (sequence, value) = match change {
+            Change::Upsert { sequence } => (Some(sequence), Some(offset)),
+            Change::Delete { sequence } => (Some(sequence), None),
+            Change::Tombstone => (None, None),
+        };
+        let sequence = sequence.map(Sequence::Number);
+        let mut order = Order { inherited: sequence.is_none(), sequence, offset, partition: 0 };
+        if let Some(standing) = self.model.get(&key) {
+            if !order.borrow().supersedes(&standing.order.borrow()) {
+                return;
+            }
+            order = order.borrow().over(&standing.order.borrow()).to_owned();
+        }
+        if value.is_none() {
+            self.ever_deleted.insert(key);
+        }
+        self.model.insert(key, Standing { order, value });
+    }
+
+    /// Returns the changes of records from the next offset on, as the transform hands them on.
+    fn changes(&self, records: &[(i64, Change)]) -> Result<Changes> {
+        let offsets: Int64Array = (self.next..).zip(records).map(|(offset, _)| Some(offset)).collect();
+        let keys: ArrayRef = Arc::new(records.iter().map(|(key, _)| Some(*key)).collect::<Int64Array>());
+        let sequence: Int64Array = records
+            .iter()
+            .map(|(_, change)| match change {
+                Change::Upsert { sequence } | Change::Delete { sequence } => Some(*sequence),
+                Change::Tombstone => None,
+            })
+            .collect();
+        let deletes = records.iter().map(|(_, change)| Some(!matches!(change, Change::Upsert { .. })));
+        let shaped = Shaped {
+            rows: RecordBatch::try_new(declared(), vec![keys, Arc::new(offsets.clone())]).map_err(failed)?,
+            partitions: Int32Array::from(vec![0; records.len()]),
+            offsets,
+            sequence: vec![Arc::new(sequence)],
+            deletes: Some(deletes.collect::<BooleanArray>()),
+        };
+        let collapse = Collapse::try_new(&declared(), &["id".to_owned()], vec![DataType::Int64])?;
+        let (Shaped { rows, partitions, offsets, sequence, deletes }, standing) = collapse.newest(shaped)?;
+        let (n_records, n_rows) = (records.len() as u64, rows.num_rows() as u64);
+        let mut span = Span::new();
+        let next = Offset(self.next + records.len() as i64);
+        let range = OffsetRange { first: Offset(self.next), next, records: n_records };
+        span.extend(Partition(0), range).map_err(|misfit| Error::internal(misfit.to_string()))?;
+        let (inherited, after_delete) = (Some(standing.inherited), Some(standing.after_delete));
+        Ok(Changes {
+            rows,
+            order: ChangeOrder { partitions, offsets, sequence, inherited, after_delete },
+            keyed: Some(standing.keyed),
+            deletes,
+            rejects: Vec::new(),
+            lookups: Vec::new(),
+            fate: Fate { records_in: n_records, applied: n_rows, merged: n_records - n_rows, ..Fate::default() },
+            span,
+            spent: Spent::default(),
+        })
+    }
+
+    fn signature(&self) -> Result<Signature> {
+        let lineage = Lineage {
+            v: 1,
+            flow: "flow".parse()?,
+            sql_hash: "hash".to_owned(),
+            run: self.clock.new_id(),
+            write_id: self.clock.new_id(),
+            engine: "test".to_owned(),
+            inputs: Vec::new(),
+            fate: Fate::default(),
+            rows_inserted: 0,
+            rows_updated: 0,
+            rows_deleted: 0,
+            effort: alluvium_catalog::Effort::default(),
+            millis: alluvium_catalog::StageMillis::default(),
+            definition: None,
+        };
+        Ok(Signature { lineage, operation: "MERGE", definition: None })
+    }
+
+    /// Commits `actions` as another writer would.
+    async fn commit(&self, actions: &[Action]) -> Result<()> {
+        let state = self.newest().await?;
+        let write_id = self.clock.new_id();
+        let info = serde_json::json!({"operation": "WRITE", "txnId": write_id});
+        match self.landing.log().put(state.version + 1, encode(&info, actions)?, write_id).await {
+            PutOutcome::Landed => Ok(()),
+            PutOutcome::Taken | PutOutcome::Unknown => Err(Error::internal("the other writer cannot commit")),
+        }
+    }
+
+    async fn newest(&self) -> Result<TableState> {
+        TableState::load(self.landing.log()).await?.ok_or_else(|| Error::internal("the table is gone"))
+    }
+
+    /// Adds rows without positions. Keys that have such a row already are left out, since two rows of no order are a tie,
+    /// and so are keys that were deleted, of which only the process that saw it knows that they came back in between.
+    async fn append(&mut self, keys: &BTreeSet<i64>) -> Result<()> {
+        let is_foreign = |key: &i64| {
+            self.doubled.contains(key)
+                || self.ever_deleted.contains(key)
+                || self.model.get(key).is_some_and(|row| row.order.offset < 0)
+        };
+        let keys: Vec<i64> = keys.iter().copied().filter(|key| !is_foreign(key)).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let values: ArrayRef = Arc::new(keys.iter().map(|key| Some(-1 - key)).collect::<Int64Array>());
+        let ids: ArrayRef = Arc::new(Int64Array::from(keys.clone()));
+        let rows = RecordBatch::try_new(declared(), vec![ids, values]).map_err(failed)?;
+        let (bytes, footer) = crate::write::parquet::encode(&rows)?;
+        let path = format!("foreign-{}.parquet", self.clock.new_id());
+        let (size, stats) = (bytes.len() as i64, stats_json(&rows, &footer)?);
+        self.store.put(&Path::from(path.as_str()), bytes.into()).await.map_err(failed)?;
+        let add = Add { path, size, data_change: true, stats: Some(stats), ..Add::default() };
+        self.commit(&[Action::Add(add)]).await?;
+        for key in keys {
+            // The newer of two rows stands, and a row without a position is the oldest there is.
+            let order = Order { sequence: None, inherited: true, offset: i64::MIN, partition: -1 };
+            self.model.entry(key).or_insert(Standing { order, value: Some(-1 - key) });
+            self.doubled.insert(key);
+        }
+        Ok(())
+    }
+
+    /// Removes a live file, unless that would leave it open which older change of a key counts.
+    async fn remove(&mut self, place: usize) -> Result<()> {
+        let state = self.newest().await?;
+        let mut files: Vec<&Add> = state.files.values().collect();
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        let Some(add) = files.get(place % files.len().max(1)) else { return Ok(()) };
+        let rows = self.rows_of(add).await?;
+        if !self.doubled.is_empty() || rows.iter().any(|(key, _)| self.ever_deleted.contains(key)) {
+            return Ok(());
+        }
+        self.commit(&[Action::Remove(removal(add, 0))]).await?;
+        for (key, _) in rows {
+            self.model.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Returns the live rows of a file, as (id, value).
+    async fn rows_of(&self, add: &Add) -> Result<Vec<(i64, i64)>> {
+        let bytes = self.store.get(&Path::from(add.path.as_str())).await.map_err(failed)?;
+        let bytes = bytes.bytes().await.map_err(failed)?;
+        let vectors = VectorFolder {
+            store: Arc::clone(&self.store),
+            location: self.location.clone(),
+            clock: Arc::clone(&self.clock),
+        };
+        let deleted = match &add.deletion_vector {
+            Some(descriptor) => vectors.read(descriptor).await?,
+            None => RoaringTreemap::new(),
+        };
+        let mut rows = Vec::new();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).and_then(|builder| builder.build());
+        for batch in reader.map_err(failed)? {
+            let batch = batch.map_err(failed)?;
+            let column = |at: usize| batch.column(at).as_primitive::<Int64Type>().clone();
+            rows.extend(column(0).values().iter().copied().zip(column(1).values().iter().copied()));
+        }
+        assert!(deleted.max().is_none_or(|last| last < rows.len() as u64), "a vector is beyond its file");
+        let live = rows.into_iter().zip(0_u64..).filter(|(_, row)| !deleted.contains(*row));
+        Ok(live.map(|(row, _)| row).collect())
+    }
+
+    /// Checks the table after one of our commits: no key twice, each with the value that the model has.
+    async fn check(&mut self) -> Result<()> {
+        let state = self.newest().await?;
+        let mut found = BTreeMap::new();
+        for add in state.files.values() {
+            for (key, value) in self.rows_of(add).await? {
+                assert_eq!(found.insert(key, value), None, "key {key} has two live rows");
+            }
+        }
+        let expected: BTreeMap<i64, i64> =
+            self.model.iter().filter_map(|(key, standing)| Some((*key, standing.value?))).collect();
+        assert_eq!(found, expected);
+        assert_eq!(state.n_rows(), Some(found.len() as u64));
+        assert_eq!(self.landing.writer().n_rows(), state.n_rows());
+        self.doubled.clear();
+        Ok(())
+    }
+}
+
+async fn live_through(steps: &[Step], settings: UpsertSettings) -> Result<()> {
+    let mut history = History::begin(settings).await?;
+    for step in steps {
+        history.apply(step).await?;
+    }
+    history.land(&[(99, Change::Upsert { sequence: 1 })], &BTreeSet::new()).await?;
+    history.restart(true).await?;
+    history.land(&[(98, Change::Upsert { sequence: 1 })], &BTreeSet::new()).await
+}
+
+fn check(steps: &[Step], settings: UpsertSettings) -> std::result::Result<(), TestCaseError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = runtime.map_err(|error| TestCaseError::fail(error.to_string()))?;
+    let ended = runtime.block_on(live_through(steps, settings));
+    ended.map_err(|error| TestCaseError::fail(format!("{} in {steps:?}", error.chain())))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_history_leaves_the_newest_row_of_each_key(steps in prop::collection::vec(step(), 1..16)) {
+        check(&steps, UpsertSettings::default())?;
+    }
+
+    /// A start takes a snapshot, of now or of long ago, and what the log has had since.
+    #[test]
+    fn any_history_ends_the_same_when_starts_take_snapshots(steps in prop::collection::vec(step(), 1..12)) {
+        check(&steps, UpsertSettings { snapshot_interval: 2, ..UpsertSettings::default() })?;
+    }
+
+    /// Without a cache, every row that bounds do not decide is read from its file.
+    #[test]
+    fn any_history_ends_the_same_when_orders_are_read_from_files(steps in prop::collection::vec(step(), 1..12)) {
+        check(&steps, UpsertSettings { order_cache_bytes: 0, ..UpsertSettings::default() })?;
+    }
+}
+
+/// Returns the snapshots beside the table.
+async fn snapshots(store: &dyn ObjectStore) -> Result<Vec<Path>> {
+    use futures::TryStreamExt;
+    let folder = Path::from("_alluvium/index");
+    let listed: Vec<_> = store.list(Some(&folder)).try_collect().await.map_err(failed)?;
+    Ok(listed.into_iter().map(|file| file.location).collect())
+}
+
+#[tokio::test]
+async fn a_start_takes_a_snapshot_and_what_came_after_it_and_does_without_a_damaged_one() -> Result<()> {
+    let settings = UpsertSettings { snapshot_interval: 2, ..UpsertSettings::default() };
+    let mut history = History::begin(settings).await?;
+    let upsert = |key| (key, Change::Upsert { sequence: key });
+    for key in 0..7 {
+        history.land(&[upsert(key), upsert(30), (key - 3, Change::Tombstone)], &BTreeSet::new()).await?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    history.landing.writer().close().await;
+    assert_eq!(snapshots(history.store.as_ref()).await?.len(), 2, "two are kept");
+    history.land(&[upsert(20)], &BTreeSet::new()).await?;
+    let open = |settings| {
+        let folder = DataFolder {
+            store: Arc::clone(&history.store),
+            location: history.location.clone(),
+            partitioned_by: Vec::new(),
+            clock: Arc::clone(&history.clock),
+        };
+        let state = history.landing.state().clone();
+        async move { UpsertWriter::open(folder, columns(), &state, settings).await }
+    };
+    let restored = open(settings).await?;
+    assert!(restored.snapshots.saved().is_some(), "the snapshot was taken");
+    let scanned = open(UpsertSettings::default()).await?;
+    let known = |writer: &UpsertWriter| (writer.index.footprint().n_keys, writer.index.footprint().n_deletes);
+    assert_eq!(known(&restored), known(&scanned));
+    for path in snapshots(history.store.as_ref()).await? {
+        history.store.put(&path, bytes::Bytes::from_static(b"ALVINDEX and nonsense").into()).await.map_err(failed)?;
+    }
+    let rebuilt = open(settings).await?;
+    assert_eq!((rebuilt.snapshots.saved(), known(&rebuilt)), (None, known(&scanned)));
+    history.restart(false).await?;
+    history.land(&[upsert(21)], &BTreeSet::new()).await
+}
+
+#[tokio::test]
+async fn an_index_that_outgrows_its_memory_stops_the_flow_and_names_the_setting() -> Result<()> {
+    let mut history = History::begin(UpsertSettings { memory_bytes_max: 1, ..UpsertSettings::default() }).await?;
+    let refused = history.land(&[(1, Change::Upsert { sequence: 1 })], &BTreeSet::new()).await;
+    let refused = refused.map_err(|error| (error.kind(), error.to_string()));
+    assert!(
+        matches!(&refused, Err((alluvium_catalog::ErrorKind::Invalid, text)) if text.contains("index.memory")),
+        "{refused:?}"
+    );
+    Ok(())
+}

@@ -115,7 +115,11 @@ impl Scalar for Single {
 
     #[inline]
     fn read(&self, cursor: &mut Cursor<'_>) -> Result<f32, NotPlain> {
-        cursor.maybe_quoted_number()?.single()
+        match no_number(cursor) {
+            // What is no number is the same in both widths, so the cast keeps it.
+            Some(value) => Ok(value as f32),
+            None => cursor.maybe_quoted_number()?.single(),
+        }
     }
 }
 
@@ -128,8 +132,22 @@ impl Scalar for Double {
 
     #[inline]
     fn read(&self, cursor: &mut Cursor<'_>) -> Result<f64, NotPlain> {
-        cursor.maybe_quoted_number()?.double()
+        match no_number(cursor) {
+            Some(value) => Ok(value),
+            None => cursor.maybe_quoted_number()?.double(),
+        }
     }
+}
+
+/// Passes the word in quotes for a float that is no number, if one comes next.
+#[inline]
+fn no_number(cursor: &mut Cursor<'_>) -> Option<f64> {
+    const WORDS: [(&[u8], f64); 3] =
+        [(b"\"NaN\"", f64::NAN), (b"\"Infinity\"", f64::INFINITY), (b"\"-Infinity\"", f64::NEG_INFINITY)];
+    if cursor.peek() != Some(b'"') {
+        return None;
+    }
+    WORDS.iter().find(|(word, _)| cursor.pass(word)).map(|(_, value)| *value)
 }
 
 /// A DECIMAL.

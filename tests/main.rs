@@ -20,3 +20,4 @@ mod sasl;
 mod signals;
 mod terminal;
 mod tidy;
+mod upkeep;

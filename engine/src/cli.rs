@@ -15,6 +15,7 @@ pub(crate) mod run;
 mod show;
 mod sql;
 pub(crate) mod table;
+mod upkeep;
 pub(crate) mod workspace;
 
 use std::ffi::OsString;
@@ -70,6 +71,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Runs the flows of SQL files until stopped
     Run(run::RunArgs),
+    /// Rewrites a table's small and worn files into few
+    Optimize(upkeep::OptimizeArgs),
+    /// Removes files that no version within the retention needs
+    Vacuum(upkeep::VacuumArgs),
     /// Queries the catalog's tables, or one table by its location
     Sql(sql::SqlArgs),
     /// Shows and changes what the catalog knows
@@ -171,6 +176,12 @@ impl Work {
             Command::Demo(arguments) => demo::run(arguments, &self.program, console, bars).await,
             Command::Check(arguments) => check::run(&arguments, settings, console).await,
             Command::Run(arguments) => run::run(&arguments, settings, console, bars).await,
+            Command::Optimize(arguments) => {
+                upkeep::run_optimize(&arguments, settings, console, bars).await.map(|()| Exit::Done)
+            }
+            Command::Vacuum(arguments) => {
+                upkeep::run_vacuum(&arguments, settings, console, bars).await.map(|()| Exit::Done)
+            }
             Command::Sql(arguments) => {
                 let matches = self.matches.subcommand_matches("sql");
                 sql::run(&arguments, matches, settings, console).await

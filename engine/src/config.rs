@@ -24,6 +24,7 @@ use url::Url;
 pub use keys::{KEYS, Key, nearest};
 pub use upkeep::UpkeepSettings;
 use value::Values;
+pub(crate) use value::{parse_bytes, parse_duration};
 
 /// The file that is read from the current directory when no other is named.
 const FILE: &str = "alluvium.toml";

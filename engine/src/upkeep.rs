@@ -13,6 +13,8 @@ mod log_work;
 pub mod optimize;
 pub mod plan;
 mod turn;
+pub mod vacuum;
+mod vacuum_work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +31,13 @@ use compact::Job;
 use log_work::LogWork;
 use plan::{Aims, choose};
 use turn::{Ended, Turns};
+use vacuum_work::VacuumWork;
 
 /// How long a compaction may take before it is given up: much of what it read is stale by then.
 const COMPACTION_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Commits of others that may come first before a compaction is given up.
+const OVERTAKEN_MAX: u32 = 5;
 
 /// What upkeep needs to know of its table.
 #[derive(Debug, Clone)]
@@ -57,7 +63,10 @@ pub struct UpkeepParts {
 pub struct Upkeep {
     parts: UpkeepParts,
     compactions: Turns<Compaction>,
+    /// A compaction that has ended and that other commits have overtaken so many times.
+    overtaken: Option<(Ended<Compaction>, u32)>,
     log_work: LogWork,
+    vacuums: VacuumWork,
     /// Batches since the files were looked over.
     unplanned: usize,
 }
@@ -68,7 +77,9 @@ impl Upkeep {
         let settings = &parts.settings;
         Self {
             compactions: Turns::new(Budget::new(settings.wall_percent, settings.hourly_bytes)),
+            overtaken: None,
             log_work: LogWork::new(&parts, version),
+            vacuums: VacuumWork::new(&parts),
             unplanned: settings.files_min,
             parts,
         }
@@ -78,44 +89,66 @@ impl Upkeep {
     /// allow.
     pub async fn landed(&mut self, landing: &mut Landing) {
         self.unplanned += 1;
-        if let Some(ended) = self.compactions.take_ended(self.parts.clock.as_ref()).await {
-            self.swap_in(ended, landing).await;
+        if let Some((ended, tries)) = self.overtaken.take() {
+            self.swap_in(ended, tries, landing).await;
+        } else if let Some(ended) = self.compactions.take_ended(self.parts.clock.as_ref()).await {
+            self.swap_in(ended, 0, landing).await;
         }
         if let Err(error) = self.begin_compaction(landing) {
             tracing::warn!(table = %self.parts.location, error = %error.chain(), "no compaction");
         }
         self.log_work.landed(landing).await;
+        if let Err(error) = self.vacuums.landed(landing).await {
+            tracing::warn!(table = %self.parts.location, error = %error.chain(), "no vacuum");
+        }
     }
 
     /// Waits for what is under way, at most `limit` for each, and swaps a compaction in that ends meanwhile. What takes
     /// longer is dropped, which costs its work and no more.
     pub async fn close(&mut self, landing: &mut Landing, limit: Duration) {
         if let Some(ended) = self.compactions.finish(self.parts.clock.as_ref(), limit).await {
-            self.swap_in(ended, landing).await;
+            self.swap_in(ended, 0, landing).await;
+        }
+        while let Some((ended, tries)) = self.overtaken.take() {
+            // No batch comes any more that would follow the others.
+            if landing.catch_up().await.is_err() {
+                break;
+            }
+            self.swap_in(ended, tries, landing).await;
         }
         self.log_work.close(limit).await;
+        self.vacuums.close(limit).await;
     }
 
-    async fn swap_in(&self, ended: Ended<Compaction>, landing: &mut Landing) {
-        let location = &self.parts.location;
-        let swapped = match &ended.result {
-            Ok(compaction) => landing.swap(compaction).await.map(|swapped| (swapped, compaction)),
+    async fn swap_in(&mut self, ended: Ended<Compaction>, tries: u32, landing: &mut Landing) {
+        let location = self.parts.location.clone();
+        let compaction = match &ended.result {
+            Ok(compaction) => compaction,
             Err(error) => {
                 tracing::warn!(table = %location, error = %error.chain(), "a compaction failed; trying again later");
                 return self.count(WorkOutcome::Failed, ended.took);
             }
         };
-        let outcome = match swapped {
-            Ok((Swapped::Landed { version, remapped }, compaction)) => {
-                let (n_files, bytes) = (compaction.inputs.len() as u64, compaction.bytes_read());
+        let (n_files, n_outputs) = (compaction.inputs.len() as u64, compaction.outputs.len());
+        let bytes = compaction.bytes_read();
+        let outcome = match landing.swap(compaction).await {
+            Ok(Swapped::Landed { version, remapped }) => {
                 self.parts.metrics.upkeep_spent(&self.parts.flow, Work::Compaction, n_files, bytes);
                 tracing::info!(
-                    table = %location, version, files = n_files, into = compaction.outputs.len(), bytes, remapped,
+                    table = %location, version, files = n_files, into = n_outputs, bytes, remapped,
                     took = ?ended.took, "files compacted"
                 );
                 WorkOutcome::Done
             }
-            Ok((Swapped::GivenUp(why), _)) => {
+            Ok(Swapped::Overtaken) if tries < OVERTAKEN_MAX => {
+                self.overtaken = Some((ended, tries + 1));
+                return;
+            }
+            Ok(Swapped::Overtaken) => {
+                tracing::info!(table = %location, "a compaction was given up: other commits came first again and again");
+                WorkOutcome::GivenUp
+            }
+            Ok(Swapped::GivenUp(why)) => {
                 tracing::info!(table = %location, why, "a compaction was given up");
                 WorkOutcome::GivenUp
             }
@@ -135,7 +168,11 @@ impl Upkeep {
     /// one, since that takes a look at each of them.
     fn begin_compaction(&mut self, landing: &Landing) -> Result<()> {
         let settings = &self.parts.settings;
-        if !settings.compaction || self.compactions.is_busy() || self.unplanned < settings.files_min {
+        if !settings.compaction
+            || self.compactions.is_busy()
+            || self.overtaken.is_some()
+            || self.unplanned < settings.files_min
+        {
             return Ok(());
         }
         let Some(allowance) = self.compactions.allowance(self.parts.clock.as_ref()) else { return Ok(()) };

@@ -114,8 +114,8 @@ pub trait Writer: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Takes in that `compaction` has landed as `exchange` in `version`: its rows have other places now. A writer that remembers no
-    /// places has nothing to do.
+    /// Takes in that `compaction` has landed as `exchange` in `version`: its rows have other places now. A writer that
+    /// remembers no places has nothing to do.
     fn compacted(&mut self, _compaction: &Compaction, _exchange: &Exchange, _version: Version) {}
 
     /// Keeps what the next start of this writer can use. Nothing depends on it.

@@ -43,11 +43,22 @@ fn the_command_line_is_sound() {
 fn help_is_an_answer_and_nonsense_is_not() {
     let (exit, out, err) = call(&["--help"], &[]);
     assert_eq!((exit, err.as_str()), (Exit::Done, ""));
-    for command in ["demo", "check", "run", "sql", "catalog"] {
+    for command in ["demo", "check", "run", "optimize", "vacuum", "sql", "catalog"] {
         assert!(out.contains(&format!("\n  {command}")), "{command} is not in\n{out}");
     }
-    let pages =
-        ["", "demo", "check", "run", "sql", "catalog", "catalog register", "catalog history", "catalog lineage"];
+    let pages = [
+        "",
+        "demo",
+        "check",
+        "run",
+        "optimize",
+        "vacuum",
+        "sql",
+        "catalog",
+        "catalog register",
+        "catalog history",
+        "catalog lineage",
+    ];
     for page in pages {
         let (_, out, _) = call(&page.split_whitespace().chain(["--help"]).collect::<Vec<_>>(), &[]);
         assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");

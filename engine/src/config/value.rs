@@ -229,21 +229,22 @@ fn whole(scalar: &Scalar) -> Option<u64> {
     }
 }
 
-/// Reads `250ms`, `10s`, `10 s`, `5m`, `1h`.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// Reads `250ms`, `10s`, `10 s`, `5m`, `1h`, `7d`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split_unit(text)?;
     let millis_each = match unit {
         "ms" => 1,
         "s" => 1_000,
         "m" | "min" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     number.checked_mul(millis_each).map(Duration::from_millis)
 }
 
 /// Reads `1024`, `64 KiB`, `256MiB`, `1 GiB`, and their decimal kin.
-fn parse_bytes(text: &str) -> Option<u64> {
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
     let (number, unit) = split_unit(text)?;
     let bytes_each = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,

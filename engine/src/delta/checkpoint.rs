@@ -57,6 +57,14 @@ impl DeltaLog {
     /// `Unavailable` when the store does not answer, `Data` when the checkpoint cannot be read.
     pub async fn read_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
         let Some(version) = self.last_checkpoint().await? else { return Ok(None) };
+        self.read_checkpoint_of(version).await.map(|actions| Some((version, actions)))
+    }
+
+    /// Reads the checkpoint of `version`.
+    ///
+    /// # Errors
+    /// As of [`read_checkpoint`](Self::read_checkpoint); `Data` when there is no whole one.
+    pub async fn read_checkpoint_of(&self, version: Version) -> Result<Vec<Action>> {
         let reader = Reader { store: self.store(), location: self.location() };
         let checkpoint = choose(version, reader.list(version).await?).ok_or_else(|| {
             Error::data(format!("the log of {} names checkpoint {version}, but no such file exists", self.location()))
@@ -67,7 +75,7 @@ impl DeltaLog {
         while let Some(rows) = files.try_next().await? {
             actions.extend(rows.actions);
         }
-        Ok(Some((version, actions)))
+        Ok(actions)
     }
 
     /// Returns the sidecars that the checkpoint in `file` names.

@@ -108,21 +108,21 @@ impl Job {
                 Some(descriptor) => self.vectors.read(descriptor).await?,
                 None => RoaringTreemap::new(),
             };
-            let runs = self.rewrite_file(add, &deleted, &mut outputs, stop).await?;
-            inputs.push(Input { add: add.clone(), deleted, runs });
+            let (runs, live_rows) = self.rewrite_file(add, &deleted, &mut outputs, stop).await?;
+            inputs.push(Input { add: add.clone(), deleted, live_rows, runs });
         }
         let outputs = outputs.close().await?;
         Ok(Compaction { version: self.version, metadata: self.metadata, inputs, outputs })
     }
 
-    /// Appends the live rows of one file to the outputs and tells where they went.
+    /// Appends the live rows of one file to the outputs and tells where they went, and how many there were.
     async fn rewrite_file(
         &self,
         add: &Add,
         deleted: &RoaringTreemap,
         outputs: &mut Outputs<'_>,
         stop: &CancellationToken,
-    ) -> Result<Vec<Run>> {
+    ) -> Result<(Vec<Run>, u64)> {
         let damaged = |cause: parquet::errors::ParquetError| self.damaged(add).with_source(cause);
         let path = Path::parse(&add.path).map_err(|cause| self.damaged(add).with_source(cause))?;
         let size = u64::try_from(add.size).map_err(|cause| self.damaged(add).with_source(cause))?;
@@ -152,7 +152,7 @@ impl Job {
                 add.path, self.folder.location
             )));
         }
-        Ok(runs)
+        Ok((runs, rank))
     }
 
     /// Returns `rows` in the table's columns: one that the file lacks is NULL, one of another layout is cast.

@@ -17,17 +17,19 @@ use crate::delta::state::TableState;
 use crate::invariant::Watch;
 use crate::metrics::Metrics;
 use crate::write::append::AppendWriter;
+use crate::write::compaction::Compaction;
 use crate::write::parquet::DataFolder;
 
-/// Compactions in a row that may be given up before the whole is: somebody else compacts, too.
-const GIVEN_UP_MAX: u32 = 5;
+/// Swaps in a row that may come to nothing before the whole is given up: somebody else commits all the time, or
+/// compacts, too.
+const FRUITLESS_MAX: u32 = 20;
 
 /// What a table was made into.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Optimized {
     /// Versions that were committed.
     pub commits: u64,
-    /// Files that were rewritten, and their bytes.
+    /// Files that were rewritten.
     pub files_before: u64,
     /// Their bytes.
     pub bytes_before: u64,
@@ -37,6 +39,17 @@ pub struct Optimized {
     pub bytes_after: u64,
     /// The newest version of the table that was seen.
     pub version: Version,
+}
+
+impl Optimized {
+    fn count(&mut self, version: Version, compaction: &Compaction) {
+        self.commits += 1;
+        self.version = version;
+        self.files_before += compaction.inputs.len() as u64;
+        self.bytes_before += compaction.bytes_read();
+        self.files_after += compaction.outputs.len() as u64;
+        self.bytes_after += compaction.bytes_written();
+    }
 }
 
 /// Compacts the table of `log` until nothing is worth it. `tell` hears of each swap.
@@ -56,28 +69,30 @@ pub async fn optimize(
     check_features(&log, &state)?;
     let mut landing = visit(log, state, clock)?;
     let mut optimized = Optimized { version: landing.state().version, ..Optimized::default() };
-    let mut given_up = 0;
+    let mut fruitless = 0;
     while let Some(choice) = choose(landing.state(), aims) {
         let job = Job::new(landing.log(), landing.state(), choice, aims.target_bytes, clock)?;
         let compaction = job.run().await?;
-        match landing.swap(&compaction).await? {
-            Swapped::Landed { version, .. } => {
-                given_up = 0;
-                optimized.commits += 1;
-                optimized.version = version;
-                optimized.files_before += compaction.inputs.len() as u64;
-                optimized.bytes_before += compaction.bytes_read();
-                optimized.files_after += compaction.outputs.len() as u64;
-                optimized.bytes_after += compaction.bytes_written();
-                tell(&optimized);
-            }
-            Swapped::GivenUp(why) => {
-                given_up += 1;
-                if given_up > GIVEN_UP_MAX {
-                    return Err(Error::conflict(format!("cannot compact the table at {at}: {why}"))
-                        .with_hint("another process rewrites the same files; try again when it is done"));
+        loop {
+            let why = match landing.swap(&compaction).await? {
+                Swapped::Landed { version, .. } => {
+                    fruitless = 0;
+                    optimized.count(version, &compaction);
+                    tell(&optimized);
+                    break;
                 }
-                landing.catch_up().await?;
+                Swapped::Overtaken => None,
+                Swapped::GivenUp(why) => Some(why),
+            };
+            fruitless += 1;
+            if fruitless > FRUITLESS_MAX {
+                let why = why.unwrap_or_else(|| "other commits come first again and again".to_owned());
+                return Err(Error::conflict(format!("cannot compact the table at {at}: {why}"))
+                    .with_hint("another process changes the same files; try again when it is done"));
+            }
+            landing.catch_up().await?;
+            if why.is_some() {
+                break;
             }
         }
     }

@@ -105,6 +105,8 @@ async fn a_swap_that_meets_a_foreign_commit_follows_it() -> Result<()> {
     let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
     let mut other = scene.open().await?;
     upsert(&scene, &mut other, &mut model, &[(0, 2, Some("b")), (11, 2, None)]).await?;
+    assert_eq!(landing.swap(&compaction).await?, Swapped::Overtaken);
+    landing.catch_up().await?;
     let swapped = landing.swap(&compaction).await?;
     assert_eq!(swapped, Swapped::Landed { version: 6, remapped: 2 });
     assert_eq!(scene.rows().await?, rows_of(&model));
@@ -127,6 +129,8 @@ async fn a_compaction_whose_input_is_gone_is_given_up() -> Result<()> {
     let second = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
     let mut other = scene.open().await?;
     assert!(matches!(other.swap(&first).await?, Swapped::Landed { .. }));
+    assert_eq!(landing.swap(&second).await?, Swapped::Overtaken);
+    landing.catch_up().await?;
     let swapped = landing.swap(&second).await?;
     assert!(matches!(&swapped, Swapped::GivenUp(why) if why.contains("no longer part of the table")), "{swapped:?}");
     upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("b")), (2, 2, None)]).await?;
@@ -158,10 +162,14 @@ async fn an_output_whose_rows_are_all_deleted_meanwhile_is_not_added() -> Result
     for id in 0..3 {
         upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a"))]).await?;
     }
-    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
-    // Two of the three files go as a whole, which is no deletion vector but an input that is gone.
+    let compaction = scene.compact_to(&landing, 1).await?.ok_or_else(|| missing("compaction"))?;
+    // Its file goes as a whole: no deletion vector, but an input that is gone.
     upsert(&scene, &mut landing, &mut model, &[(0, 2, None)]).await?;
-    assert!(matches!(landing.swap(&compaction).await?, Swapped::GivenUp(_)));
+    assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { remapped: 1, .. }));
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    let state = scene.state().await?;
+    let added: Vec<bool> = compaction.outputs.iter().map(|output| state.files.contains_key(&output.add.path)).collect();
+    assert_eq!(added.iter().filter(|added| **added).count(), 2, "{added:?}");
 
     upsert(&scene, &mut landing, &mut model, &[(10, 1, Some("a")), (11, 1, Some("a"))]).await?;
     upsert(&scene, &mut landing, &mut model, &[(10, 2, None)]).await?;
@@ -203,6 +211,8 @@ async fn a_process_without_an_index_compacts_a_table_that_another_writes() -> Re
     let mut visitor = optimize::visit(scene.log()?, scene.state().await?, &scene.clock)?;
     let compaction = scene.compact(&visitor).await?.ok_or_else(|| missing("compaction"))?;
     upsert(&scene, &mut landing, &mut model, &[(0, 2, Some("b")), (11, 2, None)]).await?;
+    assert_eq!(visitor.swap(&compaction).await?, Swapped::Overtaken);
+    visitor.catch_up().await?;
     assert!(matches!(visitor.swap(&compaction).await?, Swapped::Landed { remapped: 2, .. }));
     upsert(&scene, &mut landing, &mut model, &[(0, 3, None), (12, 2, Some("b")), (13, 0, Some("late"))]).await?;
     assert_eq!(scene.rows().await?, rows_of(&model));
@@ -216,7 +226,7 @@ async fn upkeep_compacts_beside_batches_and_ends_what_it_began() -> Result<()> {
     let settings = UpkeepSettings { files_min: 3, wall_percent: 100, ..UpkeepSettings::default() };
     let (mut upkeep, metrics) = scene.upkeep(settings, 5)?;
     for id in 0..12 {
-        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id / 2, 100 + id, Some("b"))]).await?;
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (20 + id / 2, id, Some("b"))]).await?;
         upkeep.landed(&mut landing).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -284,5 +294,187 @@ async fn histories_with_compactions_agree_with_a_map() -> Result<()> {
         }
         assert_eq!(live_rows(&scene.state().await?), rows_of(&model).len() as u64, "seed {seed}");
     }
+    Ok(())
+}
+
+/// A table on the local disk, whose files can be made old.
+fn on_disk(folder: &tempfile::TempDir) -> Result<Scene> {
+    let location = folder.path().join("t").display().to_string().parse()?;
+    Ok(Scene { location, ..Scene::upserts()? })
+}
+
+/// Makes every file of the table as it is now look `days` older.
+fn age(folder: &tempfile::TempDir, days: u64) -> Result<()> {
+    let failed = |cause: std::io::Error| Error::internal("cannot age a file").with_source(cause);
+    let mut folders = vec![folder.path().join("t")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let file = std::fs::File::options().write(true).open(&path).map_err(failed)?;
+            let written = file.metadata().and_then(|told| told.modified()).map_err(failed)?;
+            file.set_modified(written - Duration::from_secs(days * 86_400)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+async fn files(scene: &Scene) -> Result<Vec<String>> {
+    let listed = scene.stores.open(&scene.location)?.list(None).try_collect::<Vec<_>>().await;
+    let listed = listed.map_err(|cause| Error::internal("list").with_source(cause))?;
+    let mut names: Vec<String> = listed.into_iter().map(|file| file.location.to_string()).collect();
+    names.retain(|name| !name.starts_with('_'));
+    names.sort();
+    Ok(names)
+}
+
+#[tokio::test]
+async fn vacuum_removes_what_no_version_within_the_retention_names() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|cause| Error::internal("folder").with_source(cause))?;
+    let scene = on_disk(&folder)?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..3 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id + 10, 1, Some("a"))]).await?;
+    }
+    upsert(&scene, &mut landing, &mut model, &[(0, 2, Some("b"))]).await?;
+    let orphans = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    age(&folder, 20)?;
+    // Twenty days ago all that; ten days ago a compaction; now one more batch.
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { version: 5, .. }));
+    let kept_rows = scene.rows_at(Some(5)).await?;
+    age(&folder, 10)?;
+    upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("c")), (11, 2, None)]).await?;
+    let young_orphans = scene.compact_to(&landing, 1).await?;
+
+    let (log, retention) = (scene.log()?, Duration::from_secs(8 * 86_400));
+    let before = files(&scene).await?;
+    let counted = vacuum::vacuum(&log, retention, vacuum::Mode::DryRun, scene.clock.as_ref(), |_| ()).await?;
+    assert_eq!(files(&scene).await?, before, "a dry run removes nothing");
+    let removed = vacuum::vacuum(&log, retention, vacuum::Mode::Remove, scene.clock.as_ref(), |_| ()).await?;
+    // Four data files, the first vector and the first orphans are named by versions up to 4 only, or by none.
+    assert_eq!((counted.files, removed.files, removed.removed), (removed.files, 6, 6), "{removed:?}");
+    assert_eq!(removed.oldest_version, 5);
+    let after = files(&scene).await?;
+    assert_eq!(after.len() + 6, before.len());
+    for orphan in &orphans.outputs {
+        assert!(!after.contains(&orphan.add.path));
+    }
+    for young in young_orphans.iter().flat_map(|compaction| &compaction.outputs) {
+        assert!(after.contains(&young.add.path), "it may be about to land");
+    }
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    assert_eq!(scene.rows_at(Some(5)).await?, kept_rows, "time travel within the retention");
+    upsert(&scene, &mut landing, &mut model, &[(2, 2, None), (12, 2, Some("d"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn vacuum_refuses_a_clock_that_is_wrong() -> Result<()> {
+    let scene = Scene::appends()?;
+    let mut landing = scene.open().await?;
+    scene.land(&mut landing, &[(1, 1, Some("a"))]).await?;
+    let wrong = alluvium_catalog::ManualClock::new(1, alluvium_catalog::Timestamp(scene.clock.now().0 + 86_400_000));
+    let done = vacuum::vacuum(&scene.log()?, Duration::ZERO, vacuum::Mode::Remove, &wrong, |_| ()).await;
+    assert!(done.is_err_and(|error| error.message().contains("stand 86")));
+    assert_eq!(files(&scene).await?.len(), 1);
+    Ok(())
+}
+
+/// Writes a checkpoint and loads the table from it alone.
+async fn checkpointed(scene: &Scene) -> Result<(TableState, TableState)> {
+    let before = scene.state().await?;
+    let version = kernel::write_checkpoint(&scene.stores, &scene.location, kernel::has_v2(&before)).await?;
+    assert_eq!(version, before.version);
+    let mut after = TableState::default();
+    let (version, actions) = scene.log()?.read_checkpoint().await?.ok_or_else(|| missing("checkpoint"))?;
+    after.apply(version, &actions);
+    Ok((before, after))
+}
+
+fn check_same(before: &TableState, after: &TableState) {
+    let files = |state: &TableState| -> BTreeMap<String, (i64, Option<String>, bool)> {
+        let told = |add: &crate::delta::action::Add| (add.size, add.stats.clone(), add.deletion_vector.is_some());
+        state.files.iter().map(|(path, add)| (path.clone(), told(add))).collect()
+    };
+    assert_eq!(files(before), files(after));
+    assert_eq!((&before.txns, &before.metadata), (&after.txns, &after.metadata));
+    assert_eq!(before.version, after.version);
+}
+
+#[tokio::test]
+async fn checkpoints_of_both_versions_are_read_back_whole() -> Result<()> {
+    for policy in ["classic", "v2"] {
+        let properties = BTreeMap::from([("delta.checkpointPolicy".to_owned(), policy.to_owned())]);
+        let scene = Scene { properties, partitioned_by: vec!["day".to_owned()], ..Scene::upserts()? };
+        let (mut landing, mut model) = (scene.open().await?, Model::new());
+        upsert(&scene, &mut landing, &mut model, &[(1, 1, Some("a")), (2, 1, Some("a")), (3, 1, Some("a"))]).await?;
+        upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("b")), (2, 2, None)]).await?;
+        let (before, after) = checkpointed(&scene).await?;
+        check_same(&before, &after);
+        assert_eq!(kernel::has_v2(&after), policy == "v2");
+        let store = scene.stores.open(&scene.location)?;
+        let sidecars = store.list(Some(&object_store::path::Path::from("_delta_log/_sidecars")));
+        let sidecars: Vec<_> =
+            sidecars.try_collect().await.map_err(|cause| Error::internal("list").with_source(cause))?;
+        assert_eq!(sidecars.is_empty(), policy == "classic", "{sidecars:?}");
+        assert_eq!(scene.rows().await?, rows_of(&model), "deltalake reads {policy}");
+        let mut reopened = scene.open().await?;
+        upsert(&scene, &mut reopened, &mut model, &[(1, 3, None), (3, 3, Some("c"))]).await?;
+        assert_eq!(scene.rows().await?, rows_of(&model));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_checksum_tells_the_files_and_positions_of_its_version() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..3 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (9, id, Some("a"))]).await?;
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { .. }));
+    let version = kernel::write_checksum(&scene.stores, &scene.location).await?;
+    let path = object_store::path::Path::from(format!("_delta_log/{version:020}.crc"));
+    let store = scene.stores.open(&scene.location)?;
+    let bytes = object_store::ObjectStoreExt::get(&store, &path).await;
+    let bytes = bytes.map_err(|cause| Error::internal("crc").with_source(cause))?.bytes().await;
+    let bytes = bytes.map_err(|cause| Error::internal("crc").with_source(cause))?;
+    let checksum: Value = serde_json::from_slice(&bytes).map_err(|cause| Error::data("crc").with_source(cause))?;
+    let state = scene.state().await?;
+    let size: i64 = state.files.values().map(|add| add.size).sum();
+    assert_eq!(checksum["numFiles"], Value::from(state.files.len()));
+    assert_eq!(checksum["tableSizeBytes"], Value::from(size));
+    assert_eq!(checksum["setTransactions"][0]["version"], Value::from(6));
+    Ok(())
+}
+
+#[tokio::test]
+async fn positions_are_found_after_the_log_was_cleaned_up() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|cause| Error::internal("folder").with_source(cause))?;
+    let scene = on_disk(&folder)?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    upsert(&scene, &mut landing, &mut model, &[(1, 1, Some("a"))]).await?;
+    let mut stale = scene.state().await?;
+    for id in 2..5 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a"))]).await?;
+    }
+    checkpointed(&scene).await?;
+    age(&folder, 30)?;
+    upsert(&scene, &mut landing, &mut model, &[(9, 1, Some("a"))]).await?;
+    let removed = clean::clean_log(&scene.log()?, &scene.state().await?).await?;
+    assert_eq!(removed, 4, "versions 0 to 3; the checkpoint at 4 and version 4 stay");
+    assert!(stale.catch_up(&scene.log()?).await.is_err(), "what it lacks is gone");
+    stale.refresh(&scene.log()?).await?;
+    assert_eq!(stale.version, 5);
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    let mut reopened = scene.open().await?;
+    upsert(&scene, &mut reopened, &mut model, &[(9, 2, None)]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
     Ok(())
 }

@@ -7,6 +7,8 @@
 //!
 //! Before it: [`upkeep`](crate::upkeep), which writes the files. After it: [`commit`](crate::commit), which lands them.
 
+use std::ops::Range;
+
 use alluvium_catalog::Result;
 use roaring::RoaringTreemap;
 
@@ -37,6 +39,8 @@ pub struct Input {
     pub add: Add,
     /// Rows that were deleted already, and went nowhere.
     pub deleted: RoaringTreemap,
+    /// How many rows went somewhere.
+    pub live_rows: u64,
     /// Where the other rows went, by their rank among each other.
     pub runs: Vec<Run>,
 }
@@ -103,6 +107,15 @@ impl Input {
         let run = self.runs.get(after.checked_sub(1)?)?;
         Some((run.output, run.first_row + (rank - run.first_rank)))
     }
+
+    /// Returns the rows of each output that came from this file, as ranges.
+    fn places(&self) -> impl Iterator<Item = (usize, Range<u64>)> + '_ {
+        let ends = self.runs.iter().skip(1).map(|run| run.first_rank).chain([self.live_rows]);
+        self.runs.iter().zip(ends).map(|(run, end)| {
+            let next_row = run.first_row + end.saturating_sub(run.first_rank);
+            (run.output, run.first_row..next_row)
+        })
+    }
 }
 
 /// Draws up `compaction` against `state`. `writer` tells which rows are deleted by now where it knows; elsewhere the
@@ -122,12 +135,17 @@ pub async fn draw_up(
     {
         return Ok(Drawn::Stale("the table has other columns now".to_owned()));
     }
-    let now_ms = vectors.clock.now().0;
-    let mut actions = Vec::with_capacity(compaction.inputs.len() + compaction.outputs.len());
     let mut deleted = vec![RoaringTreemap::new(); compaction.outputs.len()];
+    let mut live: Vec<&Add> = Vec::with_capacity(compaction.inputs.len());
     for input in &compaction.inputs {
         let Some(add) = state.files.get(&input.add.path) else {
-            return Ok(Drawn::Stale(format!("{} is no longer part of the table", input.add.path)));
+            // Whoever took it away has deleted its rows, or has them in other files: here they are gone in either case.
+            for (output, rows) in input.places() {
+                if let Some(gone) = deleted.get_mut(output) {
+                    gone.insert_range(rows);
+                }
+            }
+            continue;
         };
         let now_deleted = deleted_by_now(input, add, writer, vectors).await?;
         if !input.deleted.is_subset(&now_deleted) {
@@ -138,8 +156,19 @@ pub async fn draw_up(
                 gone.insert(row);
             }
         }
-        actions.push(Action::Remove(removal(add, now_ms)));
+        live.push(add);
     }
+    let n_rows: u64 = compaction.outputs.iter().map(|output| output.rows).sum();
+    let n_gone: u64 = deleted.iter().map(RoaringTreemap::len).sum();
+    if live.is_empty() || n_gone > n_rows / 2 {
+        return Ok(Drawn::Stale(format!("{n_gone} of its {n_rows} rows are no longer part of the table")));
+    }
+    let mut features = state.protocol.writer_features.iter().flatten();
+    if n_gone > 0 && !features.any(|feature| feature == "deletionVectors") {
+        return Ok(Drawn::Stale("rows were deleted meanwhile, and the table has no deletion vectors".to_owned()));
+    }
+    let now_ms = vectors.clock.now().0;
+    let mut actions: Vec<Action> = live.into_iter().map(|add| Action::Remove(removal(add, now_ms))).collect();
     actions.extend(additions(compaction, &deleted, vectors).await?);
     Ok(Drawn::Fits(Exchange { actions, deleted }))
 }
@@ -208,15 +237,39 @@ mod tests {
     #[test]
     fn live_rows_keep_their_order_across_outputs_and_deleted_ones_go_nowhere() {
         let runs = vec![Run { first_rank: 0, output: 0, first_row: 7 }, Run { first_rank: 2, output: 1, first_row: 0 }];
-        let input = Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0, 3]), runs };
+        let input = Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0, 3]), live_rows: 4, runs };
         let places: Vec<_> = (0..6).map(|row| input.place_of(row)).collect();
         assert_eq!(places, [None, Some((0, 7)), Some((0, 8)), None, Some((1, 0)), Some((1, 1))]);
+        assert_eq!(input.places().collect::<Vec<_>>(), [(0, 7..9), (1, 0..2)]);
+    }
+
+    #[test]
+    fn every_row_of_an_output_is_found_where_it_came_from() {
+        let input = |deleted: &[u64], live_rows, runs: &[(u64, usize, u64)]| Input {
+            add: Add::default(),
+            deleted: deleted.iter().copied().collect(),
+            live_rows,
+            runs: runs.iter().map(|&(first_rank, output, first_row)| Run { first_rank, output, first_row }).collect(),
+        };
+        let inputs = vec![input(&[1], 2, &[(0, 0, 0)]), input(&[0, 2], 3, &[(0, 0, 2), (1, 1, 0)])];
+        let output = |rows| Output { add: Add::default(), rows };
+        let outputs = vec![output(3), output(2)];
+        let compaction = Compaction { version: 0, metadata: Metadata::default(), inputs, outputs };
+        assert_eq!(compaction.sources(0).collect::<Vec<_>>(), [(0, 0), (0, 2), (1, 1)]);
+        assert_eq!(compaction.sources(1).collect::<Vec<_>>(), [(1, 3), (1, 4)]);
+        for place in 0..2 {
+            for (row, (source, from)) in (0..).zip(compaction.sources(place)) {
+                assert_eq!(compaction.inputs[source].place_of(from), Some((place, row)));
+            }
+        }
     }
 
     #[test]
     fn a_file_without_live_rows_has_no_places() {
-        let input = Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0]), runs: Vec::new() };
+        let input =
+            Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0]), live_rows: 0, runs: Vec::new() };
         assert_eq!(input.place_of(0), None);
         assert_eq!(input.place_of(1), None);
+        assert_eq!(input.places().count(), 0);
     }
 }

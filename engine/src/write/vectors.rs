@@ -130,6 +130,19 @@ fn inline(vector: &RoaringTreemap) -> Result<DeletionVectorDescriptor> {
     })
 }
 
+/// Returns the file that holds the vector of `descriptor`; `None` where the log itself holds it, or another table.
+///
+/// # Errors
+/// `Data` when the descriptor's path cannot be read.
+pub fn vector_file(descriptor: &DeletionVectorDescriptor, location: &Location) -> Result<Option<Path>> {
+    if descriptor.storage_type != StorageType::UuidRelativePath {
+        return Ok(None);
+    }
+    relative_path(&descriptor.path_or_inline_dv)
+        .map(Some)
+        .ok_or_else(|| Error::data(format!("a deletion vector of the table at {location} has no readable path")))
+}
+
 fn vector_path(prefix: &str, id: Uuid) -> Path {
     let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
     Path::from(format!("{folder}deletion_vector_{id}.bin"))

@@ -1,8 +1,11 @@
 //! Puts compacted files in the place of those they were made of, between two batches: one version that changes no data.
 //!
-//! The version is created by the same conditional PUT as a batch's. A commit that came first is followed and the
-//! exchange drawn up again; when it changed what the compaction stands on, the compaction is given up, and its files are
-//! orphans for vacuum. A batch never loses to it: both land through the same [`Landing`], one after the other.
+//! The version is created by the same conditional PUT as a batch's. A swap never follows the log by itself: a commit that
+//! came first is followed by the next batch, whose errors end the flow as they should, and the exchange is drawn up again
+//! after it. When a commit changed what the compaction stands on, the compaction is given up, and its files are orphans
+//! for vacuum. A batch never loses to a swap: both land through the same [`Landing`], one after the other.
+
+use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use serde_json::{Value, json};
@@ -13,9 +16,6 @@ use crate::delta::action::Action;
 use crate::delta::log::{PutOutcome, Version};
 use crate::write::compaction::{Compaction, Drawn, Exchange, draw_up};
 use crate::write::vectors::VectorFolder;
-
-/// Versions of others that may come between before a compaction is given up: batches wait meanwhile.
-const ATTEMPTS_MAX: u32 = 5;
 
 /// Puts of one version without an answer before a swap is given up; each has settled by reading back.
 const PUTS_MAX: u32 = 2;
@@ -31,7 +31,9 @@ pub enum Swapped {
         /// Rows that batches deleted while the compaction ran.
         remapped: u64,
     },
-    /// Nothing has changed, for this reason.
+    /// Nothing has changed: another commit came first. Follow it ([`Landing::catch_up`]), then try again.
+    Overtaken,
+    /// Nothing has changed and the compaction is of no use any more, for this reason.
     GivenUp(String),
 }
 
@@ -42,24 +44,19 @@ impl Landing {
     /// `Unavailable` when the store does not answer. The swap may have landed then; whoever lands next follows it.
     pub async fn swap(&mut self, compaction: &Compaction) -> Result<Swapped> {
         let vectors = VectorFolder {
-            store: self.log.store().clone(),
+            store: Arc::clone(self.log.store()),
             location: self.log.location().clone(),
-            clock: self.clock.clone(),
+            clock: Arc::clone(&self.clock),
         };
-        for _conflicts in 0..ATTEMPTS_MAX {
-            let exchange = match draw_up(compaction, &self.state, self.writer.as_ref(), &vectors).await? {
-                Drawn::Fits(exchange) => exchange,
-                Drawn::Stale(why) => return Ok(Swapped::GivenUp(why)),
-            };
-            if let Some(version) = self.put_swap(compaction, &exchange).await? {
-                self.writer.compacted(compaction, &exchange, version);
-                self.state.apply(version, &exchange.actions);
-                let remapped = exchange.deleted.iter().map(|deleted| deleted.len()).sum();
-                return Ok(Swapped::Landed { version, remapped });
-            }
-            self.catch_up().await?;
-        }
-        Ok(Swapped::GivenUp(format!("other commits came first {ATTEMPTS_MAX} times")))
+        let exchange = match draw_up(compaction, &self.state, self.writer.as_ref(), &vectors).await? {
+            Drawn::Fits(exchange) => exchange,
+            Drawn::Stale(why) => return Ok(Swapped::GivenUp(why)),
+        };
+        let Some(version) = self.put_swap(compaction, &exchange).await? else { return Ok(Swapped::Overtaken) };
+        self.writer.compacted(compaction, &exchange, version);
+        self.state.apply(version, &exchange.actions);
+        let remapped = exchange.deleted.iter().map(|deleted| deleted.len()).sum();
+        Ok(Swapped::Landed { version, remapped })
     }
 
     /// Puts the next version; `None` when it is somebody else's.

@@ -79,10 +79,13 @@ impl DataFolder {
     /// # Errors
     /// `Unavailable` when the store does not take it.
     pub(crate) async fn upload(&self, bytes: Bytes, stats: String, values: PartitionValues) -> Result<Add> {
-        // Without partition folders: readers take partition values from the log, and a value needs no escaping.
-        let path = format!("part-{}.zstd.parquet", self.clock.new_id());
+        let folder = partition::folder(&self.partitioned_by, &values);
+        let path = format!("{folder}part-{}.zstd.parquet", self.clock.new_id());
         let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
-        self.store.put(&Path::from(path.as_str()), bytes.into()).await.map_err(|cause| {
+        // Parsed, as Path::from would escape a folder's escapes again.
+        let place =
+            Path::parse(&path).map_err(|cause| Error::internal("a data file has no path").with_source(cause))?;
+        self.store.put(&place, bytes.into()).await.map_err(|cause| {
             Error::unavailable(format!("cannot write {path} of the table at {}", self.location)).with_source(cause)
         })?;
         Ok(Add {

@@ -1,6 +1,7 @@
-//! Splits rows by their partition values, and writes those values as Delta's log wants them.
+//! Splits rows by their partition values, writes those values as Delta's log wants them, and names the folders of files.
 //!
-//! Source: Delta transaction log protocol, section "Partition Value Serialization".
+//! Source: Delta transaction log protocol, section "Partition Value Serialization". The protocol gives folders no
+//! meaning, and nothing here reads one; but Polars takes partition values from nowhere else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +14,13 @@ use arrow::row::{RowConverter, SortField};
 
 /// The value of each partition column as the log has it, `None` for NULL.
 pub type PartitionValues = HashMap<String, Option<String>>;
+
+/// How a folder says NULL; Hive's word.
+const NULL_FOLDER: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// The longest a part's folders may be together: names in a file system have at most 255 bytes, keys in S3 1024 with the
+/// table's own.
+const FOLDER_BYTES_MAX: usize = 255;
 
 /// The rows of one partition, without the partition columns.
 #[derive(Debug)]
@@ -66,6 +74,33 @@ pub fn split(rows: &RecordBatch, columns: &[String]) -> Result<Vec<Part>> {
             Ok(Part { values, rows: taken, indices })
         })
         .collect()
+}
+
+/// Returns the folder of a part with `values`, as in `place=a%2Fb/day=2026-03-01/`; nothing for a table without
+/// partitions, and for values that are too long to be a name.
+pub fn folder(columns: &[String], values: &HashMap<String, Option<String>>) -> String {
+    let mut folder = String::new();
+    for column in columns {
+        escape_into(column, &mut folder);
+        folder.push('=');
+        match values.get(column).and_then(Option::as_deref) {
+            Some(value) => escape_into(value, &mut folder),
+            None => folder.push_str(NULL_FOLDER),
+        }
+        folder.push('/');
+    }
+    if folder.len() > FOLDER_BYTES_MAX { String::new() } else { folder }
+}
+
+/// Escapes all that a store, a file system or a URL could take for something else.
+fn escape_into(text: &str, folder: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.') {
+            folder.push(char::from(byte));
+        } else {
+            folder.push_str(&format!("%{byte:02X}"));
+        }
+    }
 }
 
 fn text_at(text: &ArrayRef, index: usize) -> Option<String> {
@@ -131,6 +166,29 @@ mod tests {
         );
         assert_eq!(parts[0].rows.num_columns(), 1);
         Ok(())
+    }
+
+    fn folder_of(values: &[(&str, Option<&str>)]) -> String {
+        let columns: Vec<String> = values.iter().map(|(column, _)| (*column).to_owned()).collect();
+        let values = values.iter().map(|(column, value)| ((*column).to_owned(), value.map(str::to_owned)));
+        folder(&columns, &values.collect())
+    }
+
+    #[test]
+    fn folders_escape_what_is_not_a_plain_word() {
+        assert_eq!(folder_of(&[]), "");
+        assert_eq!(
+            folder_of(&[("day", Some("2026-03-01")), ("place", Some("a/b %\u{e9}=.."))]),
+            "day=2026-03-01/place=a%2Fb%20%25%C3%A9%3D../"
+        );
+        assert_eq!(folder_of(&[("a b", None)]), "a%20b=__HIVE_DEFAULT_PARTITION__/");
+    }
+
+    #[test]
+    fn values_that_are_too_long_for_a_name_have_no_folder() {
+        let value = "x".repeat(FOLDER_BYTES_MAX - "a=/".len());
+        assert_eq!(folder_of(&[("a", Some(&value))]).len(), FOLDER_BYTES_MAX);
+        assert_eq!(folder_of(&[("a", Some(&format!("{value}x")))]), "");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use alluvium::invariant::Watch;
 use alluvium::metrics::Metrics;
 use alluvium::upkeep::{Upkeep, UpkeepParts};
 use alluvium::write::parquet::DataFolder;
-use alluvium::write::upsert::{UpsertColumns, UpsertWriter};
+use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 use alluvium_catalog::{
     Clock, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, StageMillis, StorageSettings,
     Stores, SystemClock,
@@ -124,7 +124,7 @@ impl Scene {
             properties: std::collections::BTreeMap::new(),
         };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
-        let writer = UpsertWriter::open(folder, columns, &state, Duration::from_secs(3_600)).await?;
+        let writer = UpsertWriter::open(folder, columns, &state, UpsertSettings::default()).await?;
         let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
         let parts = LandingParts { log, state, writer: Box::new(writer), ids };
@@ -156,6 +156,7 @@ impl Scene {
             rows_inserted: 0,
             rows_updated: 0,
             rows_deleted: 0,
+            effort: alluvium_catalog::Effort::default(),
             millis: StageMillis::default(),
             definition: None,
         };
@@ -217,6 +218,7 @@ fn changes(chance: &mut StdRng, first: i64) -> Result<Changes> {
             inherited: None,
             after_delete: None,
         },
+        keyed: None,
         deletes: Some(BooleanArray::from(vec![false; n_rows])),
         rejects: Vec::new(),
         lookups: Vec::new(),

@@ -1,15 +1,58 @@
-//! Every reader sees the same rows: our own session, deltalake in this process, and DuckDB.
+//! Every reader sees the same rows: our own session, delta-rs, DuckDB, Polars and Spark.
 //!
-//! Held against each other on an append table, on one with deletion vectors, with partitions and nested columns, and
-//! with checkpoints in the log. Queries keep to integers and strings, which all of them write alike.
+//! A table of every kind that can be written ([`kinds`]) is read whole by each of them and compared with ours row by
+//! row, hidden columns and all; a new kind is one entry of that list. Where a reader lacks a feature, [`GAPS`] says so by
+//! name, and the test fails when it learns it. Spark runs by its own command, `tests/spark`. Queries with predicates
+//! and aggregates are held against DuckDB, and deltalake in this process, on the tables of the shop.
 
-use serde_json::Value;
+mod kind;
+mod kinds;
+mod other;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use self::kinds::KINDS;
+use self::other::{Answer, Reader};
 
 use crate::harness::lake::Lake;
 use crate::harness::program::Program;
 use crate::harness::reader::{self, without_nulls};
 use crate::harness::shop::Shop;
 use crate::harness::{TestResult, services};
+
+/// What a reader refuses to read, or reads otherwise than it is.
+#[derive(Debug)]
+struct Gap {
+    reader: Reader,
+    kind: &'static str,
+    /// What it lacks.
+    feature: &'static str,
+    /// A part of its message, or of the difference that the test finds.
+    says: &'static str,
+}
+
+/// Every gap there is.
+const GAPS: [Gap; 2] = [
+    Gap {
+        reader: Reader::Polars,
+        kind: "hive_null",
+        feature: "partition values that read like Hive's word for NULL",
+        says: "rows, ours are",
+    },
+    Gap {
+        reader: Reader::Polars,
+        kind: "spaced",
+        feature: "deletion vectors of files whose path holds an escape",
+        says: "rows, ours are",
+    },
+];
+
+/// Differences shown of a table: enough to see what is wrong.
+const DIFFERENCES_MAX: usize = 3;
 
 /// Columns of either table, in SQL that all dialects share.
 const QUERIES: [&str; 5] = [
@@ -96,4 +139,107 @@ async fn hidden_columns_are_stored_but_not_shown() -> TestResult {
     let sql = "SELECT _alluvium_partition AS part, _alluvium_offset AS pos, order_id FROM t ORDER BY order_id";
     assert_eq!(own_rows(&shop.program, &location.to_string(), sql)?, reader::rows(&shop.lake, &location, sql).await?);
     Ok(())
+}
+
+/// Writes a table of every kind into `lake` and compares what each of `readers` reads with ours.
+async fn check_every_kind(lake: &Lake, readers: &[Reader]) -> TestResult {
+    let mut installed: Vec<(Reader, PathBuf)> = Vec::new();
+    for reader in readers {
+        installed.extend(reader.python()?.map(|python| (*reader, python)));
+    }
+    let Some((_, python)) = installed.first() else { return Ok(()) };
+    let program = kind::write_all(lake, &KINDS).await?;
+    let questions = questions(lake, &program).await?;
+    let jobs: Vec<Value> = questions.iter().map(|question| question.job.clone()).collect();
+    let own = Reader::Alluvium.read(python, lake, &jobs)?;
+    let mut report = String::new();
+    for (reader, python) in &installed {
+        let answers = reader.read(python, lake, &jobs)?;
+        for Question { kind, name, is_part, .. } in &questions {
+            let own = own[name].as_ref().map_err(|error| format!("we cannot read {name}: {error}"))?;
+            assert!(!is_part || !own.is_empty(), "no row is in {name}");
+            if let Some(complaint) = complaint(*reader, kind, own, &answers[name]) {
+                writeln!(report, "{} reads {name} otherwise: {complaint}", reader.name())?;
+            }
+        }
+    }
+    if report.is_empty() { Ok(()) } else { Err(report.into()) }
+}
+
+/// A table, or a part of it, to be read by everyone.
+#[derive(Debug)]
+struct Question {
+    kind: &'static str,
+    /// The kind, and the predicate where there is one.
+    name: String,
+    /// Whether it asks for some of the rows only.
+    is_part: bool,
+    /// As `read.py` wants it.
+    job: Value,
+}
+
+/// Returns what is to be read of each table, every column by its name, with the rows that we read ourselves.
+async fn questions(lake: &Lake, program: &Program) -> TestResult<Vec<Question>> {
+    let schemas = kind::schemas(lake, &KINDS).await?;
+    let mut questions = Vec::new();
+    for kind in &KINDS {
+        let location = lake.table(&format!("lake.{}", kind.name))?.to_string();
+        let schema = &schemas[kind.name];
+        let fields = schema["fields"].as_array().ok_or("a schema without fields")?;
+        let columns: Vec<String> =
+            fields.iter().filter_map(|field| Some(format!("`{}`", field["name"].as_str()?))).collect();
+        let whole = format!("SELECT {} FROM t", columns.join(", "));
+        for filter in [None].into_iter().chain(kind.filters.iter().map(Some)) {
+            let sql = filter.map_or_else(|| whole.clone(), |filter| format!("{whole} WHERE {filter}"));
+            let name = filter.map_or_else(|| kind.name.to_owned(), |filter| format!("{} where {filter}", kind.name));
+            let rows = program.done(&["sql", &location, "--quiet", "--format", "ndjson", "-c", &sql])?;
+            let file = program.folder().join(format!("{}.ndjson", questions.len()));
+            fs::write(&file, rows)?;
+            let schema = schema.to_string();
+            let job = json!({"table": name, "location": location, "schema": schema, "where": filter, "rows": file});
+            questions.push(Question { kind: kind.name, name, is_part: filter.is_some(), job });
+        }
+    }
+    Ok(questions)
+}
+
+/// Tells how a reader's answer differs from what it should be: our own rows, or what is known of its gaps.
+fn complaint(reader: Reader, kind: &str, own: &[String], answer: &Answer) -> Option<String> {
+    let gap = GAPS.iter().find(|gap| gap.reader == reader && gap.kind == kind);
+    match (difference(own, answer), gap) {
+        (Some(difference), Some(gap)) if difference.contains(gap.says) => None,
+        (Some(difference), Some(gap)) => Some(format!("it lacks {}, but differs by: {difference}", gap.feature)),
+        (None, Some(gap)) => Some(format!("it has learnt {}: remove the gap", gap.feature)),
+        (difference, None) => difference,
+    }
+}
+
+fn difference(own: &[String], answer: &Answer) -> Option<String> {
+    let rows = match answer {
+        Err(error) => return Some(error.clone()),
+        Ok(rows) if rows == own => return None,
+        Ok(rows) => rows,
+    };
+    let missing: Vec<_> = own.iter().filter(|row| !rows.contains(row)).take(DIFFERENCES_MAX).collect();
+    let extra: Vec<_> = rows.iter().filter(|row| !own.contains(row)).take(DIFFERENCES_MAX).collect();
+    Some(format!("{} rows, ours are {}\n  only ours: {missing:#?}\n  only its: {extra:#?}", rows.len(), own.len()))
+}
+
+/// The readers of every run.
+const IN_THE_GATE: [Reader; 3] = [Reader::DuckDb, Reader::Polars, Reader::Deltalake];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_reader_reads_every_kind_of_table_on_local_disk() -> TestResult {
+    check_every_kind(&Lake::on_disk()?, &IN_THE_GATE).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_reader_reads_every_kind_of_table_on_minio() -> TestResult {
+    let Some(bucket) = services::minio()? else { return Ok(()) };
+    check_every_kind(&Lake::in_bucket(&bucket)?, &IN_THE_GATE).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spark_reads_every_kind_of_table() -> TestResult {
+    check_every_kind(&Lake::on_disk()?, &[Reader::Spark]).await
 }

@@ -270,8 +270,16 @@ fn versions_that_stand_twice_agree() -> TestResult {
     if !read("tests/services.d/minio.Dockerfile")?.contains(&format!("ARG MINIO_VERSION={minio}")) {
         broken.push(format!("minio.Dockerfile has not MINIO_VERSION={minio}"));
     }
-    if !read("tests/services.d/requirements.txt")?.contains(&format!("duckdb=={duckdb}")) {
-        broken.push(format!("requirements.txt has not duckdb=={duckdb}"));
+    let pinned = [
+        ("duckdb.txt", "duckdb", duckdb),
+        ("readers.txt", "deltalake", version("DELTALAKE_VERSION")?),
+        ("readers.txt", "polars", version("POLARS_VERSION")?),
+        ("spark.txt", "pyspark", version("SPARK_VERSION")?),
+    ];
+    for (file, package, version) in pinned {
+        if !read(&format!("tests/readers/{file}"))?.lines().any(|line| line == format!("{package}=={version}")) {
+            broken.push(format!("tests/readers/{file} has not {package}=={version}"));
+        }
     }
     let toolchain = read("rust-toolchain.toml")?;
     let manifest = read("Cargo.toml")?;

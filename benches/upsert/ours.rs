@@ -87,6 +87,7 @@ fn sign(span: &Span) -> Result<Signature> {
         rows_inserted: 0,
         rows_updated: 0,
         rows_deleted: 0,
+        effort: alluvium_catalog::Effort::default(),
         millis: StageMillis::default(),
         definition: None,
     };

@@ -61,8 +61,14 @@ fn exact(batch: &RecordBatch) -> TestResult<RecordBatch> {
 /// Returns the rows that `sql` has over the table `t` by DuckDB; nothing where there is no DuckDB.
 pub(crate) fn duckdb_rows(lake: &Lake, table: &Location, sql: &str) -> TestResult<Option<Vec<Value>>> {
     let Some(python) = services::duckdb()? else { return Ok(None) };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("services.d/read_delta.py");
-    let asked = Command::new(python).arg(script).arg(table.to_string()).arg(sql).envs(lake.variables()).output()?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("readers/query_duckdb.py");
+    let asked = Command::new(python)
+        .arg(script)
+        .arg(table.to_string())
+        .arg(sql)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .envs(lake.variables())
+        .output()?;
     if !asked.status.success() {
         return Err(String::from_utf8_lossy(&asked.stderr).into_owned().into());
     }

@@ -70,7 +70,27 @@ pub(crate) fn python() -> TestResult<Option<PathBuf>> {
     if runs.is_ok_and(|done| done.status.success()) {
         return Ok(Some(PathBuf::from("python3")));
     }
-    left_out("Python 3 with the module pty", "python3 does not run").map(|()| None)
+    let (service, why) = ("Python 3 with the module pty", "python3 does not run");
+    if env::var("ALLUVIUM_TEST_REQUIRE").is_ok_and(|value| value == "1") {
+        return Err(required(service, why));
+    }
+    leave_out(service, why)?;
+    Ok(None)
+}
+
+/// Returns the Python that has Polars and the package deltalake.
+pub(crate) fn readers() -> TestResult<Option<PathBuf>> {
+    let values = wanted("Polars and the Python package deltalake", &["ALLUVIUM_TEST_READERS"])?;
+    Ok(values.and_then(|values| values.into_iter().next()).map(PathBuf::from))
+}
+
+/// Returns the Python that has Spark, where `tests/spark` names one: it is not among what every run must have.
+pub(crate) fn spark() -> TestResult<Option<PathBuf>> {
+    let named = env::var_os("ALLUVIUM_TEST_SPARK").filter(|value| !value.is_empty()).map(PathBuf::from);
+    if named.is_none() {
+        leave_out("Spark", "ALLUVIUM_TEST_SPARK is not set")?;
+    }
+    Ok(named)
 }
 
 fn bucket(service: &str, endpoint: &str) -> TestResult<Option<Bucket>> {
@@ -85,16 +105,23 @@ fn wanted(service: &str, variables: &[&str]) -> TestResult<Option<Vec<String>>> 
     let Some(missing) = variables.iter().find(|name| set(name).is_none()) else {
         return Ok(Some(variables.iter().filter_map(set).collect()));
     };
-    left_out(service, &format!("{missing} is not set")).map(|()| None)
+    if env::var("ALLUVIUM_TEST_REQUIRE").is_ok_and(|value| value == "1") {
+        return Err(required(service, &format!("{missing} is not set")));
+    }
+    leave_out(service, &format!("{missing} is not set"))?;
+    Ok(None)
 }
 
-/// Says that a test goes without `service`, where it may.
-fn left_out(service: &str, why: &str) -> TestResult {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    if env::var("ALLUVIUM_TEST_REQUIRE").is_ok_and(|value| value == "1") {
-        let hint = "run tests/services up, then eval \"$(tests/services env)\"";
-        return Err(format!("{test} needs {service}, but {why}: {hint}").into());
-    }
-    writeln!(std::io::stderr(), "left out: {test}, which needs {service} ({why})")?;
-    Ok(())
+fn required(service: &str, why: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    let hint = "run tests/services up, then eval \"$(tests/services env)\"";
+    format!("{} needs {service}, but {why}: {hint}", test()).into()
+}
+
+/// Says that a test goes without `service`.
+fn leave_out(service: &str, why: &str) -> TestResult {
+    Ok(writeln!(std::io::stderr(), "left out: {}, which needs {service} ({why})", test())?)
+}
+
+fn test() -> String {
+    std::thread::current().name().unwrap_or("a test").to_owned()
 }

@@ -12,6 +12,8 @@ home_of() {
     minio) echo "$CACHE/minio-$MINIO_VERSION" ;;
     versity) echo "$CACHE/versity-$VERSITY_VERSION" ;;
     duckdb) echo "$CACHE/duckdb-$DUCKDB_VERSION" ;;
+    readers) echo "$CACHE/readers-$DELTALAKE_VERSION-$POLARS_VERSION" ;;
+    spark) echo "$CACHE/spark-$SPARK_VERSION-$DELTA_SPARK_VERSION" ;;
     esac
 }
 
@@ -100,19 +102,41 @@ build_go() {
     GOBIN="$folder" CGO_ENABLED=0 quietly nice -n 10 go install -trimpath -ldflags='-s -w' "$package"
 }
 
-install_duckdb() {
-    need python3 command -v python3
-    local home
-    home="$(home_of duckdb)"
-    # A virtual environment breaks when the Python under it goes away.
-    if [[ -d $home ]] && ! "$home/bin/python" -c 'import duckdb' 2>/dev/null; then
-        rm -rf "$home"
-    fi
-    install_once duckdb fill_duckdb
+install_duckdb() { install_python duckdb "import duckdb" fill_duckdb; }
+fill_duckdb() { fill_python "$1" duckdb.txt; }
+
+install_readers() { install_python readers "import deltalake, polars" fill_readers; }
+fill_readers() { fill_python "$1" readers.txt; }
+
+install_spark() {
+    need_java
+    install_python spark "import pyspark" fill_spark
 }
 
-fill_duckdb() {
+# Delta's jars lie in jars-delta: what pyspark brings is complete in itself.
+fill_spark() {
+    need maven command -v mvn
+    fill_python "$1" spark.txt
+    quietly mvn --batch-mode --global-settings "$READERS/maven-settings.xml" --file "$READERS/pom.xml" \
+        -Ddelta.version="$DELTA_SPARK_VERSION" dependency:copy-dependencies -DincludeScope=runtime \
+        -DexcludeGroupIds=org.scala-lang -DoutputDirectory="$1/jars-delta"
+}
+
+# Calls `FUNCTION FOLDER` to fill a virtual environment, unless the service has one in which `CHECK` runs: one breaks
+# when the Python under it goes away.
+install_python() {
+    local service="$1" check="$2" fill="$3" home
+    need python3 command -v python3
+    home="$(home_of "$service")"
+    if [[ -d $home ]] && ! "$home/bin/python" -c "$check" 2>/dev/null; then
+        rm -rf "$home"
+    fi
+    install_once "$service" "$fill"
+}
+
+fill_python() {
+    local folder="$1" requirements="$2"
     need python3-venv python3 -c 'import ensurepip'
-    quietly python3 -m venv "$1"
-    quietly "$1/bin/python" -m pip install --requirement "$SUPPORT/requirements.txt"
+    quietly python3 -m venv "$folder"
+    quietly "$folder/bin/python" -m pip install --requirement "$READERS/$requirements"
 }

@@ -24,7 +24,7 @@ own_address() {
     kafka) echo "127.0.0.1:$KAFKA_PORT" ;;
     minio) echo "http://127.0.0.1:$MINIO_PORT" ;;
     versity) echo "http://127.0.0.1:$VERSITY_PORT" ;;
-    duckdb) echo "$(home_of duckdb)/bin/python" ;;
+    duckdb | readers | spark) echo "$(home_of "$1")/bin/python" ;;
     esac
 }
 
@@ -41,10 +41,13 @@ address_of() {
 
 pid_of() { cat "$RUN/$1/pid" 2>/dev/null; }
 
+# Readers are programs that a test starts, not servers: they are up when they are installed.
+is_reader() { [[ $1 == duckdb || $1 == readers || $1 == spark ]]; }
+
 # Tells whether the service runs; its command line names its folder, which another process under an old pid would not.
 is_up() {
     local pid
-    [[ $1 != duckdb ]] || { [[ -d $(home_of duckdb) ]]; return; }
+    ! is_reader "$1" || { [[ -d $(home_of "$1") ]]; return; }
     pid="$(pid_of "$1")" && grep --quiet --text --fixed-strings "$RUN/$1/" "/proc/$pid/cmdline" 2>/dev/null
 }
 
@@ -127,6 +130,8 @@ start_versity() {
 }
 
 start_duckdb() { :; }
+start_readers() { :; }
+start_spark() { :; }
 
 is_ready_kafka() {
     grep --quiet --fixed-strings 'Kafka Server started' "$RUN/kafka/log" &&
@@ -136,6 +141,8 @@ is_ready_kafka() {
 is_ready_minio() { has_bucket minio; }
 is_ready_versity() { has_bucket versity; }
 is_ready_duckdb() { is_up duckdb; }
+is_ready_readers() { is_up readers; }
+is_ready_spark() { is_up spark; }
 
 # Tells whether the bucket can be reached with our key, after an attempt to create it: a server that says yes is ready.
 has_bucket() {
@@ -171,7 +178,7 @@ give_up() {
 
 stop() {
     local service="$1"
-    [[ $service != duckdb ]] && is_up "$service" || return 0
+    ! is_reader "$service" && is_up "$service" || return 0
     kill "$(pid_of "$service")" 2>/dev/null || true
     if ! is_gone_within "$service" "$STOPPED_WITHIN_SECONDS"; then
         kill -KILL "$(pid_of "$service")" 2>/dev/null || true
@@ -216,3 +223,5 @@ env_s3() {
 }
 
 env_duckdb() { export_line ALLUVIUM_TEST_DUCKDB "$(home_of duckdb)/bin/python"; }
+env_readers() { export_line ALLUVIUM_TEST_READERS "$(home_of readers)/bin/python"; }
+env_spark() { export_line ALLUVIUM_TEST_SPARK "$(home_of spark)/bin/python"; }

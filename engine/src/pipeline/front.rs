@@ -1,7 +1,7 @@
 //! The first half of a flow: fetched records to changes. It touches no table but those that the flow's SQL looks up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::Flow;
@@ -66,14 +66,15 @@ impl Front {
         let mut decoder = self.decoder.take().ok_or_else(stopped)?;
         let work = tokio::task::spawn_blocking(move || {
             let _entered = span.entered();
-            let n_records = fetched.records.len();
+            let (n_records, begun) = (fetched.records.len(), Instant::now());
             let decoded = decoder.decode(fetched);
-            (decoder, n_records, decoded)
+            (decoder, n_records, decoded, begun.elapsed())
         });
-        let (decoder, n_records, decoded) =
+        let (decoder, n_records, decoded, took) =
             work.await.map_err(|cause| Error::internal("the decoder stopped").with_source(cause))?;
         self.decoder = Some(decoder);
-        let decoded = decoded?;
+        let mut decoded = decoded?;
+        decoded.spent.decode = took;
         let kept = decoded.row_records.len() + decoded.tombstone_records.len() + decoded.rejects.len();
         self.watch.check(Law::DecodeKeepsEveryRecord, kept == n_records, || format!("{n_records} in, {kept} out"));
         Ok(decoded)

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use alluvium_catalog::{
     Clock, Effort, Error, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Result, Span,

@@ -244,27 +244,6 @@ mod tests {
     }
 
     #[test]
-    fn every_row_of_an_output_is_found_where_it_came_from() {
-        let input = |deleted: &[u64], live_rows, runs: &[(u64, usize, u64)]| Input {
-            add: Add::default(),
-            deleted: deleted.iter().copied().collect(),
-            live_rows,
-            runs: runs.iter().map(|&(first_rank, output, first_row)| Run { first_rank, output, first_row }).collect(),
-        };
-        let inputs = vec![input(&[1], 2, &[(0, 0, 0)]), input(&[0, 2], 3, &[(0, 0, 2), (1, 1, 0)])];
-        let output = |rows| Output { add: Add::default(), rows };
-        let outputs = vec![output(3), output(2)];
-        let compaction = Compaction { version: 0, metadata: Metadata::default(), inputs, outputs };
-        assert_eq!(compaction.sources(0).collect::<Vec<_>>(), [(0, 0), (0, 2), (1, 1)]);
-        assert_eq!(compaction.sources(1).collect::<Vec<_>>(), [(1, 3), (1, 4)]);
-        for place in 0..2 {
-            for (row, (source, from)) in (0..).zip(compaction.sources(place)) {
-                assert_eq!(compaction.inputs[source].place_of(from), Some((place, row)));
-            }
-        }
-    }
-
-    #[test]
     fn a_file_without_live_rows_has_no_places() {
         let input =
             Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0]), live_rows: 0, runs: Vec::new() };

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{
-    Clock, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, SystemClock,
+    Clock, Effort, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, SystemClock,
 };
 use alluvium_sql::Shaped;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -273,7 +273,7 @@ impl History {
             rows_inserted: 0,
             rows_updated: 0,
             rows_deleted: 0,
-            effort: alluvium_catalog::Effort::default(),
+            effort: Effort::default(),
             millis: alluvium_catalog::StageMillis::default(),
             definition: None,
         };

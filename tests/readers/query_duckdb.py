@@ -1,6 +1,6 @@
-"""Reads a Delta table with DuckDB, an engine that shares no code with Alluvium's writer.
+"""Answers a query on a Delta table by DuckDB, an engine that shares no code with Alluvium's writer.
 
-    read_delta.py LOCATION SQL
+    query_duckdb.py LOCATION SQL
 
 LOCATION is a folder, a file:// URL or an s3:// URL; SQL sees the table as the view `t`. Prints one JSON
 object a row. Numbers (decimals apart), booleans, strings, lists and structs are JSON's own; decimals,
@@ -14,45 +14,13 @@ import datetime
 import decimal
 import json
 import math
-import os
-import pathlib
 import sys
-import urllib.parse
 
 import duckdb
-import duckdb_extension_delta
-import duckdb_extension_httpfs
 
-EXTENSIONS = (("httpfs", duckdb_extension_httpfs), ("delta", duckdb_extension_delta))
+from by_duckdb import connected, create_secret, quoted
+
 ROWS_AT_ONCE = 10_000
-
-
-def quoted(text):
-    return "'" + text.replace("'", "''") + "'"
-
-
-def load_extensions(connection):
-    for name, package in EXTENSIONS:
-        folder = pathlib.Path(package.__file__).parent / "extensions" / f"v{duckdb.__version__}"
-        connection.execute(f"LOAD {quoted(str(folder / f'{name}.duckdb_extension'))}")
-
-
-def create_secret(connection):
-    """Hands DuckDB the credentials of the environment, which its Delta extension does not read by itself."""
-    options = {
-        "KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID"),
-        "SECRET": os.environ.get("AWS_SECRET_ACCESS_KEY"),
-        "SESSION_TOKEN": os.environ.get("AWS_SESSION_TOKEN"),
-        "REGION": os.environ.get("AWS_REGION", "us-east-1"),
-    }
-    endpoint = os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        url = urllib.parse.urlsplit(endpoint)
-        options["ENDPOINT"] = url.netloc
-        options["URL_STYLE"] = "path"
-        options["USE_SSL"] = "true" if url.scheme == "https" else "false"
-    given = ", ".join(f"{name} {quoted(value)}" for name, value in options.items() if value)
-    connection.execute(f"CREATE SECRET (TYPE s3, {given})")
 
 
 def as_json(value):
@@ -82,12 +50,10 @@ def print_rows(answer):
 
 def main():
     if len(sys.argv) != 3:
-        sys.exit("usage: read_delta.py LOCATION SQL")
+        sys.exit("usage: query_duckdb.py LOCATION SQL")
     location, sql = sys.argv[1:]
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
-        load_extensions(connection)
-        connection.execute("SET TimeZone = 'UTC'")
+        connection = connected()
         if location.startswith("s3://"):
             create_secret(connection)
         connection.execute(f"CREATE VIEW t AS SELECT * FROM delta_scan({quoted(location)})")

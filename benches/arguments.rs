@@ -59,9 +59,7 @@ impl Arguments {
     /// `Invalid` when it is not of its type.
     pub fn get<T: FromStr>(&self, name: &str) -> Result<Option<T>> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        // `1_000_000` is how the house writes numbers.
-        let parsed = text.parse().or_else(|_| text.replace('_', "").parse());
-        parsed.map(Some).map_err(|_| Error::invalid(format!("--{name} cannot be {text}")))
+        parse(text).map(Some).ok_or_else(|| Error::invalid(format!("--{name} cannot be {text}")))
     }
 
     /// Returns the values of a list with commas, if it is given.
@@ -70,31 +68,38 @@ impl Arguments {
     /// `Invalid` when one of them is not of its type.
     pub fn list<T: FromStr>(&self, name: &str) -> Result<Option<Vec<T>>> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let each = text.split(',').map(|part| {
-            part.replace('_', "").parse().map_err(|_| Error::invalid(format!("--{name} cannot hold {part}")))
-        });
+        let each = text
+            .split(',')
+            .map(|part| parse(part).ok_or_else(|| Error::invalid(format!("--{name} cannot hold {part}"))));
         each.collect::<Result<_>>().map(Some)
     }
+}
+
+/// Reads a value; `1_000_000` is how the house writes numbers.
+fn parse<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().or_else(|| text.replace('_', "").parse().ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<Arguments> {
-        Arguments::parse(line.split_ascii_whitespace().map(str::to_owned), &["records", "sizes", "freshness!"])
+    fn read(line: &str) -> Result<Arguments> {
+        let known = ["records", "sizes", "names", "freshness!"];
+        Arguments::parse(line.split_ascii_whitespace().map(str::to_owned), &known)
     }
 
     #[test]
     fn arguments_are_read_and_others_refused() -> Result<()> {
-        let arguments = parse("--bench --records 1_000 --freshness --sizes 1,2_0")?;
+        let arguments = read("--bench --records 1_000 --freshness --sizes 1,2_0 --names a_b,c")?;
         assert_eq!(arguments.get::<u64>("records")?, Some(1_000));
         assert_eq!(arguments.list::<u64>("sizes")?, Some(vec![1, 20]));
+        assert_eq!(arguments.list::<String>("names")?, Some(vec!["a_b".to_owned(), "c".to_owned()]));
         assert!(arguments.has("freshness"));
         for wrong in ["--record 1", "records", "--records"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
+            assert!(read(wrong).is_err(), "{wrong}");
         }
-        assert!(parse("--records many")?.get::<u64>("records").is_err());
+        assert!(read("--records many")?.get::<u64>("records").is_err());
         Ok(())
     }
 }

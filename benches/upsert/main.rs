@@ -122,14 +122,16 @@ fn measure(asked: &Asked) -> Result<()> {
         show(&format!("making a table of {} rows\n", grouped(rows as f64)))?;
         let files = runtime.block_on(SharedFiles::make(&folder.path().join("files"), rows))?;
         let ours = side(asked, &runtime, (folder.path(), "ours"), &files)?;
-        let merged = side(asked, &runtime, (folder.path(), "merge"), &files);
-        // A side that runs out of memory is a result; a ratio is then not to be had.
-        let merged = match merged {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                show(&format!("delta-rs MERGE failed: {}\n", error.chain()))?;
-                None
-            }
+        let merged = match asked.merge_rounds {
+            0 => None,
+            _ => match side(asked, &runtime, (folder.path(), "merge"), &files) {
+                Ok(answer) => Some(answer),
+                // A side that runs out of memory is a result; a ratio is then not to be had.
+                Err(error) => {
+                    show(&format!("delta-rs MERGE failed: {}\n", error.chain()))?;
+                    None
+                }
+            },
         };
         show(&show::text(rows, &ours, merged.as_ref()))?;
         results.push(show::to_json(rows, &ours, merged.as_ref()));
@@ -150,7 +152,7 @@ fn side(asked: &Asked, runtime: &Runtime, (folder, task): (&Path, &str), files: 
         answer: folder.join(format!("{task}.answer")),
     };
     if plan.rounds == 0 {
-        return Err(Error::invalid("was not asked for"));
+        return Err(Error::invalid("--rounds cannot be 0"));
     }
     runtime.block_on(files.link_into(&plan.folder, is_ours))?;
     let file = folder.join(format!("{task}.json"));

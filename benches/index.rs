@@ -78,10 +78,13 @@ fn recover(
     Ok(())
 }
 
+/// Makes the keys of a file from the first on.
+type Column = fn(u64) -> ArrayRef;
+
 fn main() -> Result<()> {
     let mut criterion = Criterion::default().configure_from_args().sample_size(20);
     let mut random = StdRng::seed_from_u64(7);
-    let columns: [(&str, fn(u64) -> ArrayRef); 2] = [
+    let columns: [(&str, Column); 2] = [
         ("i64", |first| narrow(first..first + u64::from(FILE_ROWS))),
         ("128bit", |first| wide(first..first + u64::from(FILE_ROWS))),
     ];

@@ -8,7 +8,6 @@
 //! first round, and caches are warm, for both.
 
 use std::io::Write;
-use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use alluvium::write::parquet::DataFolder;
 use alluvium::write::stats::loosen;
 use alluvium::write::vectors::VectorFolder;
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
-use alluvium_catalog::{Location, StorageSettings, Stores, SystemClock};
+use alluvium_catalog::{Clock, Location, StorageSettings, Stores, SystemClock};
 use alluvium_sql::TableReader;
 use alluvium_sql::tables::Version;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -138,8 +137,13 @@ async fn deltalake_provider(location: &Location, version: u64) -> Outcome<Arc<dy
 /// Writes version 0 without files, version 1 with all rows and version 2 with vectors.
 async fn write_table(stores: &Stores, location: &Location, n_rows: u64) -> Outcome {
     let store = stores.open(location)?;
-    let clock = Arc::new(SystemClock);
-    let data = DataFolder { store: Arc::clone(&store), location: location.clone(), partitioned_by: Vec::new(), clock: clock.clone() };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let data = DataFolder {
+        store: Arc::clone(&store),
+        location: location.clone(),
+        partitioned_by: Vec::new(),
+        clock: Arc::clone(&clock),
+    };
     let vectors = VectorFolder { store, location: location.clone(), clock };
     let mut chance = StdRng::seed_from_u64(1);
     let rows_a_file = n_rows / FILES;
@@ -171,7 +175,8 @@ async fn write_table(stores: &Stores, location: &Location, n_rows: u64) -> Outco
 }
 
 fn metadata() -> Value {
-    let field = |name: &str, data_type: &str| json!({"name": name, "type": data_type, "nullable": true, "metadata": {}});
+    let field =
+        |name: &str, data_type: &str| json!({"name": name, "type": data_type, "nullable": true, "metadata": {}});
     let fields = [
         field("id", "long"),
         field("ref", "long"),
@@ -190,7 +195,7 @@ fn commit(location: &Location, version: u64, actions: &[Value]) -> Outcome {
     let log = location.local_path().ok_or("not on disk")?.join("_delta_log");
     std::fs::create_dir_all(&log)?;
     let text: Vec<String> = actions.iter().map(Value::to_string).collect();
-    Ok(std::fs::write(FilePath::join(&log, format!("{version:020}.json")), text.join("\n"))?)
+    Ok(std::fs::write(log.join(format!("{version:020}.json")), text.join("\n"))?)
 }
 
 /// Returns rows with ids in order, references and amounts by chance, few names and a note that is long.

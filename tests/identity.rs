@@ -104,15 +104,15 @@ fn world() -> TestResult<World> {
 
 /// Lands what `broker` has and returns the number of records.
 async fn land(flow: &Arc<Flow>, broker: &MemoryBroker, world: &World, accepts: bool) -> Result<u64> {
-    let prepared = FlowRun::prepare(Arc::clone(flow), world).await?;
+    let prepared = Box::pin(FlowRun::prepare(Arc::clone(flow), world)).await?;
     let prepared = if accepts { prepared.accepting_source() } else { prepared };
     let mut settings = MemorySettings { once: true, ..MemorySettings::new("things".parse()?) };
     settings.limits.interval = Duration::from_millis(50);
     let source = MemorySource::open(broker, settings, prepared.positions())?;
-    let mut run = prepared.start(Box::new(source), world).await?;
+    let mut run = Box::pin(prepared.start(Box::new(source), world)).await?;
     run.run(&Shutdown::new()).await?;
     run.close().await?;
-    Ok(run.tally.fate.records_in)
+    Ok(run.tally().fate.records_in)
 }
 
 fn broker(cluster: &str, topic: &Topic, n_records: usize) -> Result<MemoryBroker> {

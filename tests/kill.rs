@@ -22,6 +22,15 @@ const KILLS: usize = 22;
 /// How long a kill may take, start and records included; a machine that is too slow for it fails the test.
 const KILL_LIMIT: Duration = Duration::from_secs(8);
 
+/// Compactions and index snapshots often enough that kills meet them.
+const SETTINGS: &str = "[upkeep]
+files_min = 3
+wall_share = 100
+
+[index]
+snapshot_interval = 5
+";
+
 fn kills() -> TestResult<usize> {
     match std::env::var("ALLUVIUM_TEST_KILLS") {
         Ok(text) => Ok(text.parse()?),
@@ -49,6 +58,17 @@ async fn runs_that_landed(lake: &Lake) -> TestResult<BTreeSet<String>> {
     Ok(runs)
 }
 
+/// Versions of either table that compacted files.
+async fn compactions(lake: &Lake) -> TestResult<usize> {
+    let mut n_compactions = 0;
+    for table in [JOURNAL, STATE] {
+        let versions = reader::log(lake, &lake.table(table)?).await?;
+        let infos = versions.iter().flat_map(|entry| entry.actions("commitInfo"));
+        n_compactions += infos.filter(|info| info["operation"] == "OPTIMIZE").count();
+    }
+    Ok(n_compactions)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult {
     let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
@@ -60,6 +80,7 @@ async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult 
     let connection = ", 'group.instance.id' = 'worker-1'".to_owned();
     let variant = Variant { connection, interval: Some("300 ms"), rows: Some(400) };
     let program = Program::on(&lake).with("ALLUVIUM_CHECKPOINT_INTERVAL", "10");
+    program.write("alluvium.toml", SETTINGS)?;
     let file = program.write("pipeline.sql", &pipeline::both_flows(&kafka, &topic, &variant))?;
     let (mut workload, mut ledger) = (Workload::new(seed, 200, 3), Ledger::default());
     for n_kills in 0..kills {
@@ -75,6 +96,9 @@ async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult 
     }
     program.start(&["run", "--once", &file])?.wait(Duration::from_secs(120))?.check(0)?;
     audit::both_flows(&lake, &ledger, topic.name()).await?;
+    let n_compactions = compactions(&lake).await?;
+    writeln!(std::io::stderr(), "kill: {kills} kills, {n_compactions} compactions")?;
+    assert!(n_compactions > 0, "nothing was compacted meanwhile");
     // Without this a program that lands nothing before it is killed would pass.
     let n_runs = runs_that_landed(&lake).await?.len();
     assert!(n_runs > kills / 3, "only {n_runs} of {kills} runs landed anything before they were killed");

@@ -1,13 +1,15 @@
 //! Upserts and appends with upkeep beside them, on real stores: other readers see the same rows, and the commands of
 //! the program do the same to a table that a flow writes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alluvium::commit::land::Landing;
 use alluvium::config::UpkeepSettings;
 use alluvium::metrics::Metrics;
 use alluvium::upkeep::{Upkeep, UpkeepParts};
-use alluvium_catalog::SystemClock;
+use alluvium_catalog::{Location, Partition, SystemClock};
 use object_store::ObjectStore;
 
 use crate::harness::lake::Lake;
@@ -37,8 +39,15 @@ async fn check(lake: &Lake, kind: Kind) -> TestResult {
         // Long enough for a compaction of a few rows to end, so that some swap comes between two batches.
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
+    scene.check_log(&store).await?;
+    let mut wanted = expected(kind);
+    if kind == Kind::Upsert {
+        let keys = (100..110).chain([103, 107]);
+        land_keys(&scene, (&mut landing, &mut upkeep), keys, &mut wanted).await?;
+        assert!(!scene.land_change(&mut landing, (104, 0), false).await?, "a late row of a key whose row has moved");
+    }
     upkeep.close(&mut landing, Duration::from_secs(30)).await;
-    scene.check(&store).await?;
+    check_rows(lake, &location, &wanted).await?;
     assert!(compactions(lake, &location).await? > 0, "nothing was compacted at {location}");
 
     let program = Program::on(lake);
@@ -51,13 +60,37 @@ async fn check(lake: &Lake, kind: Kind) -> TestResult {
     let refused = program.run(&["vacuum", &table, "--retention", "1h"])?;
     assert!(!refused.status.success() && refused.err.contains("--force"), "{}", refused.err);
 
-    let rows = reader::rows(lake, &location, "SELECT id, pos FROM t ORDER BY id, pos").await?;
-    let found = rows.iter().filter_map(|row| Some((row["id"].as_i64()?, row["pos"].as_i64()?))).collect();
-    assert_eq!(expected(kind), found);
+    check_rows(lake, &location, &wanted).await
+}
+
+/// Lands one change of each key, whose rows stay in files of their own until they are compacted.
+async fn land_keys(
+    scene: &Scene,
+    (landing, upkeep): (&mut Landing, &mut Upkeep),
+    keys: impl Iterator<Item = i64>,
+    wanted: &mut BTreeSet<(i64, i64)>,
+) -> TestResult {
+    for key in keys {
+        let next = landing.positions().get(&Partition(0)).map_or(0, |offset| offset.0);
+        assert!(scene.land_change(landing, (key, next), false).await?);
+        upkeep.landed(landing).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        wanted.retain(|(id, _)| *id != key);
+        wanted.insert((key, next));
+    }
     Ok(())
 }
 
-async fn compactions(lake: &Lake, location: &alluvium_catalog::Location) -> TestResult<usize> {
+async fn check_rows(lake: &Lake, location: &Location, wanted: &BTreeSet<(i64, i64)>) -> TestResult {
+    let rows = reader::rows(lake, location, "SELECT id, pos FROM t ORDER BY id, pos").await?;
+    let found: BTreeSet<(i64, i64)> =
+        rows.iter().filter_map(|row| Some((row["id"].as_i64()?, row["pos"].as_i64()?))).collect();
+    assert_eq!(wanted, &found);
+    assert_eq!(rows.len(), found.len(), "a row is there twice: {rows:?}");
+    Ok(())
+}
+
+async fn compactions(lake: &Lake, location: &Location) -> TestResult<usize> {
     let log = reader::log(lake, location).await?;
     let operations = log.iter().flat_map(|entry| entry.actions("commitInfo"));
     Ok(operations.filter(|info| info["operation"] == "OPTIMIZE").count())

@@ -1,7 +1,7 @@
 //! Our side: the writer and the landing of an upsert flow, from decoded rows to the landed commit.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use alluvium::commit::Outcome;
 use alluvium::commit::create::ENGINE_INFO;
@@ -10,7 +10,7 @@ use alluvium::commit::positions::AppIds;
 use alluvium::delta::state::TableState;
 use alluvium::invariant::Watch;
 use alluvium::metrics::Metrics;
-use alluvium::write::upsert::UpsertWriter;
+use alluvium::write::upsert::{UpsertSettings, UpsertWriter};
 use alluvium_benches::meter::{rss_bytes, rss_peak_bytes};
 use alluvium_catalog::{Clock, Error, Fate, Input, Lineage, PartitionRange, Result, Span, StageMillis, SystemClock};
 
@@ -18,15 +18,12 @@ use crate::rows::Rows;
 use crate::table::{bytes_below, columns, open};
 use crate::{Answer, Cell, Plan};
 
-/// How long deletes are remembered; there are none.
-const RETENTION: Duration = Duration::from_secs(7 * 24 * 3_600);
-
 /// Opens the table, which makes the key index from its files, and lands all batches.
 pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
     let (log, folder) = open(&plan.folder, plan.fsync)?;
     let (begun, bytes_before) = (Instant::now(), rss_bytes()?);
     let state = TableState::load(&log).await?.ok_or_else(|| Error::data("the table is not there"))?;
-    let writer = Box::new(UpsertWriter::open(folder, columns(), &state, RETENTION).await?);
+    let writer = Box::new(UpsertWriter::open(folder, columns(), &state, UpsertSettings::default()).await?);
     let mut answer = Answer {
         open_seconds: begun.elapsed().as_secs_f64(),
         open_bytes: rss_bytes()?.saturating_sub(bytes_before),

@@ -66,10 +66,10 @@ pub struct Order {
     pub partition: i32,
 }
 
-impl<'a> OrderRef<'a> {
+impl OrderRef<'_> {
     /// Tells whether `self`, coming after `standing` became known, is the newer change.
     #[inline]
-    pub fn supersedes(&self, standing: &OrderRef<'_>) -> bool {
+    pub fn supersedes(&self, standing: &Self) -> bool {
         match (self.sequence, standing.sequence) {
             (Some(mine), Some(theirs)) if !self.inherited && mine != theirs => mine > theirs,
             _ => self.position() > standing.position(),
@@ -78,7 +78,7 @@ impl<'a> OrderRef<'a> {
 
     /// Takes over the sequence of `replaced` when there is none of its own and no higher one was taken over.
     #[must_use]
-    pub fn over(mut self, replaced: &OrderRef<'a>) -> Self {
+    pub fn over(mut self, replaced: &Self) -> Self {
         if self.inherited && self.sequence < replaced.sequence {
             self.sequence = replaced.sequence;
         }

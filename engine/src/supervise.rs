@@ -158,7 +158,8 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
         tracing::warn!(flow = %flow.name(), error = %error.chain(), ?wait, restarts, "flow failed, starting it again");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = shutdown.draining() => break Some(error),
+            // Nothing is under way, so the stop that was asked for is all that ends the flow.
+            () = shutdown.draining() => break None,
         }
     };
     let state = if halted.is_some() { FlowState::Halted } else { FlowState::Stopped };

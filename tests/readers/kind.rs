@@ -167,7 +167,7 @@ async fn produce(broker: &EmbeddedBroker, topic: &str, index: usize, record: &Pr
     let key = [b'k', 0xff, u8::try_from(index % 256)?];
     let message = Message {
         partition: Some(Partition(0)),
-        key: (index % 2 == 0).then_some(&key[..]),
+        key: index.is_multiple_of(2).then_some(&key[..]),
         value: Some(&value),
         headers: (0..index % 3).map(|at| (format!("h{at}"), (at == 0).then(|| vec![0, 0xfe].into()))).collect(),
         timestamp_ms: Some(1_772_000_000_123 + i64::try_from(index)?),

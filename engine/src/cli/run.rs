@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
     /// Stop when what the topics hold now has landed
     #[arg(long)]
     once: bool,
-    /// Go on though topic or cluster is another; repeatable
+    /// Read on though its topic or cluster is another
     #[arg(long, value_name = "FLOW")]
     accept_source: Vec<Name>,
     /// Print the summary at the end as JSON

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use alluvium_catalog::store::MemoryStore;
+use alluvium_catalog::store::{CatalogStore, MemoryStore};
 use alluvium_catalog::{Clock, Error, Partition, Result, Span, StorageSettings, Stores, SystemClock, Topic};
 use alluvium_sql::{BatchLimits, Compiler, Flow, SourceText, TableReader};
 use async_trait::async_trait;
@@ -102,8 +102,8 @@ struct Place {
 impl Place {
     async fn new() -> Result<Self> {
         let (clock, stores) = (Arc::new(SystemClock), Stores::new(StorageSettings::default()));
-        let catalog = Arc::new(MemoryStore::default());
-        let names = CatalogNames::new(catalog.clone(), TableReader::new(stores.clone(), catalog.clone()));
+        let catalog: Arc<dyn CatalogStore> = Arc::new(MemoryStore::default());
+        let names = CatalogNames::new(Arc::clone(&catalog), TableReader::new(stores.clone(), Arc::clone(&catalog)));
         let warehouse = format!("memory:///{}", clock.new_id()).parse()?;
         let world = World {
             stores,
@@ -129,13 +129,13 @@ impl Place {
 
     /// Opens the flow on a source that behaves as `second`.
     async fn open(&self, second: Second) -> Result<(FlowRun, Arc<Mutex<Vec<String>>>)> {
-        let prepared = FlowRun::prepare(Arc::clone(&self.flow), &self.world).await?;
+        let prepared = Box::pin(FlowRun::prepare(Arc::clone(&self.flow), &self.world)).await?;
         let limits = BatchLimits { rows_max: 2, ..BatchLimits::default() };
         let settings = MemorySettings { once: true, limits, ..MemorySettings::new(self.topic.clone()) };
         let inner = MemorySource::open(&self.broker, settings, prepared.positions())?;
         let events = Arc::new(Mutex::new(Vec::new()));
         let source = Watched { inner, second, n_fetches: 0, events: Arc::clone(&events) };
-        Ok((prepared.start(Box::new(source), &self.world).await?, events))
+        Ok((Box::pin(prepared.start(Box::new(source), &self.world)).await?, events))
     }
 }
 

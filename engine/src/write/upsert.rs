@@ -11,6 +11,7 @@
 mod changes;
 mod columns;
 mod decide;
+mod draw;
 mod order_cache;
 mod relocate;
 mod rows;
@@ -25,6 +26,7 @@ use alluvium_catalog::{Effort, Error, Result};
 use arrow::array::UInt32Array;
 use async_trait::async_trait;
 use roaring::RoaringTreemap;
+use tokio_util::task::AbortOnDropHandle;
 
 pub use changes::{Decision, KeyChanges};
 pub use columns::UpsertColumns;
@@ -33,14 +35,13 @@ use self::changes::{Columns, Stored, Verdict, Verdicts};
 use self::order_cache::OrderCache;
 use self::rows::RowReader;
 use self::snapshots::Snapshots;
+use super::compaction::{Compaction, Exchange};
 use super::index::{Bounds, Footprint, IndexedFile, KeyIndex, RowPlace};
 use super::parquet::DataFolder;
-use super::stats::loosen;
 use super::tombstones::TombstoneFolder;
 use super::vectors::VectorFolder;
-use super::compaction::{Compaction, Exchange};
 use super::{Draft, Staged, Writer};
-use crate::delta::action::{Action, Add, Remove};
+use crate::delta::action::Action;
 use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
 use crate::hop::Changes;
@@ -58,8 +59,12 @@ pub struct UpsertWriter {
     /// Shared with a look-up on another thread while it lasts.
     index: Arc<KeyIndex>,
     cache: OrderCache,
-    /// When deletes were forgotten last, epoch milliseconds.
+    /// When deletes were forgotten last in memory, epoch milliseconds.
     forgot_ms: i64,
+    /// When the sidecars of forgotten deletes were removed last, epoch milliseconds.
+    swept_ms: i64,
+    /// The removal under way.
+    sweep: Option<AbortOnDropHandle<()>>,
     snapshots: Snapshots,
     table_id: String,
     /// The version that the index is of, and the one that a draft was drawn up for.
@@ -129,6 +134,8 @@ impl UpsertWriter {
             index: Arc::default(),
             cache: OrderCache::new(settings.order_cache_bytes),
             forgot_ms,
+            swept_ms: forgot_ms,
+            sweep: None,
             snapshots,
             table_id: state.metadata.id.clone(),
             version: state.version,
@@ -166,14 +173,24 @@ impl UpsertWriter {
         self.folder.clock.now().0 - i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Forgets old deletes in memory, now and then: each turn looks at all of them.
+    /// Forgets old deletes now and then: each turn in memory looks at all of them, each beside the table lists a folder.
     fn forget_sometimes(&mut self) {
         const TURN_MS: i64 = 60_000;
-        let now_ms = self.folder.clock.now().0;
+        const SWEEP_MS: i64 = 3_600_000;
+        let (now_ms, before_ms) = (self.folder.clock.now().0, self.retained_since_ms());
         if now_ms - self.forgot_ms >= TURN_MS {
             self.forgot_ms = now_ms;
-            let before_ms = self.retained_since_ms();
             Arc::make_mut(&mut self.index).forget(before_ms);
+        }
+        if now_ms - self.swept_ms >= SWEEP_MS {
+            self.swept_ms = now_ms;
+            let tombstones = self.tombstones.clone();
+            let sweep = tokio::spawn(async move {
+                if let Err(error) = tombstones.forget(before_ms).await {
+                    tracing::warn!(error = %error.chain(), "sidecars of old deletes stay a while");
+                }
+            });
+            self.sweep = Some(AbortOnDropHandle::new(sweep));
         }
     }
 
@@ -184,42 +201,6 @@ impl UpsertWriter {
         }
         let is_delete = |index: usize| columns.stored.get(index).is_none_or(|stored| stored.is_nowhere());
         self.decide(columns, &is_delete).await.map(Arc::new)
-    }
-
-    /// Returns the actions that a decision makes of staged files and of the rows that they supersede, and the bytes of
-    /// each deletion vector.
-    async fn actions(&self, staged: &Staged, decision: &Decision, state: &TableState) -> Result<(Vec<Action>, Vec<u64>)> {
-        let mut actions = Vec::new();
-        let mut hidden: Vec<(Add, RoaringTreemap)> = Vec::new();
-        for (ordinal, superseded) in &decision.superseded {
-            let Some(file) = self.index.file(*ordinal) else { continue };
-            let add = state.files.get(&file.path).ok_or_else(|| {
-                let at = &self.folder.location;
-                Error::internal(format!("the index knows {}, which the table at {at} does not", file.path))
-            })?;
-            actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
-            let gone = &*file.deleted | superseded;
-            if gone.len() < file.n_rows {
-                hidden.push((add.clone(), gone));
-            }
-        }
-        for (place, file) in (0_u32..).zip(&staged.files) {
-            match decision.late_rows.get(&place) {
-                Some(late) if late.len() == file.indices.len() as u64 => {}
-                Some(late) => hidden.push((file.add.clone(), late.clone())),
-                None => actions.push(Action::Add(file.add.clone())),
-            }
-        }
-        let (adds, gone): (Vec<_>, Vec<_>) = hidden.into_iter().unzip();
-        let descriptors = self.vectors.write(&gone).await?;
-        let sizes = descriptors.iter().map(|vector| u64::try_from(vector.size_in_bytes).unwrap_or_default()).collect();
-        for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
-            add.stats = add.stats.as_deref().map(loosen);
-            add.deletion_vector = Some(descriptor);
-            add.data_change = true;
-            actions.push(Action::Add(add));
-        }
-        Ok((actions, sizes))
     }
 
     /// Makes the staged files known, each with the orders of its rows, and returns the place of each change's row.
@@ -369,6 +350,9 @@ impl Writer for UpsertWriter {
     }
 
     async fn close(&mut self) {
+        if let Err(error) = self.forget().await {
+            tracing::warn!(error = %error.chain(), "sidecars of old deletes stay a while");
+        }
         self.save_and_wait().await;
     }
 
@@ -395,20 +379,6 @@ impl UpsertWriter {
     fn emptied(&self, decision: &Decision) -> Vec<(super::index::FileOrdinal, String)> {
         let files = decision.superseded.iter().filter_map(|(ordinal, _)| Some((*ordinal, self.index.file(*ordinal)?)));
         files.filter(|(_, file)| file.n_live() == 0).map(|(ordinal, file)| (ordinal, file.path.clone())).collect()
-    }
-}
-
-/// Returns the action that takes `add` with its present vector out of the table.
-fn removal(add: &Add, now_ms: i64) -> Remove {
-    Remove {
-        path: add.path.clone(),
-        data_change: true,
-        deletion_timestamp: Some(now_ms),
-        extended_file_metadata: Some(true),
-        partition_values: Some(add.partition_values.clone()),
-        size: Some(add.size),
-        deletion_vector: add.deletion_vector.clone(),
-        ..Remove::default()
     }
 }
 

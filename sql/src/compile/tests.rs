@@ -106,7 +106,7 @@ async fn what_a_flow_writes_goes_over_the_settings_even_where_it_is_the_built_in
     let built_in = BatchLimits::default();
     let flow = |options: &str| {
         format!(
-            "{SHOP} CREATE FLOW f {options} AS INSERT INTO bronze.events BY NAME SELECT order_id FROM STREAM(orders_raw);"
+            "{SHOP} CREATE FLOW f {options} AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw);"
         )
     };
     for (options, expected) in [

@@ -26,8 +26,8 @@ pub(crate) fn batch_limits(
     let mut reading = Reading { source, owner, written, known: KNOWN.to_vec(), diagnostics };
     reading.check(&[], &[]);
     BatchLimits {
-        rows_max: reading.value("commit.rows", units::count).unwrap_or(default.rows_max),
-        bytes_max: reading.value("commit.bytes", units::bytes).unwrap_or(default.bytes_max),
-        interval: reading.value("commit.interval", units::duration).unwrap_or(default.interval),
+        rows_max: reading.written_value("commit.rows", units::count).unwrap_or(default.rows_max),
+        bytes_max: reading.written_value("commit.bytes", units::bytes).unwrap_or(default.bytes_max),
+        interval: reading.written_value("commit.interval", units::duration).unwrap_or(default.interval),
     }
 }

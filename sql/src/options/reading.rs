@@ -81,6 +81,16 @@ impl Reading<'_> {
         }
     }
 
+    /// As [`Self::value`], but nothing where the option is not written, whatever its default.
+    pub(super) fn written_value<T, E: std::fmt::Display>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        self.find(key)?;
+        self.value(key, parse)
+    }
+
     /// As [`Self::value`], and reports that the option is missing.
     pub(super) fn required<T, E: std::fmt::Display>(
         &mut self,

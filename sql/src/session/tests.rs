@@ -1,5 +1,6 @@
 //! What the module `session` promises, tested.
 
+use alluvium_catalog::{Effort, FlowKind};
 use arrow::array::Int64Array;
 
 use super::*;
@@ -227,12 +228,12 @@ async fn history_shows_what_made_each_version() -> TestResult {
 async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
     let lake = Lake::new()?;
     let mut definition = crate::system::samples::definition()?;
-    definition.flow.kind = alluvium_catalog::FlowKind::AutoCdc;
+    definition.flow.kind = FlowKind::AutoCdc;
     lake.catalog.put_definition(&definition).await?;
     let mut commit = crate::system::samples::commit()?;
     lake.catalog.put_commit(&commit).await?;
     commit.version += 1;
-    commit.lineage.effort = alluvium_catalog::Effort { files_touched: 1, batch_bytes: 488, bytes_written: 1360 };
+    commit.lineage.effort = Effort { files_touched: 1, batch_bytes: 488, bytes_written: 1360 };
     lake.catalog.put_commit(&commit).await?;
     let session = open(&lake)?;
     let flow = &commit.lineage.flow;
@@ -243,7 +244,7 @@ async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
     let rows = session.sql(&format!("EXPLAIN UPSERT {flow}")).await?.collect().await?;
     assert_eq!(lines(&[rows[0].project(&[2, 5, 6, 8, 9, 10, 11])?])?, wanted);
     assert_eq!(refusal(&session, "EXPLAIN UPSERT orders_inn").await?.hint(), Some("did you mean 'orders_in'?"));
-    definition.flow.kind = alluvium_catalog::FlowKind::Append;
+    definition.flow.kind = FlowKind::Append;
     definition.flow.sql_hash = "other".to_owned();
     lake.catalog.put_definition(&definition).await?;
     let refused = refusal(&session, &format!("EXPLAIN UPSERT {flow}")).await?;

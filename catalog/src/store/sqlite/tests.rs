@@ -109,6 +109,6 @@ async fn a_newer_schema_is_refused() -> Result<()> {
     store.close().await;
     let error = SqliteStore::open(&path).await.err().ok_or_else(|| Error::internal("it was opened"))?;
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(error.message().contains("has schema 9999, newer than 1"), "{error}");
+    assert!(error.message().contains("has schema 9999, newer than 2"), "{error}");
     Ok(())
 }

@@ -39,8 +39,10 @@ impl ByShard {
         for hash in keys.hashes() {
             starts[shard_of(*hash) + 1] += 1;
         }
-        for shard in 0..N_SHARDS {
-            starts[shard + 1] += starts[shard];
+        let mut n_before = 0;
+        for start in &mut starts {
+            n_before += *start;
+            *start = n_before;
         }
         let mut next = starts.clone();
         let mut order = vec![0; keys.len()];

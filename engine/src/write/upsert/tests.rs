@@ -17,11 +17,13 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 
+use super::draw::removal;
 use super::*;
 use crate::commit::Outcome;
 use crate::commit::create::{Blueprint, encode};
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use crate::commit::positions::AppIds;
+use crate::delta::action::Add;
 use crate::delta::log::{DeltaLog, PutOutcome};
 use crate::hop::{ChangeOrder, Spent};
 use crate::invariant::Watch;
@@ -325,7 +327,8 @@ impl History {
         Ok(())
     }
 
-    /// Removes a live file, unless that would leave it open which older change of a key counts.
+    /// Removes a live file, unless that would leave it open which older change of a key counts. The writer follows at
+    /// once: a row that is late when it is staged is never written, so what is removed later does not bring it in.
     async fn remove(&mut self, place: usize) -> Result<()> {
         let state = self.newest().await?;
         let mut files: Vec<&Add> = state.files.values().collect();
@@ -339,7 +342,7 @@ impl History {
         for (key, _) in rows {
             self.model.remove(&key);
         }
-        Ok(())
+        self.landing.catch_up().await
     }
 
     /// Returns the live rows of a file, as (id, value).
@@ -426,8 +429,12 @@ proptest! {
 
 /// Returns the snapshots beside the table.
 async fn snapshots(store: &dyn ObjectStore) -> Result<Vec<Path>> {
+    files(store, "_alluvium/index").await
+}
+
+async fn files(store: &dyn ObjectStore, folder: &str) -> Result<Vec<Path>> {
     use futures::TryStreamExt;
-    let folder = Path::from("_alluvium/index");
+    let folder = Path::from(folder);
     let listed: Vec<_> = store.list(Some(&folder)).try_collect().await.map_err(failed)?;
     Ok(listed.into_iter().map(|file| file.location).collect())
 }
@@ -477,5 +484,18 @@ async fn an_index_that_outgrows_its_memory_stops_the_flow_and_names_the_setting(
         matches!(&refused, Err((alluvium_catalog::ErrorKind::Invalid, text)) if text.contains("index.memory")),
         "{refused:?}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn sidecars_of_deletes_go_when_their_time_is_over() -> Result<()> {
+    for (retention, n_left) in [(Duration::from_secs(3_600), 1), (Duration::ZERO, 0)] {
+        let mut history = History::begin(UpsertSettings { retention, ..UpsertSettings::default() }).await?;
+        history.land(&[(1, Change::Upsert { sequence: 1 })], &BTreeSet::new()).await?;
+        history.land(&[(1, Change::Delete { sequence: 2 })], &BTreeSet::new()).await?;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        history.landing.writer().close().await;
+        assert_eq!(files(history.store.as_ref(), "_alluvium/tombstones").await?.len(), n_left, "{retention:?}");
+    }
     Ok(())
 }

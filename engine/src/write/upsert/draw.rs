@@ -1,0 +1,67 @@
+//! Draws up the actions of a commit: what is staged comes in, what it supersedes goes out by deletion vectors.
+
+use alluvium_catalog::{Error, Result};
+use roaring::RoaringTreemap;
+
+use super::{Decision, UpsertWriter};
+use crate::delta::action::{Action, Add, Remove};
+use crate::delta::state::TableState;
+use crate::write::Staged;
+use crate::write::stats::loosen;
+
+impl UpsertWriter {
+    /// Returns the actions that a decision makes of staged files and of the rows that they supersede, and the bytes of
+    /// each deletion vector.
+    pub(super) async fn actions(
+        &self,
+        staged: &Staged,
+        decision: &Decision,
+        state: &TableState,
+    ) -> Result<(Vec<Action>, Vec<u64>)> {
+        let mut actions = Vec::new();
+        let mut hidden: Vec<(Add, RoaringTreemap)> = Vec::new();
+        for (ordinal, superseded) in &decision.superseded {
+            let Some(file) = self.index.file(*ordinal) else { continue };
+            let add = state.files.get(&file.path).ok_or_else(|| {
+                let at = &self.folder.location;
+                Error::internal(format!("the index knows {}, which the table at {at} does not", file.path))
+            })?;
+            actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
+            let gone = &*file.deleted | superseded;
+            if gone.len() < file.n_rows {
+                hidden.push((add.clone(), gone));
+            }
+        }
+        for (place, file) in (0_u32..).zip(&staged.files) {
+            match decision.late_rows.get(&place) {
+                Some(late) if late.len() == file.indices.len() as u64 => {}
+                Some(late) => hidden.push((file.add.clone(), late.clone())),
+                None => actions.push(Action::Add(file.add.clone())),
+            }
+        }
+        let (adds, gone): (Vec<_>, Vec<_>) = hidden.into_iter().unzip();
+        let descriptors = self.vectors.write(&gone).await?;
+        let sizes = descriptors.iter().map(|vector| u64::try_from(vector.size_in_bytes).unwrap_or_default()).collect();
+        for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
+            add.stats = add.stats.as_deref().map(loosen);
+            add.deletion_vector = Some(descriptor);
+            add.data_change = true;
+            actions.push(Action::Add(add));
+        }
+        Ok((actions, sizes))
+    }
+}
+
+/// Returns the action that takes `add` with its present vector out of the table.
+pub(super) fn removal(add: &Add, now_ms: i64) -> Remove {
+    Remove {
+        path: add.path.clone(),
+        data_change: true,
+        deletion_timestamp: Some(now_ms),
+        extended_file_metadata: Some(true),
+        partition_values: Some(add.partition_values.clone()),
+        size: Some(add.size),
+        deletion_vector: add.deletion_vector.clone(),
+        ..Remove::default()
+    }
+}

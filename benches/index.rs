@@ -1,7 +1,7 @@
 //! The key index: random keys looked up in tables of one and ten million keys, bytes a key, and a snapshot beside a
 //! rebuild from the keys.
 //!
-//! `cargo bench -p alluvium-benches --bench index`
+//! `cargo bench --workspace --bench index`
 
 use std::hint::black_box;
 use std::io::Write;

@@ -1,7 +1,7 @@
 //! Thousands of small commits into one upsert table with upkeep beside them: do memory, commit time, log and load stay
 //! flat?
 //!
-//! `cargo bench -p alluvium-benches --bench long_run -- [COMMITS]` prints a line each 250 commits. The table is on the
+//! `cargo bench --workspace --bench long_run -- [COMMITS]` prints a line each 250 commits. The table is on the
 //! local disk, below the folder for temporary files, and is removed at the end.
 
 use std::io::Write;

@@ -1,6 +1,6 @@
 //! Reading Delta tables: our provider beside deltalake's, with deletion vectors and without, as ratios within one run.
 //!
-//! `cargo bench -p alluvium-benches --bench scan [-- ROWS]`
+//! `cargo bench --workspace --bench scan [-- ROWS]`
 //!
 //! The same files make two tables: one has all rows, the other has 5 % of the rows of each file deleted by vectors,
 //! scattered by chance. Each query is asked of both tables through both providers, by turns, and the least time of all

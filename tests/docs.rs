@@ -15,10 +15,9 @@ use crate::harness::program::Program;
 use crate::harness::shop::Shop;
 
 /// Beginnings of commands and statements that are not run here, and why.
-const NOT_RUN: [(&str, &str); 6] = [
+const NOT_RUN: [(&str, &str); 5] = [
     ("cargo run --profile quick -- demo", "builds the program in another profile; tests/cli.rs runs the demo"),
     ("tests/run", "is the gate that runs this test"),
-    ("tests/spark", "runs one test of this suite with Apache Spark, which the gate does not need"),
     ("docker compose", "needs a Docker engine"),
     ("SELECT * FROM silver.orders VERSION AS OF 41", "needs a table with 41 versions; tests/repl.rs asks for another"),
     ("SELECT * FROM silver.orders TIMESTAMP AS OF", "needs a table that is as old; unit tests of the session have one"),

@@ -342,12 +342,12 @@ fn storage(values: &Values) -> Result<StorageSettings> {
 
 fn batch(values: &Values) -> Result<BatchLimits> {
     let default = BatchLimits::default();
-    let rows = values.count("batch.rows", keys::BATCH_ROWS)?;
-    let bytes = values.bytes("batch.bytes", keys::BATCH_BYTES)?;
+    let rows = values.count("batch.rows", BatchLimits::ROWS)?;
+    let bytes = values.bytes("batch.bytes", BatchLimits::BYTES)?;
     Ok(BatchLimits {
         rows_max: rows.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(default.rows_max),
         bytes_max: bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(default.bytes_max),
-        interval: values.duration("batch.interval", keys::BATCH_INTERVAL)?.unwrap_or(default.interval),
+        interval: values.duration("batch.interval", BatchLimits::INTERVAL)?.unwrap_or(default.interval),
     })
 }
 

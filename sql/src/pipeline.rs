@@ -4,6 +4,7 @@
 //! still has to be understood, but for librdkafka's own settings, which the source hands on.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,6 +144,17 @@ pub struct BatchLimits {
     pub bytes_max: usize,
     /// Time since the batch's first record.
     pub interval: Duration,
+}
+
+impl BatchLimits {
+    /// How many rows a batch may be allowed. An index into its records is a `u32`; ten million are far beyond what pays.
+    pub const ROWS: RangeInclusive<u64> = 1..=10_000_000;
+
+    /// How many bytes. Arrow's offsets end at 2 GiB, and one batch becomes one array of strings.
+    pub const BYTES: RangeInclusive<u64> = 1_024..=1 << 30;
+
+    /// How long it may be open. A shorter interval makes more versions than a log can carry.
+    pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
 }
 
 impl Default for BatchLimits {

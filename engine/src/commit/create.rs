@@ -159,6 +159,11 @@ impl Blueprint {
                 self.partitioned_by.join(", ")
             )));
         }
+        let append_only = metadata.configuration.get("delta.appendOnly").is_some_and(|value| value == "true");
+        if self.deletion_vectors && append_only {
+            return Err(Error::invalid(format!("the table at {at} only takes new rows (delta.appendOnly)"))
+                .with_hint("upsert into another table, or let its owner unset the property"));
+        }
         let vectors = metadata.configuration.get("delta.enableDeletionVectors").is_some_and(|value| value == "true");
         if self.deletion_vectors && !vectors {
             return Err(Error::invalid(format!("the table at {at} does not allow deletion vectors")).with_hint(

@@ -115,15 +115,31 @@ impl Landing {
     /// Takes in the versions that others have committed.
     ///
     /// # Errors
-    /// `Data` when the flow's positions went back; otherwise as of [`TableState::catch_up`].
+    /// `Data` when the flow's positions went back; `Conflict` when the table has other columns or another protocol now,
+    /// and has to be opened again; otherwise as of [`TableState::catch_up`].
     pub async fn catch_up(&mut self) -> Result<()> {
-        let before = self.positions();
+        let (before, shape) = (self.positions(), self.state.head());
         let tail = self.state.catch_up(&self.log).await?;
+        self.check_shape(&shape)?;
         for entry in &tail {
             self.writer.follow(entry).await?;
         }
         self.check_rows();
         check_monotone(&before, &self.positions(), &self.log)
+    }
+
+    /// Checks that what the writer was made for still holds: whoever opens the table again finds out whether it can
+    /// be written as it is now.
+    fn check_shape(&self, before: &TableState) -> Result<()> {
+        let (was, is) = (&before.metadata, &self.state.metadata);
+        let same = before.protocol == self.state.protocol
+            && was.schema_string == is.schema_string
+            && was.partition_columns == is.partition_columns;
+        if same {
+            return Ok(());
+        }
+        let (at, version) = (self.log.location(), self.state.version);
+        Err(Error::conflict(format!("the table at {at} has other columns or another protocol as of version {version}")))
     }
 
     /// Checks that the writer knows as many rows as the log tells of.
@@ -211,7 +227,8 @@ impl Landing {
     }
 
     fn info(&self, lineage: &Lineage, operation: &str, draft: &Draft) -> Value {
-        let adds_only = draft.actions.iter().all(|action| matches!(action, Action::Add(_)));
+        // What an upsert adds depends on what it has read, also where it only adds.
+        let is_blind = draft.decision.is_none() && draft.actions.iter().all(|action| matches!(action, Action::Add(_)));
         let mut info = json!({
             "timestamp": self.clock.now().0,
             "operation": operation,
@@ -224,7 +241,7 @@ impl Landing {
             },
             "readVersion": self.state.version,
             "isolationLevel": "Serializable",
-            "isBlindAppend": adds_only,
+            "isBlindAppend": is_blind,
             "engineInfo": ENGINE_INFO,
             "txnId": lineage.write_id,
             Lineage::KEY: lineage,

@@ -280,12 +280,6 @@ pub const KEYS: [Key; 43] = [
     },
 ];
 
-/// An index into a batch's records is a `u32`; ten million rows are far beyond what pays.
-pub(super) const BATCH_ROWS: RangeInclusive<u64> = 1..=10_000_000;
-/// Arrow's offsets end at 2 GiB, and one batch becomes one array of strings.
-pub(super) const BATCH_BYTES: RangeInclusive<u64> = 1_024..=1 << 30;
-/// A shorter interval makes more versions than a log can carry.
-pub(super) const BATCH_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3_600);
 /// Below 16 MiB no join runs; above, the machine's memory is the bound.
 pub(super) const SQL_MEMORY: RangeInclusive<u64> = 16 << 20..=1 << 44;
 /// An empty index takes some tens of kilobytes; above, the machine's memory is the bound.

@@ -44,6 +44,7 @@ pub(super) fn shape(
     let mut diagnostics = Vec::new();
     let stored = feed.stored(&mut diagnostics);
     feed.check_keys(source, table, &stored, &mut diagnostics);
+    feed.check_properties(table, &mut diagnostics);
     let sequence = feed.sequence(state, &mut diagnostics);
     feed.check_delete(state, &mut diagnostics);
     if !diagnostics.is_empty() {
@@ -74,6 +75,19 @@ impl Feed<'_> {
         let is_listed = |column: &&OutputColumn| names.iter().any(|ident| ident.value == column.name());
         let keeps_listed = matches!(choice, ColumnChoice::Only(_));
         self.output.iter().filter(|column| is_listed(column) == keeps_listed).cloned().collect()
+    }
+
+    /// Refuses properties under which rows cannot be superseded.
+    fn check_properties(&self, table: &ResolvedTable, diagnostics: &mut Vec<Diagnostic>) {
+        for (key, value) in [("delta.appendOnly", "true"), ("delta.enableDeletionVectors", "false")] {
+            let written = table.definition.properties.get(key);
+            if written.is_some_and(|written| written.eq_ignore_ascii_case(value)) {
+                let message =
+                    format!("table {} sets '{key}' = '{value}', and AUTO CDC supersedes rows", table.definition.name);
+                let error = Diagnostic::new(code::BAD_OPTION, self.place.source, self.cdc.keys.span.clone(), message);
+                diagnostics.push(error.with_hint("take the property out, or add rows by INSERT INTO"));
+            }
+        }
     }
 
     fn check_keys(

@@ -1,5 +1,7 @@
 //! The options of a flow: when its batches close.
 
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::reading::Reading;
@@ -25,9 +27,21 @@ pub(crate) fn batch_limits(
 ) -> BatchLimits {
     let mut reading = Reading { source, owner, written, known: KNOWN.to_vec(), diagnostics };
     reading.check(&[], &[]);
+    let rows =
+        |text: &str| units::count(text).and_then(|rows| within(rows as u64, &BatchLimits::ROWS, text).map(|_| rows));
+    let bytes =
+        |text: &str| units::bytes(text).and_then(|size| within(size as u64, &BatchLimits::BYTES, text).map(|_| size));
+    let interval = |text: &str| units::duration(text).and_then(|wait| within(wait, &BatchLimits::INTERVAL, text));
     BatchLimits {
-        rows_max: reading.written_value("commit.rows", units::count).unwrap_or(default.rows_max),
-        bytes_max: reading.written_value("commit.bytes", units::bytes).unwrap_or(default.bytes_max),
-        interval: reading.written_value("commit.interval", units::duration).unwrap_or(default.interval),
+        rows_max: reading.written_value("commit.rows", rows).unwrap_or(default.rows_max),
+        bytes_max: reading.written_value("commit.bytes", bytes).unwrap_or(default.bytes_max),
+        interval: reading.written_value("commit.interval", interval).unwrap_or(default.interval),
     }
+}
+
+fn within<T: PartialOrd + Debug>(value: T, range: &RangeInclusive<T>, text: &str) -> Result<T, String> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("'{text}' is not within {:?} and {:?}", range.start(), range.end()))
 }

@@ -77,6 +77,10 @@ fn refusal(node: &LogicalPlan) -> Option<Error> {
             Error::invalid(format!("cannot run {} on {}: a session only reads", dml.op, dml.table_name))
                 .with_hint("rows come into tables by flows: CREATE FLOW in a file, and alluvium run FILE"),
         ),
+        LogicalPlan::Copy(copy) => Some(
+            Error::invalid(format!("cannot copy to {}: a session only reads", copy.output_url))
+                .with_hint("\\o FILE writes answers to a file, in the format that \\format sets"),
+        ),
         LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_) | DdlStatement::DropTable(_)) => None,
         LogicalPlan::Ddl(ddl) => {
             Some(Error::invalid(format!("cannot run {}: a session only reads", ddl.name())).with_hint(

@@ -183,6 +183,10 @@ impl Poller {
     fn poll_burst(&mut self, wait: Duration) -> Result<()> {
         let mut wait = wait;
         for _ in 0..BURST {
+            // Asked before each message: a batch may be full already, and holds no more than it may.
+            if self.intake.is_full() {
+                return Ok(());
+            }
             match self.consumer.poll(wait) {
                 None => return Ok(()),
                 // A stopped source is paused; what slips through is not handed out any more.
@@ -191,7 +195,7 @@ impl Poller {
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.reach_end(Partition(partition)),
                 Some(Err(error)) => self.judge(&error)?,
             }
-            if self.intake.is_full() || self.consumer.context().has_rebalances() {
+            if self.consumer.context().has_rebalances() {
                 return Ok(());
             }
             wait = Duration::ZERO;

@@ -160,7 +160,7 @@ impl Scene<'_> {
         while landed < self.workload.records {
             let next = versions.last().map_or(1, |(_, entry)| entry.version + 1);
             if let Some(entry) = log.read(next).await? {
-                landed += lineage(&entry)?.fate.records_in;
+                landed += lineage(&entry)?.map_or(0, |lineage| lineage.fate.records_in);
                 versions.push((SystemClock.now().0, entry));
                 continue;
             }
@@ -190,7 +190,7 @@ fn send(
 fn lateness(versions: &[(i64, LogEntry)], produced: &Produced) -> Result<Vec<f64>> {
     let mut late = Vec::new();
     for (visible_ms, entry) in versions {
-        for input in lineage(entry)?.inputs {
+        for input in lineage(entry)?.into_iter().flat_map(|lineage| lineage.inputs) {
             let Input::Kafka { ranges, .. } = input else { continue };
             for range in ranges {
                 let bounds = usize::try_from(range.first).ok().zip(usize::try_from(range.next).ok());
@@ -202,9 +202,10 @@ fn lateness(versions: &[(i64, LogEntry)], produced: &Produced) -> Result<Vec<f64
     Ok(late)
 }
 
-fn lineage(entry: &LogEntry) -> Result<Lineage> {
-    let lineage = entry.info.get(Lineage::KEY).cloned().unwrap_or_default();
-    serde_json::from_value(lineage).map_err(|cause| {
+/// Returns the lineage of a version; none of one that lands no batch, such as a compaction.
+fn lineage(entry: &LogEntry) -> Result<Option<Lineage>> {
+    let Some(lineage) = entry.info.get(Lineage::KEY) else { return Ok(None) };
+    serde_json::from_value(lineage.clone()).map(Some).map_err(|cause| {
         Error::data(format!("version {} has no lineage that can be read", entry.version)).with_source(cause)
     })
 }

@@ -237,7 +237,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Reads `uXXXX`.
+    /// Reads `u` and four hexadecimal digits.
     fn code_unit(&mut self) -> Result<u32, Flaw> {
         let mut unit = 0;
         for _ in 0..4 {

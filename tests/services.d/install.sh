@@ -37,6 +37,17 @@ quietly() {
     die "failed: $* (the whole log is $log)"
 }
 
+# The same for a command that needs the network, which may fail for a while: tried three times, half an hour each at most.
+persistently() {
+    local log="$CACHE/install.log" attempt
+    for attempt in 1 2 3; do
+        timeout --foreground 1800 "$@" >"$log" 2>&1 && return 0
+        tail -n 40 "$log" >&2
+        ((attempt == 3)) || { say "failed, trying again in $((attempt * 10)) s: $*" && sleep $((attempt * 10)); }
+    done
+    die "failed three times: $* (the whole log is $log)"
+}
+
 # Sees to it that `CHECK...` succeeds: installs Debian's package when it does not, this is Debian and we may.
 need() {
     local package="$1"
@@ -46,8 +57,8 @@ need() {
         die "not found: $* (Debian: apt-get install $package)"
     fi
     say "installing Debian's $package"
-    quietly apt-get update
-    quietly apt-get install --yes --no-install-recommends "$package"
+    persistently apt-get update
+    persistently apt-get install --yes --no-install-recommends "$package"
 }
 
 is_at_least() { [[ "$(printf '%s\n' "$1" "$2" | sort --version-sort | head -n 1)" == "$1" ]]; }
@@ -76,7 +87,7 @@ install_kafka() {
 
 fill_kafka() {
     need maven command -v mvn
-    quietly mvn --batch-mode --file "$SUPPORT/pom.xml" -Dkafka.version="$KAFKA_VERSION" \
+    persistently mvn --batch-mode --update-snapshots --file "$SUPPORT/pom.xml" -Dkafka.version="$KAFKA_VERSION" \
         dependency:copy-dependencies -DoutputDirectory="$1/libs"
 }
 
@@ -99,7 +110,7 @@ build_go() {
     local folder="$1" name="$2" package="$3"
     need_go "$name"
     say "building $package; this takes some minutes, once"
-    GOBIN="$folder" CGO_ENABLED=0 quietly nice -n 10 go install -trimpath -ldflags='-s -w' "$package"
+    GOBIN="$folder" CGO_ENABLED=0 persistently nice -n 10 go install -trimpath -ldflags='-s -w' "$package"
 }
 
 install_duckdb() { install_python duckdb "import duckdb" fill_duckdb; }
@@ -117,7 +128,7 @@ install_spark() {
 fill_spark() {
     need maven command -v mvn
     fill_python "$1" spark.txt
-    quietly mvn --batch-mode --global-settings "$READERS/maven-settings.xml" --file "$READERS/pom.xml" \
+    persistently mvn --batch-mode --update-snapshots --global-settings "$READERS/maven-settings.xml" --file "$READERS/pom.xml" \
         -Ddelta.version="$DELTA_SPARK_VERSION" dependency:copy-dependencies -DincludeScope=runtime \
         -DexcludeGroupIds=org.scala-lang -DoutputDirectory="$1/jars-delta"
 }
@@ -138,5 +149,5 @@ fill_python() {
     local folder="$1" requirements="$2"
     need python3-venv python3 -c 'import ensurepip'
     quietly python3 -m venv "$folder"
-    quietly "$folder/bin/python" -m pip install --requirement "$READERS/$requirements"
+    persistently "$folder/bin/python" -m pip install --requirement "$READERS/$requirements"
 }

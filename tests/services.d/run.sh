@@ -72,21 +72,33 @@ start_kafka() {
     local folder="$RUN/kafka"
     need_free_port "$KAFKA_PORT" ALLUVIUM_TEST_KAFKA_PORT
     need_free_port "$KAFKA_SASL_PORT" ALLUVIUM_TEST_KAFKA_SASL_PORT
+    need_free_port "$KAFKA_SSL_PORT" ALLUVIUM_TEST_KAFKA_SSL_PORT
+    need_free_port "$KAFKA_MTLS_PORT" ALLUVIUM_TEST_KAFKA_MTLS_PORT
     need_free_port "$KAFKA_CONTROLLER_PORT" ALLUVIUM_TEST_KAFKA_CONTROLLER_PORT
     mkdir -p "$folder"
-    [[ -f $folder/tls/server.pem ]] || make_certificates "$folder/tls"
+    has_certificates "$folder/tls" || make_certificates "$folder/tls"
     render_kafka_settings >"$folder/server.properties"
+    cp "$SUPPORT/server.properties" "$folder/template.properties"
     [[ -f $folder/data/meta.properties ]] || format_kafka
     echo "127.0.0.1:$KAFKA_SASL_PORT" >"$folder/sasl-address"
+    echo "127.0.0.1:$KAFKA_SSL_PORT" >"$folder/ssl-address"
+    echo "127.0.0.1:$KAFKA_MTLS_PORT" >"$folder/mtls-address"
     launch kafka "127.0.0.1:$KAFKA_PORT" \
         java -Xms256m -Xmx512m -XX:+ExitOnOutOfMemoryError -Djava.awt.headless=true \
         -cp "$(kafka_classpath)" kafka.Kafka "$folder/server.properties"
+}
+
+# Tells whether a server that is up was started with the settings of this checkout, whatever ports this call was given.
+is_current() {
+    [[ $1 != kafka ]] ||
+        { cmp --quiet "$SUPPORT/server.properties" "$RUN/kafka/template.properties" && has_certificates "$RUN/kafka/tls"; }
 }
 
 kafka_classpath() { echo "$SUPPORT:$(home_of kafka)/libs/*"; }
 
 render_kafka_settings() {
     sed -e "s|@PORT@|$KAFKA_PORT|g" -e "s|@SASL_PORT@|$KAFKA_SASL_PORT|g" \
+        -e "s|@SSL_PORT@|$KAFKA_SSL_PORT|g" -e "s|@MTLS_PORT@|$KAFKA_MTLS_PORT|g" \
         -e "s|@CONTROLLER_PORT@|$KAFKA_CONTROLLER_PORT|g" \
         -e "s|@USER@|$KAFKA_USER|g" -e "s|@PASSWORD@|$KAFKA_PASSWORD|g" \
         -e "s|@DATA@|$RUN/kafka/data|g" -e "s|@TLS@|$RUN/kafka/tls|g" "$SUPPORT/server.properties"
@@ -101,16 +113,38 @@ format_kafka() {
         --add-scram "SCRAM-SHA-512=[$scram]" --add-scram "SCRAM-SHA-256=[$scram]"
 }
 
-# Makes a throw-away certificate authority and a server certificate for loopback, for as long as the data lives.
+# Tells whether all certificates are there and hold for another day.
+has_certificates() {
+    [[ -f $1/other-ca.pem && -f $1/client.key ]] &&
+        openssl x509 -checkend 86400 -noout -in "$1/client.crt" >/dev/null 2>&1
+}
+
+# Makes throw-away certificates: an authority, one of the broker and one of a client by it, and an authority that nobody
+# trusts. The broker's key stands open beside its certificate, the client's is encrypted.
 make_certificates() {
-    local folder="$1" curve=(-newkey ec -pkeyopt "ec_paramgen_curve:P-256" -nodes -days 30)
+    local folder="$1" key=(-newkey ec -pkeyopt "ec_paramgen_curve:P-256" -nodes -days 30)
+    rm -rf "$folder"
     mkdir -p "$folder"
-    quietly openssl req -x509 "${curve[@]}" -subj "/CN=alluvium tests" \
-        -addext "keyUsage=critical,keyCertSign" -keyout "$folder/ca.key" -out "$folder/ca.pem"
-    quietly openssl req "${curve[@]}" -subj "/CN=localhost" -keyout "$folder/server.key" -out "$folder/server.csr"
-    quietly openssl x509 -req -in "$folder/server.csr" -CA "$folder/ca.pem" -CAkey "$folder/ca.key" -CAcreateserial -days 30 \
-        -extfile <(echo "subjectAltName=DNS:localhost,IP:127.0.0.1") -out "$folder/server.crt"
+    make_authority "$folder/ca" "alluvium tests"
+    make_authority "$folder/other-ca" "alluvium strangers"
+    make_certificate "$folder/server" localhost "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    make_certificate "$folder/client" "alluvium client" "extendedKeyUsage=clientAuth"
     cat "$folder/server.key" "$folder/server.crt" "$folder/ca.pem" >"$folder/server.pem"
+    KEY_PASSWORD="$KAFKA_PASSWORD" quietly openssl pkcs8 -topk8 -in "$folder/client.key" -out "$folder/client.encrypted" \
+        -passout env:KEY_PASSWORD
+    mv "$folder/client.encrypted" "$folder/client.key"
+}
+
+# These two use the `key` of make_certificates.
+make_authority() {
+    quietly openssl req -x509 "${key[@]}" -subj "/CN=$2" -addext "keyUsage=critical,keyCertSign" \
+        -keyout "$1.key" -out "$1.pem"
+}
+
+make_certificate() {
+    quietly openssl req "${key[@]}" -subj "/CN=$2" -keyout "$1.key" -out "$1.csr"
+    quietly openssl x509 -req -in "$1.csr" -CA "$folder/ca.pem" -CAkey "$folder/ca.key" -CAcreateserial -days 30 \
+        -extfile <(echo "$3") -out "$1.crt"
 }
 
 start_minio() {
@@ -135,7 +169,12 @@ start_spark() { :; }
 
 is_ready_kafka() {
     grep --quiet --fixed-strings 'Kafka Server started' "$RUN/kafka/log" &&
-        is_listening "$KAFKA_PORT" && is_listening "$KAFKA_SASL_PORT"
+        is_kafka_at address && is_kafka_at sasl-address && is_kafka_at ssl-address && is_kafka_at mtls-address
+}
+
+is_kafka_at() {
+    local address
+    address="$(cat "$RUN/kafka/$1")" && is_listening "${address##*:}"
 }
 
 is_ready_minio() { has_bucket minio; }
@@ -200,8 +239,14 @@ export_line() { printf 'export %s=%q\n' "$1" "$2"; }
 env_kafka() {
     export_line ALLUVIUM_TEST_KAFKA "$(address_of kafka)"
     ! is_external kafka || return 0
+    local tls="$RUN/kafka/tls"
     export_line ALLUVIUM_TEST_KAFKA_SASL "$(cat "$RUN/kafka/sasl-address")"
-    export_line ALLUVIUM_TEST_KAFKA_CA "$RUN/kafka/tls/ca.pem"
+    export_line ALLUVIUM_TEST_KAFKA_SSL "$(cat "$RUN/kafka/ssl-address")"
+    export_line ALLUVIUM_TEST_KAFKA_MTLS "$(cat "$RUN/kafka/mtls-address")"
+    export_line ALLUVIUM_TEST_KAFKA_CA "$tls/ca.pem"
+    export_line ALLUVIUM_TEST_KAFKA_OTHER_CA "$tls/other-ca.pem"
+    export_line ALLUVIUM_TEST_KAFKA_CERTIFICATE "$tls/client.crt"
+    export_line ALLUVIUM_TEST_KAFKA_KEY "$tls/client.key"
     export_line ALLUVIUM_TEST_KAFKA_USER "$KAFKA_USER"
     export_line ALLUVIUM_TEST_KAFKA_PASSWORD "$KAFKA_PASSWORD"
 }

@@ -20,4 +20,5 @@ mod sasl;
 mod signals;
 mod terminal;
 mod tidy;
+mod tls;
 mod upkeep;

@@ -60,6 +60,22 @@ impl Lake {
         Stores::new(self.storage.clone())
     }
 
+    /// Looks for a secret in all that lies in the folder on the local disk, where it must not be.
+    pub(crate) fn check_free_of(&self, secret: &str) -> TestResult {
+        let mut folders = vec![self.folder().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if std::fs::read(&path)?.windows(secret.len()).any(|window| window == secret.as_bytes()) {
+                    return Err(format!("the secret stands in {}", path.display()).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Returns the variables by which other processes reach the lake.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let StorageSettings { endpoint, region, access_key_id, secret_access_key, .. } = &self.storage;

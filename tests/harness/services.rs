@@ -3,9 +3,11 @@
 //! A test whose service is missing says so on standard error and passes, so that `cargo test` works on a bare machine.
 //! `ALLUVIUM_TEST_REQUIRE=1` makes it fail instead: the README's test command sets it.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use super::TestResult;
 
@@ -16,6 +18,19 @@ pub(crate) struct SecureBroker {
     pub(crate) authority: PathBuf,
     pub(crate) user: String,
     pub(crate) password: String,
+}
+
+/// A Kafka that shows a certificate, and a listener of it that asks for ours.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsBroker {
+    pub(crate) bootstrap: String,
+    pub(crate) asking: String,
+    pub(crate) authority: PathBuf,
+    /// An authority that has nothing to do with the broker; its key lies beside it.
+    pub(crate) stranger: PathBuf,
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) key_password: String,
 }
 
 /// A bucket of an S3 server.
@@ -46,6 +61,31 @@ pub(crate) fn secure_kafka() -> TestResult<Option<SecureBroker>> {
         authority: authority.into(),
         user,
         password,
+    }))
+}
+
+/// Returns the broker behind TLS alone.
+pub(crate) fn tls_kafka() -> TestResult<Option<TlsBroker>> {
+    let variables = [
+        "ALLUVIUM_TEST_KAFKA_SSL",
+        "ALLUVIUM_TEST_KAFKA_MTLS",
+        "ALLUVIUM_TEST_KAFKA_CA",
+        "ALLUVIUM_TEST_KAFKA_OTHER_CA",
+        "ALLUVIUM_TEST_KAFKA_CERTIFICATE",
+        "ALLUVIUM_TEST_KAFKA_KEY",
+        "ALLUVIUM_TEST_KAFKA_PASSWORD",
+    ];
+    let values = wanted("Kafka with SSL", &variables)?.map(<[String; 7]>::try_from);
+    Ok(values.and_then(Result::ok).map(|[bootstrap, asking, authority, stranger, certificate, key, key_password]| {
+        TlsBroker {
+            bootstrap,
+            asking,
+            authority: authority.into(),
+            stranger: stranger.into(),
+            certificate: certificate.into(),
+            key: key.into(),
+            key_password,
+        }
     }))
 }
 
@@ -117,9 +157,15 @@ fn required(service: &str, why: &str) -> Box<dyn std::error::Error + Send + Sync
     format!("{} needs {service}, but {why}: {hint}", test()).into()
 }
 
-/// Says that a test goes without `service`.
+/// Says that a test goes without `service`, once.
 fn leave_out(service: &str, why: &str) -> TestResult {
-    Ok(writeln!(std::io::stderr(), "left out: {}, which needs {service} ({why})", test())?)
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+    let text = format!("left out: {}, which needs {service} ({why})", test());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone()) {
+        writeln!(std::io::stderr(), "{text}")?;
+    }
+    Ok(())
 }
 
 fn test() -> String {

@@ -20,6 +20,7 @@ mod peek;
 mod poll;
 mod reach;
 mod rebalance;
+mod refusal;
 pub mod embedded;
 
 pub use peek::{PeekLimits, peek};

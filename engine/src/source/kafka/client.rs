@@ -21,6 +21,7 @@ use rdkafka::types::RDKafkaRespErr;
 use serde::Deserialize;
 
 use super::reach::Reach;
+use super::refusal::Refusal;
 
 /// What suits a bulk reader; a connection may say otherwise.
 const DEFAULTS: &[(&str, &str)] = &[
@@ -106,7 +107,14 @@ fn refused(connection: &Connection, error: KafkaError) -> Error {
                 .with_hint("options are named as in librdkafka's CONFIGURATION.md")
         }
         KafkaError::ClientCreation(why) => {
-            Error::invalid(format!("librdkafka does not take the options of connection {name}: {why}"))
+            let is_tls = why.contains("ssl.");
+            let error = Error::invalid(format!("librdkafka does not take the options of connection {name}: {why}"));
+            if !is_tls {
+                return error;
+            }
+            error.with_hint(
+                "the files of 'ssl.*' options must be PEM, and 'ssl.key.password' that of 'ssl.key.location'",
+            )
         }
         other => Error::internal(format!("cannot create a Kafka client for connection {name}")).with_source(other),
     }
@@ -125,7 +133,7 @@ struct Notes {
     rebalances: VecDeque<Rebalance>,
     ends: BTreeMap<Partition, Offset>,
     end_reached: Option<Offset>,
-    refusal: Option<String>,
+    refusal: Option<Refusal>,
     reason: Option<String>,
     trouble: Option<String>,
     reach: Reach,
@@ -173,7 +181,7 @@ impl Context {
     }
 
     /// Returns why the brokers refuse us, if they do.
-    pub(super) fn refusal(&self) -> Option<String> {
+    pub(super) fn refusal(&self) -> Option<Refusal> {
         self.notes().refusal.clone()
     }
 
@@ -251,20 +259,11 @@ impl ClientContext for Context {
         } else {
             tracing::warn!(code = %error, reason, "kafka client is in trouble");
         }
-        let is_certificate = code == Some(RDKafkaErrorCode::SSL) && reason.contains("certificate verify failed");
-        let is_refusal = is_certificate
-            || matches!(
-                code,
-                Some(
-                    RDKafkaErrorCode::Authentication
-                        | RDKafkaErrorCode::SaslAuthenticationFailed
-                        | RDKafkaErrorCode::UnsupportedSASLMechanism
-                )
-            );
+        let refusal = Refusal::of(code, reason);
         let mut notes = self.notes();
         notes.reason = Some(reason.to_owned());
-        if is_refusal {
-            notes.refusal = Some(reason.to_owned());
+        if refusal.is_some() {
+            notes.refusal = refusal;
         }
     }
 }

@@ -13,6 +13,7 @@ use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::client::Context;
 use super::describe::topic_id;
+use super::refusal::LOGIN;
 use crate::source::start::Bounds;
 
 /// One try to fetch metadata; between tries the client's own events are looked at.
@@ -54,7 +55,7 @@ impl TopicView<'_> {
             let polled = self.consumer.poll(PAUSE);
             drop(polled);
             if let Some(refusal) = self.consumer.context().refusal() {
-                return Err(self.refused(&refusal));
+                return Err(self.refused(&refusal.reason, refusal.hint(self.connection)));
             }
             if begun.elapsed() >= limit {
                 let trouble = self.consumer.context().trouble().unwrap_or(trouble);
@@ -106,7 +107,7 @@ impl TopicView<'_> {
         match self.consumer.fetch_metadata(Some(self.topic.as_str()), TRY_LIMIT) {
             Ok(metadata) => self.judge(&metadata),
             Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication) => {
-                Err(self.refused(&error.to_string()))
+                Err(self.refused(&error.to_string(), LOGIN))
             }
             Err(error) => Ok(Look::NotYet(error.to_string())),
         }
@@ -122,7 +123,7 @@ impl TopicView<'_> {
                 return Ok(Look::Unknown);
             }
             Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::InvalidTopic)) => {
-                return Err(self.refused(&code.to_string()));
+                return Err(self.refused(&code.to_string(), LOGIN));
             }
             Some(code) => return Ok(Look::NotYet(code.to_string())),
         }
@@ -142,7 +143,7 @@ impl TopicView<'_> {
                 Err(error) => error,
             };
             if let Some(RDKafkaErrorCode::TopicAuthorizationFailed) = error.rdkafka_error_code() {
-                return Err(self.refused(&error.to_string()));
+                return Err(self.refused(&error.to_string(), LOGIN));
             }
             if begun.elapsed() >= PARTITION_LIMIT {
                 return Err(Error::unavailable(format!("cannot learn {what} within {} s", PARTITION_LIMIT.as_secs()))
@@ -161,14 +162,14 @@ impl TopicView<'_> {
         ))
     }
 
-    fn refused(&self, why: &str) -> Error {
+    fn refused(&self, why: &str, hint: &str) -> Error {
         let Self { topic, connection, .. } = self;
         let brokers = self.brokers();
         Error::invalid(format!(
             "the brokers at {brokers} do not let connection {} read {topic}: {why}",
             connection.name
         ))
-        .with_hint("check 'security.protocol', the 'sasl.*' and 'ssl.*' options of the connection, and the ACLs")
+        .with_hint(hint)
     }
 
     fn unreachable(&self, trouble: &str, limit: Duration) -> Error {

@@ -4,6 +4,7 @@
 //! compares the two.
 
 pub(crate) mod audit;
+pub(crate) mod collector;
 pub(crate) mod fault;
 pub(crate) mod lake;
 pub(crate) mod ledger;

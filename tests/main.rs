@@ -13,6 +13,7 @@ mod faults;
 mod group;
 mod identity;
 mod kill;
+mod otlp;
 mod pipelines;
 mod readers;
 mod repl;

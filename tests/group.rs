@@ -56,7 +56,7 @@ async fn newest(lake: &Lake, table: &str) -> TestResult<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_joins_late_partitions_are_added_and_one_is_killed() -> TestResult {
-    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::versity()?) else { return Ok(()) };
     let lake = Lake::in_bucket(&bucket)?;
     let topic = Topic::create(&kafka, 2).await?;
     let connection = ", 'session.timeout.ms' = '6000', 'heartbeat.interval.ms' = '500', \

@@ -1,6 +1,7 @@
 //! A process that is killed at random moments while records flow loses nothing and lands nothing twice.
 //!
-//! A campaign is the same test with more kills: `ALLUVIUM_TEST_KILLS=100 tests/run killed_at_random`.
+//! Most kills are on MinIO, some on the Versity gateway. A campaign is the same test with more of them:
+//! `ALLUVIUM_TEST_KILLS=100 tests/run killed_at_random`.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -13,10 +14,11 @@ use crate::harness::lake::Lake;
 use crate::harness::ledger::{Ledger, Workload};
 use crate::harness::pipeline::{self, JOURNAL, STATE, Variant};
 use crate::harness::program::Program;
+use crate::harness::services::Bucket;
 use crate::harness::topic::Topic;
 use crate::harness::{TestResult, audit, reader, services};
 
-/// How often the process is killed, unless the environment says otherwise.
+/// How often the process is killed on MinIO, unless the environment says otherwise; on Versity a third as often.
 const KILLS: usize = 22;
 
 /// How long a kill may take, start and records included; a machine that is too slow for it fails the test.
@@ -39,12 +41,12 @@ fn kills() -> TestResult<usize> {
 }
 
 /// Returns the seed: the one of the environment, or another one each time.
-fn seed() -> TestResult<u64> {
+fn seed(bucket: &Bucket) -> TestResult<u64> {
     let seed = match std::env::var("ALLUVIUM_TEST_SEED") {
         Ok(text) => text.parse()?,
         Err(_) => rand::rng().random(),
     };
-    writeln!(std::io::stderr(), "kill: ALLUVIUM_TEST_SEED={seed}")?;
+    writeln!(std::io::stderr(), "kill on {}: ALLUVIUM_TEST_SEED={seed}", bucket.endpoint)?;
     Ok(seed)
 }
 
@@ -70,18 +72,28 @@ async fn compactions(lake: &Lake) -> TestResult<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult {
+async fn killed_at_random_moments_every_record_still_lands_once_on_minio() -> TestResult {
     let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
-    let (lake, begun, seed, kills) = (Lake::in_bucket(&bucket)?, Instant::now(), seed()?, kills()?);
+    land_through_kills(&kafka, &bucket, kills()?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_random_moments_every_record_still_lands_once_on_versity() -> TestResult {
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::versity()?) else { return Ok(()) };
+    land_through_kills(&kafka, &bucket, kills()?.div_ceil(3)).await
+}
+
+async fn land_through_kills(kafka: &str, bucket: &Bucket, kills: usize) -> TestResult {
+    let (lake, begun, seed) = (Lake::in_bucket(bucket)?, Instant::now(), seed(bucket)?);
     let limit = KILL_LIMIT * u32::try_from(kills)?;
     let mut random = StdRng::seed_from_u64(seed);
-    let topic = Topic::create(&kafka, 3).await?;
+    let topic = Topic::create(kafka, 3).await?;
     // A static member comes back under its name; the group would wait for a killed one until its session ends.
     let connection = ", 'group.instance.id' = 'worker-1'".to_owned();
     let variant = Variant { connection, interval: Some("300 ms"), rows: Some(400) };
     let program = Program::on(&lake).with("ALLUVIUM_CHECKPOINT_INTERVAL", "10");
     program.write("alluvium.toml", SETTINGS)?;
-    let file = program.write("pipeline.sql", &pipeline::both_flows(&kafka, &topic, &variant))?;
+    let file = program.write("pipeline.sql", &pipeline::both_flows(kafka, &topic, &variant))?;
     let (mut workload, mut ledger) = (Workload::new(seed, 200, 3), Ledger::default());
     for n_kills in 0..kills {
         assert!(begun.elapsed() < limit, "only {n_kills} kills within {limit:?}");
@@ -97,7 +109,7 @@ async fn killed_at_random_moments_every_record_still_lands_once() -> TestResult 
     program.start(&["run", "--once", &file])?.wait(Duration::from_secs(120))?.check(0)?;
     audit::both_flows(&lake, &ledger, topic.name()).await?;
     let n_compactions = compactions(&lake).await?;
-    writeln!(std::io::stderr(), "kill: {kills} kills, {n_compactions} compactions")?;
+    writeln!(std::io::stderr(), "kill on {}: {kills} kills, {n_compactions} compactions", bucket.endpoint)?;
     assert!(n_compactions > 0, "nothing was compacted meanwhile");
     // Without this a program that lands nothing before it is killed would pass.
     let n_runs = runs_that_landed(&lake).await?.len();

@@ -122,6 +122,12 @@ async fn readers_agree_on_tables_on_minio() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_agree_on_tables_on_versity() -> TestResult {
+    let Some(bucket) = services::versity()? else { return Ok(()) };
+    check_shop(Lake::in_bucket(&bucket)?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hidden_columns_are_stored_but_not_shown() -> TestResult {
     let shop = Shop::open(Lake::on_disk()?, 1).await?;
     let location = shop.lake.table("silver.orders")?;

@@ -110,3 +110,11 @@ async fn readers_agree_on_tables_that_upkeep_rewrites_on_minio() -> TestResult {
     check(&lake, Kind::Append).await?;
     check(&lake, Kind::Upsert).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_agree_on_tables_that_upkeep_rewrites_on_versity() -> TestResult {
+    let Some(bucket) = services::versity()? else { return Ok(()) };
+    let lake = Lake::in_bucket(&bucket)?;
+    check(&lake, Kind::Append).await?;
+    check(&lake, Kind::Upsert).await
+}

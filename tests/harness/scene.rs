@@ -249,7 +249,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Checks the rows and the log, on the store without its faults, which lies in memory.
+    /// Checks the rows and the log, on the store without its faults.
     pub(crate) async fn check(&self, store: &Arc<dyn ObjectStore>) -> TestResult {
         self.check_log(store).await?;
         let rows = self.rows(store).await?;

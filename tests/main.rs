@@ -11,6 +11,7 @@ mod docs;
 mod exactly_once;
 mod faults;
 mod group;
+mod halts;
 mod identity;
 mod kill;
 mod otlp;

@@ -1,0 +1,104 @@
+//! Flows that need a human, as scripts and probes see them: who halts, who goes on, the exit code, and what is served.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+use std::{io::Read, io::Write};
+
+use serde_json::Value;
+
+use crate::harness::TestResult;
+use crate::harness::lake::Lake;
+use crate::harness::program::Program;
+use crate::harness::shop::{Shop, embedded_options};
+
+/// How long a process may take to do what it is waited for.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One flow that keeps what cannot become a row, and one that halts at it.
+fn strict_and_lenient(shop: &Shop) -> String {
+    let source = "order_id BIGINT NOT NULL, pos BIGINT METADATA FROM 'offset'";
+    let topic = "'connection' = 'shop', 'topic' = 'shop.orders'";
+    format!(
+        "CREATE CONNECTION shop TYPE kafka WITH ({});
+CREATE SOURCE lenient ({source}) WITH ({topic}, 'error-handling.mode' = 'ignore');
+CREATE SOURCE strict ({source}) WITH ({topic});
+CREATE STREAMING TABLE lake.all_but_bad (order_id BIGINT, pos BIGINT);
+CREATE STREAMING TABLE lake.until_bad (order_id BIGINT, pos BIGINT);
+CREATE FLOW goes_on AS INSERT INTO lake.all_but_bad BY NAME SELECT order_id, pos FROM STREAM(lenient);
+CREATE FLOW stops AS INSERT INTO lake.until_bad BY NAME SELECT order_id, pos FROM STREAM(strict);
+",
+        embedded_options(shop.bootstrap())
+    )
+}
+
+/// Runs a file to its end, which must be exit code 1, and returns the flows of its summary.
+fn halted_flows(program: &Program, file: &str) -> TestResult<Vec<Value>> {
+    let ended = program.run(&["run", "--once", "--json", file])?;
+    ended.check(1)?;
+    let summary: Value = serde_json::from_str(&ended.out)?;
+    Ok(summary["flows"].as_array().cloned().ok_or("a summary without flows")?)
+}
+
+/// Asks the program's own listener and returns its whole answer.
+fn ask(address: SocketAddr, path: &str) -> TestResult<String> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_read_timeout(Some(LIMIT))?;
+    write!(connection, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_that_meets_a_bad_record_halts_alone_and_names_it() -> TestResult {
+    let shop = Shop::open(Lake::on_disk()?, 0).await?;
+    shop.sell(0).await?;
+    let file = shop.program.write("both.sql", &strict_and_lenient(&shop))?;
+    let flows = halted_flows(&shop.program, &file)?;
+    let [lenient, strict] = flows.as_slice() else { return Err(format!("{flows:?}").into()) };
+    assert!(lenient["halted"].is_null() && lenient["fate"]["dropped"].as_u64() > Some(0), "{lenient}");
+    // The first record of the shop that is no order is its tenth, of which the odd ones are in partition 1.
+    let reason = strict["halted"].as_str().unwrap_or_default();
+    assert!(reason.contains("shop.orders/1@4") && reason.contains("order_id"), "{strict}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_with_other_columns_halts_its_flow() -> TestResult {
+    let shop = Shop::open(Lake::on_disk()?, 0).await?;
+    shop.sell(0).await?;
+    let sql = strict_and_lenient(&shop)
+        .replace("'topic' = 'shop.orders')", "'topic' = 'shop.orders', 'error-handling.mode' = 'ignore')");
+    let file = shop.program.write("both.sql", &sql)?;
+    shop.program.done(&["run", "--once", &file])?;
+    let other = sql.replace("lake.until_bad (order_id BIGINT,", "lake.until_bad (order_id BIGINT, note STRING,");
+    let other = other.replace("pos FROM STREAM(strict)", "CAST(NULL AS STRING) AS note, pos FROM STREAM(strict)");
+    shop.program.write("both.sql", &other)?;
+    let flows = halted_flows(&shop.program, &file)?;
+    let halted: Vec<_> = flows.iter().filter(|flow| !flow["halted"].is_null()).collect();
+    let [halted] = halted.as_slice() else { return Err(format!("{flows:?}").into()) };
+    let reason = halted["halted"].as_str().unwrap_or_default();
+    assert!(halted["flow"] == "stops" && reason.contains("has no column 'note'"), "{halted}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_probes_ask_is_answered_while_flows_run() -> TestResult {
+    let shop = Shop::open(Lake::on_disk()?, 0).await?;
+    shop.sell(0).await?;
+    // Free a moment ago; the program says so if it is taken meanwhile.
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let program = Program::on(&shop.lake).with("ALLUVIUM_LISTEN", address.to_string());
+    let mut running = program.start(&["run", "orders.sql"])?;
+    running.wait_for("batch landed", 2, LIMIT)?;
+    for (path, part) in [
+        ("/healthz", "alive"),
+        ("/readyz", " 200 OK"),
+        ("/metrics", "alluvium_batches_total{flow=\"orders_append\",outcome=\"landed\"}"),
+    ] {
+        let answer = ask(address, path)?;
+        assert!(answer.contains(part), "{path} answers\n{answer}");
+    }
+    running.terminate()?;
+    running.wait(LIMIT)?.check(0)
+}

@@ -7,6 +7,7 @@ mod harness;
 
 mod catalog;
 mod cli;
+mod compose;
 mod docs;
 mod exactly_once;
 mod faults;

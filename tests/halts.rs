@@ -1,8 +1,8 @@
 //! Flows that need a human, as scripts and probes see them: who halts, who goes on, the exit code, and what is served.
 
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
-use std::{io::Read, io::Write};
 
 use serde_json::Value;
 

@@ -10,6 +10,7 @@ pub(crate) mod lake;
 pub(crate) mod ledger;
 pub(crate) mod pipeline;
 pub(crate) mod program;
+pub(crate) mod proxy;
 pub(crate) mod reader;
 pub(crate) mod scene;
 pub(crate) mod services;

@@ -111,7 +111,7 @@ async fn land(flow: &Arc<Flow>, broker: &MemoryBroker, world: &World, accepts: b
     let source = MemorySource::open(broker, settings, prepared.positions())?;
     let mut run = Box::pin(prepared.start(Box::new(source), world)).await?;
     run.run(&Shutdown::new()).await?;
-    run.close().await?;
+    run.close(&Shutdown::new()).await?;
     Ok(run.tally().fate.records_in)
 }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use crate::harness::lake::Lake;
 use crate::harness::ledger::{Ledger, Workload};
 use crate::harness::pipeline::{self, Variant};
-use crate::harness::program::Program;
+use crate::harness::program::{Program, Running};
+use crate::harness::proxy::Proxy;
+use crate::harness::services::Bucket;
 use crate::harness::topic::Topic;
 use crate::harness::{TestResult, audit, services};
 
@@ -94,4 +96,86 @@ CREATE FLOW events_flow AS INSERT INTO lake.events BY NAME SELECT id FROM STREAM
     let ended = running.wait(Duration::from_secs(60))?;
     assert_eq!(ended.status.code(), Some(0), "nothing was under way:\n{}", ended.err);
     Ok(())
+}
+
+/// How long a process may take to end once it drops what is under way.
+const ABORT: Duration = Duration::from_secs(20);
+
+/// A program on a bucket whose server can be made to hang.
+struct Hung {
+    lake: Lake,
+    proxy: Proxy,
+    program: Program,
+}
+
+impl Hung {
+    fn on(bucket: &Bucket, drain_timeout: &str) -> TestResult<Self> {
+        let lake = Lake::in_bucket(bucket)?;
+        let server = bucket.endpoint.strip_prefix("http://").ok_or("the bucket's server speaks TLS")?;
+        let proxy = Proxy::before(server.trim_end_matches('/'))?;
+        let program = Program::on(&lake)
+            .with("AWS_ENDPOINT_URL", format!("http://{}", proxy.address()))
+            .with("ALLUVIUM_DRAIN_TIMEOUT", drain_timeout);
+        Ok(Self { lake, proxy, program })
+    }
+
+    /// Lets `stop` stop a program whose batches hang, then lands what it dropped and holds it all against the ledger.
+    async fn stop_while_landing(&self, kafka: &str, stop: impl FnOnce(Running) -> TestResult<Running>) -> TestResult {
+        let topic = Topic::create(kafka, 2).await?;
+        let file = self.program.write("pipeline.sql", &pipeline::both_flows(kafka, &topic, &Variant::default()))?;
+        let (mut workload, mut ledger) = (Workload::new(6, 60, 2), Ledger::default());
+        topic.produce(workload.take(300), &mut ledger)?;
+        let mut running = self.program.start(&["run", &file])?;
+        running.wait_for("batch landed", 2, Duration::from_secs(60))?;
+        self.proxy.stall();
+        topic.produce(workload.take(300), &mut ledger)?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let ended = stop(running)?.wait(ABORT)?;
+        ended.check(130)?;
+        assert!(ended.err.contains("batches under way are dropped"), "{}", ended.err);
+        self.proxy.resume();
+        self.program.done(&["run", "--once", &file])?;
+        audit::both_flows(&self.lake, &ledger, topic.name()).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_hangs_keeps_nobody_longer_than_the_drain_timeout() -> TestResult {
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
+    let hung = Hung::on(&bucket, "3s")?;
+    let stop = |mut running: Running| -> TestResult<Running> {
+        running.terminate()?;
+        running.wait_for("not drained within the drain timeout", 1, Duration::from_secs(10))?;
+        Ok(running)
+    };
+    hung.stop_while_landing(&kafka, stop).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_a_drain_that_hangs() -> TestResult {
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
+    let hung = Hung::on(&bucket, "60m")?;
+    let stop = |mut running: Running| -> TestResult<Running> {
+        running.terminate()?;
+        running.wait_for("draining", 1, Duration::from_secs(10))?;
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(running.is_running()?, "the first signal waits for the batch that is open");
+        running.terminate()?;
+        Ok(running)
+    };
+    hung.stop_while_landing(&kafka, stop).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_hangs_at_the_start_keeps_nobody_from_stopping() -> TestResult {
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
+    let hung = Hung::on(&bucket, "60m")?;
+    let topic = Topic::create(&kafka, 1).await?;
+    let file = hung.program.write("pipeline.sql", &pipeline::both_flows(&kafka, &topic, &Variant::default()))?;
+    hung.proxy.stall();
+    let mut running = hung.program.start(&["run", &file])?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(running.is_running()?);
+    running.terminate()?;
+    running.wait(ABORT)?.check(0)
 }

@@ -8,7 +8,8 @@
 //! ```
 //! The halves work at the same time: while one batch lands, the next is fetched, decoded and transformed. At most two
 //! batches are in memory, beside what the source has fetched ahead. Batches land one at a time and in order. A batch is
-//! cancelled only at its edges: a half that has begun ends, or its error ends the flow.
+//! cancelled only at its edges: a half that has begun ends, or its error ends the flow. An abort is the one exception: it
+//! drops both halves wherever they are, since only a commit makes a batch visible and the table says whether it did.
 
 mod back;
 mod front;
@@ -17,6 +18,7 @@ mod open;
 mod worker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alluvium_catalog::{Fate, Result, Span};
 use alluvium_sql::Flow;
@@ -36,9 +38,20 @@ pub struct FlowRun {
     flow: Arc<Flow>,
     source: Box<dyn Source>,
     front: Worker<Front, Result<Ready>>,
-    back: Worker<Back, Result<Option<Span>>>,
+    back: Worker<Back, Result<Option<Advance>>>,
     metrics: Arc<Metrics>,
+    tally: Tally,
 }
+
+/// What a batch that has landed came to.
+#[derive(Debug)]
+struct Advance {
+    span: Span,
+    fate: Fate,
+}
+
+/// How long leaving the group may take once nobody waits for anything but the end.
+const ABORTED_CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a flow has landed since it began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,35 +72,66 @@ struct Waiting {
 }
 
 impl FlowRun {
-    /// Lands batches until the source has drained or `shutdown` asks to stop.
+    /// Lands batches until the source has drained or `shutdown` asks to stop. An abort drops the batches under way, at
+    /// once: a store that does not answer keeps nobody from stopping.
     ///
     /// # Errors
     /// What a stage cannot settle by itself; the flow may be opened again when the kind is `Unavailable` or `Conflict`.
     pub async fn run(&mut self, shutdown: &Shutdown) -> Result<()> {
         self.metrics.set_state(self.flow.name(), FlowState::Running);
-        let ended = self.pump(shutdown).await;
+        let name = self.flow.name().clone();
+        tokio::select! {
+            biased;
+            () = shutdown.aborting() => {}
+            ended = self.work() => return ended,
+        }
+        tracing::warn!(flow = %name, "aborted: batches under way are dropped");
+        self.front.abandon();
+        self.back.abandon();
+        Ok(())
+    }
+
+    /// Leaves the group and ends the upkeep under way. After an abort, also one that comes meanwhile, upkeep is dropped,
+    /// and a group that cannot be left in time is left to find out.
+    ///
+    /// # Errors
+    /// As of [`Source::close`].
+    pub async fn close(&mut self, shutdown: &Shutdown) -> Result<()> {
+        if let Some(back) = self.back.resting() {
+            tokio::select! {
+                biased;
+                () = shutdown.aborting() => {}
+                () = back.close() => {}
+            }
+        }
+        self.back.abandon();
+        let aborted = async {
+            shutdown.aborting().await;
+            tokio::time::sleep(ABORTED_CLOSE_LIMIT).await;
+        };
+        tokio::select! {
+            biased;
+            closed = self.source.close() => closed,
+            () = aborted => {
+                tracing::warn!(flow = %self.flow.name(), "the group was not left in time; it will notice by itself");
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns what has landed so far, but for a batch that is landing now.
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    async fn work(&mut self) -> Result<()> {
+        let ended = self.pump().await;
         let rested = self.rest().await;
         ended.and(rested)
     }
 
-    /// Leaves the group and ends the upkeep under way.
-    ///
-    /// # Errors
-    /// As of [`Source::close`].
-    pub async fn close(&mut self) -> Result<()> {
-        if let Some(back) = self.back.resting() {
-            back.close().await;
-        }
-        self.source.close().await
-    }
-
-    /// Returns what has landed so far, but for a batch that is landing now.
-    pub fn tally(&mut self) -> Tally {
-        self.back.resting().map(|back| back.tally).unwrap_or_default()
-    }
-
     /// Keeps both halves at work.
-    async fn pump(&mut self, shutdown: &Shutdown) -> Result<()> {
+    async fn pump(&mut self) -> Result<()> {
         let mut waiting = Waiting::default();
         loop {
             if self.back.is_resting() {
@@ -102,9 +146,8 @@ impl FlowRun {
             let may_fetch = self.front.is_resting() && waiting.ready.is_none() && waiting.ending.is_none();
             tokio::select! {
                 biased;
-                () = shutdown.aborting() => return Ok(()),
                 landed = self.back.done() => match landed?? {
-                    Some(span) => self.source.acknowledge(&span),
+                    Some(advance) => self.advance(&advance),
                     None => {
                         waiting = Waiting::default();
                         self.start_over().await?;
@@ -162,11 +205,16 @@ impl FlowRun {
             drop(self.front.done().await?);
         }
         if !self.back.is_resting()
-            && let Some(span) = self.back.done().await??
+            && let Some(advance) = self.back.done().await??
         {
-            self.source.acknowledge(&span);
+            self.advance(&advance);
         }
         Ok(())
+    }
+
+    fn advance(&mut self, landed: &Advance) {
+        self.tally.add(&landed.fate);
+        self.source.acknowledge(&landed.span);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! *Draining* means that no new batch is begun and the open one lands; *aborting* means that it is dropped, which is
 //! safe, since nothing but a commit makes a batch visible. A [`Shutdown`] only says so; whoever runs something watches
-//! it at batch edges. It never ends the process.
+//! it: a drain at batch edges, an abort at every wait. It never ends the process.
 
 use std::future::pending;
 use std::time::Duration;

@@ -89,7 +89,11 @@ const RESTARTS_MAX: u32 = 20;
 pub async fn run(flows: Vec<Arc<Flow>>, world: Arc<World>, options: RunOptions, shutdown: Shutdown) -> Result<Summary> {
     let mut record = Run { id: world.run, started_at: world.clock.now(), ended_at: None, error: None };
     world.catalog.put_run(&record).await?;
-    make_looked_up_tables(&flows, &world).await;
+    tokio::select! {
+        biased;
+        () = shutdown.draining() => {}
+        () = make_looked_up_tables(&flows, &world) => {}
+    }
     let options = Arc::new(options);
     let mut tasks = JoinSet::new();
     for (place, flow) in flows.iter().enumerate() {
@@ -196,7 +200,7 @@ async fn run_once(flow: &Arc<Flow>, world: &World, options: &RunOptions, shutdow
         Err(error) => return (Tally::default(), Err(error)),
     };
     let result = run.run(shutdown).await;
-    let closed = run.close().await;
+    let closed = run.close(shutdown).await;
     (run.tally(), result.and(closed))
 }
 

@@ -8,7 +8,7 @@ use alluvium_sql::Flow;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::Tally;
+use super::Advance;
 use super::front::Ready;
 use crate::commit::create::ENGINE_INFO;
 use crate::commit::land::{Landing, Signature};
@@ -33,14 +33,12 @@ pub(super) struct Back {
     /// What the records are read from.
     pub(super) identity: SourceIdentity,
     pub(super) run: Uuid,
-    /// What has landed so far.
-    pub(super) tally: Tally,
 }
 
 impl Back {
-    /// Lands a batch and returns its span; `None` when another process was first, and reading has to begin again from
-    /// where the table stands.
-    pub(super) async fn land(&mut self, ready: Ready) -> Result<Option<Span>> {
+    /// Lands a batch and returns what it came to; `None` when another process was first, and reading has to begin again
+    /// from where the table stands.
+    pub(super) async fn land(&mut self, ready: Ready) -> Result<Option<Advance>> {
         let Ready { mut changes, bytes, newest, trace } = ready;
         let (span, rejects) = (changes.span.clone(), std::mem::take(&mut changes.rejects));
         let signature = self.sign(&span);
@@ -64,7 +62,7 @@ impl Back {
             }
         };
         self.count(&landed, &rejects, bytes, newest);
-        Ok(Some(span))
+        Ok(Some(Advance { span, fate: landed.fate }))
     }
 
     /// Drops the batch in hand, of which nothing is visible, and takes in where the table stands.
@@ -174,7 +172,6 @@ impl Back {
         if let Some(newest) = newest {
             self.metrics.newest(name, Timestamp(newest));
         }
-        self.tally.add(&landed.fate);
         tracing::info!(
             flow = %name, version = landed.entry.version, records = landed.fate.records_in,
             applied = landed.fate.applied, merged = landed.fate.merged, filtered = landed.fate.filtered,

@@ -153,7 +153,6 @@ impl Prepared {
             metrics: Arc::clone(&world.metrics),
             identity: source.identity(),
             run: world.run,
-            tally: Tally::default(),
         };
         Ok(FlowRun {
             flow,
@@ -161,6 +160,7 @@ impl Prepared {
             front: Worker::new("front", front),
             back: Worker::new("back", back),
             metrics: Arc::clone(&world.metrics),
+            tally: Tally::default(),
         })
     }
 }

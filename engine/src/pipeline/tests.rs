@@ -143,7 +143,7 @@ impl Place {
 async fn run(second: Second) -> Result<(Result<()>, Tally, Vec<String>)> {
     let (mut run, events) = Place::new().await?.open(second).await?;
     let ended = run.run(&Shutdown::new()).await;
-    run.close().await?;
+    run.close(&Shutdown::new()).await?;
     let events = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok((ended, run.tally(), events))
 }
@@ -190,5 +190,25 @@ async fn two_processes_with_the_same_partition_land_each_record_once() -> Result
     other_ended?;
     assert_eq!(one.tally().fate.applied + other.tally().fate.applied, 6);
     assert_eq!(one.tally().commits + other.tally().commits, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_abort_drops_a_landing_that_never_ends_and_a_drain_does_not() -> Result<()> {
+    let (mut run, events) = Place::new().await?.open(Second::Fetch).await?;
+    run.back.begin(|back| async move {
+        std::future::pending::<()>().await;
+        (back, Ok(None))
+    })?;
+    let shutdown = Shutdown::new();
+    shutdown.drain();
+    let drained = tokio::time::timeout(Duration::from_millis(200), run.run(&shutdown)).await;
+    assert!(drained.is_err(), "a drain lets the open batch land, however long that takes");
+    shutdown.abort();
+    run.run(&shutdown).await?;
+    run.close(&shutdown).await?;
+    assert_eq!(run.tally(), Tally::default());
+    let events = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(!events.iter().any(|event| event.starts_with("land")), "{events:?}");
     Ok(())
 }

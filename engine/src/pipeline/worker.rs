@@ -15,7 +15,7 @@ pub(super) struct Worker<D, O> {
 enum State<D, O> {
     Resting(Box<D>),
     Working(AbortOnDropHandle<(D, O)>),
-    /// Its task panicked.
+    /// Its task panicked, or it was abandoned.
     Gone,
 }
 
@@ -56,6 +56,11 @@ impl<D: Send + 'static, O: Send + 'static> Worker<D, O> {
                 Err(Error::internal(format!("the {} half of a flow is at work already", self.name)))
             }
         }
+    }
+
+    /// Drops the doer and what it is at, at its next await.
+    pub(super) fn abandon(&mut self) {
+        self.state = State::Gone;
     }
 
     /// Waits for the work under way and returns what came of it; waits for ever while at rest. Cancel-safe: a wait that
@@ -121,6 +126,23 @@ mod tests {
         }
         assert!(tell.send(()).is_ok());
         assert!(worker.done().await?);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn work_that_is_abandoned_ends_though_nothing_it_waits_for_does() -> Result<()> {
+        let (mut worker, held) = (Worker::new("first", ()), std::sync::Arc::new(()));
+        let holds = std::sync::Arc::clone(&held);
+        worker.begin(|doer| async move {
+            pending::<()>().await;
+            drop(holds);
+            (doer, ())
+        })?;
+        worker.abandon();
+        assert!(worker.resting().is_none() && worker.done().await.is_err());
+        while std::sync::Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 

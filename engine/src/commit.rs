@@ -11,6 +11,7 @@ pub mod create;
 pub mod land;
 pub mod positions;
 pub mod probe;
+mod rules;
 
 use alluvium_catalog::{Fate, Lineage, Misfit, Span};
 

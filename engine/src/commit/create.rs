@@ -14,6 +14,7 @@ use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use serde_json::json;
 
+use super::rules::check_rules;
 use crate::delta::action::{Action, Format, Metadata, Protocol};
 use crate::delta::log::{DeltaLog, PutOutcome};
 use crate::delta::state::TableState;
@@ -152,6 +153,7 @@ impl Blueprint {
                 .with_hint("Delta would forget how far the flow has read, and records could land twice: unset it"));
         }
         check_features(log, state)?;
+        check_rules(log, state)?;
         if metadata.partition_columns != self.partitioned_by {
             return Err(Error::invalid(format!(
                 "the table at {at} is partitioned by ({}), the flow's table by ({})",
@@ -164,7 +166,8 @@ impl Blueprint {
             return Err(Error::invalid(format!("the table at {at} only takes new rows (delta.appendOnly)"))
                 .with_hint("upsert into another table, or let its owner unset the property"));
         }
-        let vectors = metadata.configuration.get("delta.enableDeletionVectors").is_some_and(|value| value == "true");
+        let vectors = metadata.configuration.get("delta.enableDeletionVectors").is_some_and(|value| value == "true")
+            && state.protocol.writer_features.iter().flatten().any(|feature| feature == "deletionVectors");
         if self.deletion_vectors && !vectors {
             return Err(Error::invalid(format!("the table at {at} does not allow deletion vectors")).with_hint(
                 "ALTER TABLE .. SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true') with its owner's tool",
@@ -188,6 +191,10 @@ impl Blueprint {
                     sql_type(found.data_type()),
                     sql_type(wanted.data_type())
                 )));
+            }
+            if let Some(column) = loosened(found, wanted) {
+                return Err(Error::invalid(format!("column '{column}' of the table at {at} is NOT NULL"))
+                    .with_hint(format!("declare '{column}' NOT NULL, so that records without a value are rejected")));
             }
         }
         for found in existing.fields().iter().filter(|found| !found.is_nullable()) {
@@ -276,15 +283,33 @@ fn has_not_null(field: &Field) -> bool {
         || matches!(field.data_type(), DataType::Struct(fields) if fields.iter().any(|field| has_not_null(field)))
 }
 
+/// Returns the path of the first part of a column that may not be NULL in the table, but may be in what is written.
+fn loosened(found: &Field, wanted: &Field) -> Option<String> {
+    if !found.is_nullable() && wanted.is_nullable() {
+        return Some(wanted.name().clone());
+    }
+    let parts: Vec<(&Arc<Field>, &Arc<Field>)> = match (found.data_type(), wanted.data_type()) {
+        (DataType::Struct(found), DataType::Struct(wanted)) => found.iter().zip(wanted).collect(),
+        (DataType::List(found), DataType::List(wanted)) | (DataType::Map(found, _), DataType::Map(wanted, _)) => {
+            vec![(found, wanted)]
+        }
+        _ => Vec::new(),
+    };
+    let part = parts.into_iter().find_map(|(found, wanted)| loosened(found, wanted))?;
+    Some(format!("{}.{part}", wanted.name()))
+}
+
 /// Types that Delta stores alike are the same: names of list and map entries, and string layouts, do not count.
 fn same_type(one: &DataType, other: &DataType) -> bool {
     match (one, other) {
-        (DataType::List(one), DataType::List(other)) | (DataType::Map(one, _), DataType::Map(other, _)) => {
-            same_type(one.data_type(), other.data_type())
-        }
+        (DataType::List(one), DataType::List(other)) => same_type(one.data_type(), other.data_type()),
+        (DataType::Map(one, _), DataType::Map(other, _)) => same_entries(one.data_type(), other.data_type()),
         (DataType::Struct(one), DataType::Struct(other)) => {
             one.len() == other.len()
-                && one.iter().zip(other).all(|(one, other)| same_type(one.data_type(), other.data_type()))
+                && one
+                    .iter()
+                    .zip(other)
+                    .all(|(one, other)| one.name() == other.name() && same_type(one.data_type(), other.data_type()))
         }
         (DataType::Timestamp(TimeUnit::Microsecond, one), DataType::Timestamp(TimeUnit::Microsecond, other)) => {
             one.is_some() == other.is_some()
@@ -300,3 +325,17 @@ fn same_type(one: &DataType, other: &DataType) -> bool {
         _ => one == other,
     }
 }
+
+/// The entries of two maps: a key and a value, whatever they are called.
+fn same_entries(one: &DataType, other: &DataType) -> bool {
+    match (one, other) {
+        (DataType::Struct(one), DataType::Struct(other)) => {
+            one.len() == other.len()
+                && one.iter().zip(other).all(|(one, other)| same_type(one.data_type(), other.data_type()))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

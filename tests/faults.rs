@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use alluvium::commit::Attempts;
 use alluvium::commit::land::Landing;
 use alluvium::commit::probe::prove_conditional_create;
 use alluvium_catalog::{Location, SystemClock};
@@ -234,6 +235,29 @@ async fn an_upsert_over_a_foreign_delete_and_a_foreign_append_keeps_one_row_a_ke
     while scene.land_next(&mut landing).await? {}
     // The last two batches bring every key again, so nothing of what the others did is left.
     assert_eq!(ids(&lake, &scene).await?, expected(Kind::Upsert).into_iter().collect::<Vec<_>>());
+    Ok(())
+}
+
+#[tokio::test]
+async fn attempts_that_the_store_did_not_settle_are_counted() -> TestResult {
+    let scene = |script: Option<Script>| -> TestResult<(Scene, Arc<FaultyStore>)> {
+        let store = Arc::new(FaultyStore::new(Arc::new(InMemory::new()), script));
+        let location: Location = "memory:///".parse()?;
+        Ok((Scene::new(Kind::Append, Arc::clone(&store) as Arc<dyn ObjectStore>, location), store))
+    };
+    let (sound, counted) = scene(None)?;
+    let mut landing = sound.open().await?;
+    sound.land_next(&mut landing).await?;
+    assert_eq!(landing.take_attempts(), Attempts { landed: 1, ..Attempts::default() });
+    assert_eq!(landing.take_attempts(), Attempts::default(), "what was taken is not counted again");
+
+    // The last operation of a landing puts its version.
+    let script = Script { first: counted.n_operations() - 1, n_faults: 1, fault: Fault::Refused };
+    let (refused, faulty) = scene(Some(script))?;
+    let mut landing = refused.open().await?;
+    refused.land_next(&mut landing).await?;
+    assert_eq!(faulty.n_fired(), 1);
+    assert_eq!(landing.take_attempts(), Attempts { landed: 1, indeterminate: 1, ..Attempts::default() });
     Ok(())
 }
 

@@ -28,6 +28,19 @@ pub enum Outcome {
     Fenced(Misfit),
 }
 
+/// How attempts to create a version have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Attempts {
+    /// The version is ours.
+    pub landed: u64,
+    /// Somebody else's version came first.
+    pub conflicts: u64,
+    /// The store did not tell, also when the version was read back; the same bytes were put again.
+    pub indeterminate: u64,
+    /// The table's positions had moved: nothing was put.
+    pub fenced: u64,
+}
+
 /// Out of commit: what landed, where.
 #[derive(Debug, Clone)]
 pub struct Landed {

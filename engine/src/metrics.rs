@@ -15,6 +15,7 @@ use std::time::Duration;
 use alluvium_catalog::{Error, Fate, Name, Partition, Result, Timestamp, Topic};
 use prometheus::{Encoder, TextEncoder};
 
+use crate::commit::Attempts;
 use crate::hop::RejectClass;
 use crate::source::Lag;
 
@@ -68,19 +69,6 @@ pub enum BatchOutcome {
     Dropped,
     /// An error stopped it.
     Failed,
-}
-
-/// How one attempt at a commit ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitOutcome {
-    /// The version is ours.
-    Landed,
-    /// Somebody else's version came first; the commit was tried again on top of it.
-    Conflict,
-    /// The store's answer proved nothing; the table was read to find out.
-    Indeterminate,
-    /// The table's own positions had moved: another process has landed these records.
-    Fenced,
 }
 
 /// A kind of upkeep.
@@ -220,9 +208,14 @@ impl Metrics {
         self.families.stages.with_label_values(&[flow.as_str(), stage.as_str()]).observe(took.as_secs_f64());
     }
 
-    /// Counts an attempt at a commit and how it ended.
-    pub fn commit(&self, flow: &Name, outcome: CommitOutcome) {
-        self.families.commits.with_label_values(&[flow.as_str(), outcome.as_str()]).inc();
+    /// Counts attempts to commit by how they ended.
+    pub fn attempts(&self, flow: &Name, attempts: &Attempts) {
+        let Attempts { landed, conflicts, indeterminate, fenced } = *attempts;
+        let outcomes =
+            [("landed", landed), ("conflict", conflicts), ("indeterminate", indeterminate), ("fenced", fenced)];
+        for (word, n_attempts) in outcomes {
+            self.families.commits.with_label_values(&[flow.as_str(), word]).inc_by(n_attempts);
+        }
     }
 
     /// Counts a piece of upkeep, how it ended and how long it took.
@@ -333,17 +326,6 @@ impl BatchOutcome {
             Self::Landed => "landed",
             Self::Dropped => "dropped",
             Self::Failed => "failed",
-        }
-    }
-}
-
-impl CommitOutcome {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Landed => "landed",
-            Self::Conflict => "conflict",
-            Self::Indeterminate => "indeterminate",
-            Self::Fenced => "fenced",
         }
     }
 }

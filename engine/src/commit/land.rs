@@ -14,7 +14,7 @@ pub use swap::Swapped;
 
 use super::create::{ENGINE_INFO, encode};
 use super::positions::{AppIds, check_monotone};
-use super::{Landed, Outcome};
+use super::{Attempts, Landed, Outcome};
 use crate::delta::action::Action;
 use crate::delta::log::{DeltaLog, LogEntry, PutOutcome, Version};
 use crate::delta::state::TableState;
@@ -54,6 +54,7 @@ pub struct Landing {
     watch: Watch,
     /// Bytes of the versions that landed here.
     log_bytes: u64,
+    attempts: Attempts,
 }
 
 /// What a commit says of itself beside its files.
@@ -84,7 +85,17 @@ impl Landing {
     /// Returns a landing of `parts`; reads nothing.
     pub fn new(parts: LandingParts, clock: Arc<dyn Clock>, limits: LandLimits, watch: Watch) -> Self {
         let LandingParts { log, state, writer, ids } = parts;
-        Self { log, state, writer, ids, clock, limits, watch, log_bytes: 0 }
+        Self {
+            log,
+            state,
+            writer,
+            ids,
+            clock,
+            limits,
+            watch,
+            log_bytes: 0,
+            attempts: Attempts::default(),
+        }
     }
 
     /// Returns the newest version known.
@@ -100,6 +111,11 @@ impl Landing {
     /// Returns the bytes that the batches landed here have added to the log.
     pub fn log_bytes(&self) -> u64 {
         self.log_bytes
+    }
+
+    /// Returns how attempts have ended since this was last asked, those of batches that did not land included.
+    pub fn take_attempts(&mut self) -> Attempts {
+        std::mem::take(&mut self.attempts)
     }
 
     /// Returns the writer, to stage the next batch.
@@ -159,6 +175,7 @@ impl Landing {
     pub async fn land(&mut self, staged: &Staged, signature: &Signature) -> Result<Outcome> {
         for conflicts in 0..self.limits.attempts_max {
             if let Err(misfit) = follows(&self.positions(), &staged.span) {
+                self.attempts.fenced += 1;
                 return Ok(Outcome::Fenced(misfit));
             }
             let draft = self.writer.draft(staged, &self.state).await?;
@@ -169,6 +186,7 @@ impl Landing {
             let bytes = encode(&info, &actions)?;
             let version = self.state.version + 1;
             if self.put_until_known(version, &bytes, lineage.write_id).await? {
+                self.attempts.landed += 1;
                 self.writer.landed(staged, &draft);
                 self.log_bytes += bytes.len() as u64;
                 self.state.apply(version, &actions);
@@ -177,6 +195,7 @@ impl Landing {
                 let (span, fate) = (staged.span.clone(), draft.fate);
                 return Ok(Outcome::Landed(Box::new(Landed { span, fate, lineage, entry, conflicts })));
             }
+            self.attempts.conflicts += 1;
             // Without a wait: somebody else's commit is progress, and whoever waits longer loses to a writer that does not.
             self.catch_up().await?;
         }
@@ -189,13 +208,16 @@ impl Landing {
 
     /// Puts the same bytes until the version is known to be ours (`true`) or somebody else's (`false`). The bytes never
     /// change between puts: whichever of them the store took, it took this commit.
-    async fn put_until_known(&self, version: Version, bytes: &Bytes, write_id: Uuid) -> Result<bool> {
+    async fn put_until_known(&mut self, version: Version, bytes: &Bytes, write_id: Uuid) -> Result<bool> {
         let mut wait = self.limits.wait_min;
         for _attempt in 0..self.limits.attempts_max {
             match self.log.put(version, bytes.clone(), write_id).await {
                 PutOutcome::Landed => return Ok(true),
                 PutOutcome::Taken => return Ok(false),
-                PutOutcome::Unknown => tracing::warn!(version, "the store did not say whether the commit landed"),
+                PutOutcome::Unknown => {
+                    self.attempts.indeterminate += 1;
+                    tracing::warn!(version, "the store did not say whether the commit landed");
+                }
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(self.limits.wait_max);

@@ -13,7 +13,7 @@ use super::{dead_letter_rows, dead_letter_schema};
 use crate::commit::create::Blueprint;
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use crate::commit::positions::AppIds;
-use crate::commit::{Landed, Outcome};
+use crate::commit::{Attempts, Landed, Outcome};
 use crate::delta::log::DeltaLog;
 use crate::hop::{ChangeOrder, Changes, Reject, Spent};
 use crate::invariant::Watch;
@@ -103,6 +103,11 @@ impl DeadLetters {
     /// Returns where the table lies.
     pub fn location(&self) -> &Location {
         self.landing.log().location()
+    }
+
+    /// Returns how attempts to commit have ended since this was last asked.
+    pub fn take_attempts(&mut self) -> Attempts {
+        self.landing.take_attempts()
     }
 
     /// Lands the rejects of `span` that are not in the table yet; `None` when all are.

@@ -49,7 +49,7 @@ const COMMITS: Family = Family {
     name: "alluvium_commits_total",
     kind: "counter",
     labels: &["flow", "outcome"],
-    help: "Attempts to commit a table version, by how they ended.",
+    help: "Attempts to commit a version of the flow's table or of its dead letters, by how they ended.",
 };
 const STAGES: Family = Family {
     name: "alluvium_stage_seconds",

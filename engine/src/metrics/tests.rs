@@ -18,7 +18,7 @@ fn landed_batch_counts_each_record_under_one_fate() -> Result<()> {
     metrics.landed(&flow, 3, &fate, 700);
     metrics.rejects(&flow, RejectClass::Malformed, 1);
     metrics.batch(&flow, BatchOutcome::Landed);
-    metrics.commit(&flow, CommitOutcome::Conflict);
+    metrics.attempts(&flow, &Attempts { landed: 1, conflicts: 2, ..Attempts::default() });
     metrics.stage(&flow, Stage::Write, Duration::from_millis(20));
     metrics.law_broken("each_offset_once");
     metrics.index(&flow, 5, 120);
@@ -32,7 +32,9 @@ fn landed_batch_counts_each_record_under_one_fate() -> Result<()> {
             r#"alluvium_bytes_total{flow="orders"} 700"#,
             r#"alluvium_rejects_total{class="malformed",flow="orders"} 1"#,
             r#"alluvium_batches_total{flow="orders",outcome="landed"} 1"#,
-            r#"alluvium_commits_total{flow="orders",outcome="conflict"} 1"#,
+            r#"alluvium_commits_total{flow="orders",outcome="landed"} 1"#,
+            r#"alluvium_commits_total{flow="orders",outcome="conflict"} 2"#,
+            r#"alluvium_commits_total{flow="orders",outcome="indeterminate"} 0"#,
             r#"alluvium_stage_seconds_bucket{flow="orders",stage="write",le="0.025"} 1"#,
             r#"alluvium_table_version{flow="orders"} 3"#,
             r#"alluvium_invariant_violations_total{law="each_offset_once"} 1"#,

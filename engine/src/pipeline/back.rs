@@ -15,7 +15,7 @@ use crate::commit::land::{Landing, Signature};
 use crate::commit::{Landed, Outcome};
 use crate::dead_letter::DeadLetters;
 use crate::hop::{Changes, Reject};
-use crate::metrics::{BatchOutcome, CommitOutcome, Metrics, Stage};
+use crate::metrics::{BatchOutcome, Metrics, Stage};
 use crate::record::Recorder;
 use crate::source::SourceIdentity;
 use crate::upkeep::Upkeep;
@@ -90,7 +90,9 @@ impl Back {
         }
         let lineage = Lineage { write_id: self.clock.new_id(), ..lineage.clone() };
         let work = dead_letters.land(rejects, span, &lineage).instrument(tracing::info_span!("dead_letters"));
-        if let Some(landed) = work.await? {
+        let landed = work.await;
+        self.metrics.attempts(self.flow.name(), &dead_letters.take_attempts());
+        if let Some(landed) = landed? {
             recorder.record(&landed.entry).await;
         }
         Ok(())
@@ -104,20 +106,14 @@ impl Back {
         staged.spent.write = begun.elapsed();
         self.time(Stage::Write, staged.spent.write);
         let begun = Instant::now();
-        let outcome = self.landing.land(&staged, signature).instrument(tracing::info_span!("commit")).await?;
+        let outcome = self.landing.land(&staged, signature).instrument(tracing::info_span!("commit")).await;
         self.time(Stage::Commit, begun.elapsed());
         let name = self.flow.name();
-        Ok(match outcome {
-            Outcome::Landed(landed) => {
-                for _conflict in 0..landed.conflicts {
-                    self.metrics.commit(name, CommitOutcome::Conflict);
-                }
-                self.metrics.commit(name, CommitOutcome::Landed);
-                Some(*landed)
-            }
+        self.metrics.attempts(name, &self.landing.take_attempts());
+        Ok(match outcome? {
+            Outcome::Landed(landed) => Some(*landed),
             Outcome::Fenced(misfit) => {
                 tracing::warn!(flow = %name, %misfit, "the table has moved on without this process");
-                self.metrics.commit(name, CommitOutcome::Fenced);
                 None
             }
         })

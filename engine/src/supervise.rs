@@ -3,14 +3,15 @@
 //! A flow that fails halts alone; the others go on. What a restart can mend (a service that does not answer, a commit
 //! that met too many others) is tried again with growing waits; what needs a human halts at once, with the reason.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::store::{CatalogStore, Run};
 use alluvium_catalog::{Clock, Error, ErrorKind, Fate, Location, Name, Registry, Result, Stores, TableName};
 use alluvium_sql::Flow;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinSet};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -95,25 +96,61 @@ pub async fn run(flows: Vec<Arc<Flow>>, world: Arc<World>, options: RunOptions, 
         () = make_looked_up_tables(&flows, &world) => {}
     }
     let options = Arc::new(options);
-    let mut tasks = JoinSet::new();
-    for (place, flow) in flows.iter().enumerate() {
+    let mut tasks = FlowTasks::default();
+    for flow in &flows {
         world.metrics.expect(flow.name());
         let (flow, world) = (Arc::clone(flow), Arc::clone(&world));
         let (options, shutdown) = (Arc::clone(&options), shutdown.clone());
-        tasks.spawn(async move { (place, Box::pin(keep_running(flow, &world, &options, &shutdown)).await) });
+        let name = flow.name().clone();
+        tasks.spawn(name, async move { Box::pin(keep_running(flow, &world, &options, &shutdown)).await });
     }
-    let mut ended: Vec<(usize, FlowSummary)> = Vec::with_capacity(flows.len());
-    while let Some(joined) = tasks.join_next().await {
-        ended.push(joined.map_err(|cause| Error::internal("a flow's task stopped").with_source(cause))?);
-    }
-    ended.sort_by_key(|(place, _)| *place);
-    let summary = Summary { flows: ended.into_iter().map(|(_, flow)| flow).collect() };
+    let summary = Summary { flows: tasks.join(&world.metrics).await };
     record.ended_at = Some(world.clock.now());
     record.error = summary.flows.iter().find_map(|flow| flow.halted.as_ref()).map(|halt| halt.reason.clone());
     if let Err(error) = world.catalog.put_run(&record).await {
         tracing::warn!(error = %error.chain(), "the catalog did not take the end of the run");
     }
     Ok(summary)
+}
+
+/// The tasks of flows, by the place that each flow was given.
+#[derive(Debug, Default)]
+struct FlowTasks {
+    tasks: JoinSet<FlowSummary>,
+    flows: Vec<(task::Id, Name)>,
+}
+
+impl FlowTasks {
+    fn spawn(&mut self, flow: Name, work: impl Future<Output = FlowSummary> + Send + 'static) {
+        let id = self.tasks.spawn(work).id();
+        self.flows.push((id, flow));
+    }
+
+    /// Waits for all flows and returns how each ended, in the order given. One whose task panicked is halted; the others
+    /// go on.
+    async fn join(mut self, metrics: &Metrics) -> Vec<FlowSummary> {
+        let mut ended = HashMap::new();
+        while let Some(joined) = self.tasks.join_next_with_id().await {
+            match joined {
+                Ok((id, summary)) => drop(ended.insert(id, summary)),
+                Err(cause) => {
+                    let id = cause.id();
+                    let Some((_, flow)) = self.flows.iter().find(|(known, _)| *known == id) else { continue };
+                    let error = Error::internal(format!("the task of flow {flow} stopped")).with_source(cause);
+                    metrics.set_state(flow, FlowState::Halted);
+                    tracing::error!(%flow, kind = %error.kind(), error = %error.chain(), "flow halted");
+                    ended.insert(id, FlowSummary::halted(flow.clone(), &Tally::default(), &error));
+                }
+            }
+        }
+        self.flows.into_iter().filter_map(|(id, _)| ended.remove(&id)).collect()
+    }
+}
+
+impl FlowSummary {
+    fn halted(flow: Name, tally: &Tally, error: &Error) -> Self {
+        Self { flow, commits: tally.commits, fate: tally.fate, halted: Some(Halt::of(error)) }
+    }
 }
 
 /// Makes the tables that flows of this run look up in each other, so that none waits for another's first batch. What
@@ -173,8 +210,10 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
             flow = %flow.name(), kind = %error.kind(), error = %error.chain(), hint = error.hint(), "flow halted"
         );
     }
-    let halted = halted.map(|error| Halt::of(&error));
-    FlowSummary { flow: flow.name().clone(), commits: total.commits, fate: total.fate, halted }
+    match halted {
+        Some(error) => FlowSummary::halted(flow.name().clone(), &total, &error),
+        None => FlowSummary { flow: flow.name().clone(), commits: total.commits, fate: total.fate, halted: None },
+    }
 }
 
 impl Halt {
@@ -207,4 +246,36 @@ async fn run_once(flow: &Arc<Flow>, world: &World, options: &RunOptions, shutdow
 fn backoff(world: &World, restarts: u32) -> Duration {
     let doubled = world.settings.retry_wait_min.saturating_mul(1 << restarts.min(16));
     doubled.min(world.settings.retry_wait_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flow_whose_task_panics_is_halted_and_the_others_go_on() -> Result<()> {
+        let (metrics, mut tasks) = (Metrics::try_new()?, FlowTasks::default());
+        let (bad, good): (Name, Name) = ("bad".parse()?, "good".parse()?);
+        let (tell, told) = tokio::sync::oneshot::channel::<usize>();
+        let summary = FlowSummary { flow: good.clone(), commits: 3, fate: Fate::default(), halted: None };
+        let expected = summary.clone();
+        tasks.spawn(bad.clone(), {
+            let summary = summary.clone();
+            // An index out of bounds.
+            async move { [summary][told.await.unwrap_or_default()].clone() }
+        });
+        tasks.spawn(good, async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            summary
+        });
+        assert!(tell.send(1).is_ok());
+        let ended = tasks.join(&metrics).await;
+        let [first, second] = &ended[..] else { return Err(Error::internal("not two flows")) };
+        assert_eq!(first.flow, bad);
+        let halt = first.halted.as_ref().ok_or_else(|| Error::internal("not halted"))?;
+        assert!(halt.kind == ErrorKind::Internal && halt.reason.contains("the task of flow bad stopped"), "{halt:?}");
+        assert_eq!(second, &expected);
+        assert_eq!(metrics.progress().first().map(|flow| flow.state), Some(FlowState::Halted));
+        Ok(())
+    }
 }

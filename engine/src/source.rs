@@ -9,6 +9,7 @@
 pub mod kafka;
 pub mod memory;
 mod assignment;
+mod goal;
 mod identity;
 mod intake;
 mod start;
@@ -19,6 +20,7 @@ use std::fmt;
 use alluvium_catalog::{Offset, Partition, Result, Span};
 use async_trait::async_trait;
 
+pub use goal::Goal;
 pub use identity::SourceIdentity;
 
 use crate::hop::Fetched;

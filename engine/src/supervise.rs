@@ -19,6 +19,7 @@ use crate::config::Limits;
 use crate::metrics::{FlowState, Metrics};
 use crate::pipeline::{FlowParts, FlowRun, Tally, ensure_table};
 use crate::shutdown::Shutdown;
+use crate::source::Goal;
 
 /// What flows have in common: stores, catalog, time, numbers and limits.
 #[derive(Debug)]
@@ -179,11 +180,12 @@ async fn make_looked_up_tables(flows: &[Arc<Flow>], world: &World) {
 async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shutdown: &Shutdown) -> FlowSummary {
     let mut total = Tally::default();
     let mut restarts = 0;
+    let goal = Goal::default();
     // Since when no batch has landed, once a service fails.
     let mut troubled_since = None;
     let halted = loop {
         let begun = Instant::now();
-        let (tally, result) = Box::pin(run_once(&flow, world, options, shutdown)).await;
+        let (tally, result) = Box::pin(run_once(&flow, world, (options, &goal), shutdown)).await;
         total.add_all(&tally);
         let Err(error) = result else { break None };
         let has_landed = tally.commits > 0;
@@ -226,9 +228,19 @@ impl Halt {
     }
 }
 
-async fn run_once(flow: &Arc<Flow>, world: &World, options: &RunOptions, shutdown: &Shutdown) -> (Tally, Result<()>) {
-    let accepts_source = options.accepted.contains(flow.name());
-    let parts = FlowParts { flow: Arc::clone(flow), once: options.once, accepts_source, stop: shutdown.drain_token() };
+async fn run_once(
+    flow: &Arc<Flow>,
+    world: &World,
+    (options, goal): (&RunOptions, &Goal),
+    shutdown: &Shutdown,
+) -> (Tally, Result<()>) {
+    let parts = FlowParts {
+        flow: Arc::clone(flow),
+        once: options.once,
+        goal: goal.clone(),
+        accepts_source: options.accepted.contains(flow.name()),
+        stop: shutdown.drain_token(),
+    };
     let opened = tokio::select! {
         biased;
         () = shutdown.draining() => return (Tally::default(), Ok(())),

@@ -19,7 +19,7 @@ use crate::delta::log::DeltaLog;
 use crate::invariant::Watch;
 use crate::record::{Recorder, register};
 use crate::source::kafka::{KafkaSettings, KafkaSource};
-use crate::source::{Source, SourceIdentity, TablePositions};
+use crate::source::{Goal, Source, SourceIdentity, TablePositions};
 use crate::supervise::World;
 use crate::transform::TransformStage;
 use crate::upkeep::{Upkeep, UpkeepParts};
@@ -33,8 +33,10 @@ use crate::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 pub struct FlowParts {
     /// The flow.
     pub flow: Arc<Flow>,
-    /// Whether to stop at the ends that the partitions have now.
+    /// Whether to stop at the ends of [`goal`](Self::goal).
     pub once: bool,
+    /// The ends that the partitions had when the flow was first opened.
+    pub goal: Goal,
     /// Whether the table's positions hold for the topic even if cluster or topic are others than before.
     pub accepts_source: bool,
     /// Asks the source to hand out what it has and stop.
@@ -75,6 +77,7 @@ impl FlowRun {
             startup: flow.startup.clone(),
             limits: flow.batch,
             once: parts.once,
+            goal: parts.goal,
             stop: parts.stop,
             ..KafkaSettings::new(connection, topic, group_id(&flow))
         };

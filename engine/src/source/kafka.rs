@@ -8,8 +8,8 @@
 //! One thread a source owns the consumer. It never commits an offset that has not landed, never reads one from the
 //! group, and never resets a position: what is out of range ends reading with what is lost in the message.
 //!
-//! **`--once`** ([`KafkaSettings::once`]): the ends of all partitions are read when the source is opened; it is drained
-//! when every partition *assigned to this process* has come that far. Where other processes of the group hold the rest,
+//! **`--once`** ([`KafkaSettings::once`]): the ends of all partitions are read when the source is first opened, and kept
+//! where it is opened again ([`Goal`]); it is drained when every partition *assigned to this process* has come that far. Where other processes of the group hold the rest,
 //! each answers for its own; a partition that moves to this process counts from then on.
 
 mod client;
@@ -44,7 +44,7 @@ use self::connect::TopicView;
 use self::poll::{Command, Delivery, FlowControl, Origin, Poller};
 use crate::source::assignment::Assignment;
 use crate::source::intake::Intake;
-use crate::source::{Fetch, Lag, Source, SourceIdentity, TablePositions};
+use crate::source::{Fetch, Goal, Lag, Source, SourceIdentity, TablePositions};
 
 /// Batches that wait between the poll thread and the engine.
 const BATCHES_WAITING_MAX: usize = 1;
@@ -72,8 +72,10 @@ pub struct KafkaSettings {
     pub startup: Startup,
     /// When a batch closes.
     pub limits: BatchLimits,
-    /// Whether to stop at the ends that the partitions have when the source is opened.
+    /// Whether to stop at the ends of [`goal`](Self::goal).
     pub once: bool,
+    /// The ends that the partitions had when a source with this goal was first opened.
+    pub goal: Goal,
     /// Asks the source to hand out what it has and stop.
     pub stop: CancellationToken,
     /// How long the brokers may take to answer when the source is opened.
@@ -90,6 +92,7 @@ impl KafkaSettings {
             startup: Startup::Earliest,
             limits: BatchLimits::default(),
             once: false,
+            goal: Goal::default(),
             stop: CancellationToken::new(),
             connect_limit: Duration::from_secs(30),
         }
@@ -306,8 +309,8 @@ impl Launch {
         let view = TopicView { consumer: &consumer, connection: &settings.connection, topic: &settings.topic };
         let partitions = view.partitions(UNKNOWN_LIMIT, settings.connect_limit)?;
         let ends = |partition| Ok((partition, view.bounds(partition)?.high));
-        let ends =
-            if settings.once { Some(partitions.iter().copied().map(ends).collect::<Result<_>>()?) } else { None };
+        let look = || partitions.iter().copied().map(ends).collect();
+        let ends = if settings.once { Some(settings.goal.ends(look)?) } else { None };
         let cluster = consumer.client().fetch_cluster_id(CLUSTER_ID_LIMIT);
         let identity = SourceIdentity { cluster, topic_id: view.id()? };
         let topic_id = identity.topic_id.clone();

@@ -341,3 +341,28 @@ async fn peek_shows_the_newest_of_each_partition() -> Result<()> {
     assert!(peek(&empty.connection("shop".parse()?), &bench.settings.topic, limits).await?.is_empty());
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn once_keeps_its_first_ends_when_it_is_opened_again() -> Result<()> {
+    let mut bench = Bench::new(1)?;
+    bench.settings.once = true;
+    bench.produce(0, 3).await?;
+    let mut source = bench.open().await?;
+    assert!(!source.is_ready(), "no partition is assigned yet");
+    let first = batch(&mut source).await?;
+    assert_eq!(first.span.to_string(), "0@[0,3)");
+    assert!(source.is_ready());
+    // Nothing of it lands, the source is closed, and the topic grows.
+    source.close().await?;
+    bench.produce(0, 4).await?;
+    let mut source = bench.open().await?;
+    assert_eq!(read_until(&mut source, &bench.table, &[(0, 3)]).await?, 3);
+    loop {
+        match source.fetch().await? {
+            Fetch::Drained => break,
+            Fetch::Idle => {}
+            other => return Err(Error::internal(format!("expected the end, got {other:?}"))),
+        }
+    }
+    source.close().await
+}

@@ -20,6 +20,7 @@ mod pipelines;
 mod readers;
 mod repl;
 mod sasl;
+mod serving;
 mod signals;
 mod terminal;
 mod tidy;

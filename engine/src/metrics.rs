@@ -49,10 +49,10 @@ pub struct FlowProgress {
 /// What a flow is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum FlowState {
-    /// It has no table or no assignment yet.
+    /// It waits for its table, its partitions or its brokers: at the start, after a failure, and while no broker answers.
     #[default]
     Starting,
-    /// It has its table and its assignment.
+    /// It has its table and its partitions, and brokers answer.
     Running,
     /// It has drained or was asked to stop, and has stopped.
     Stopped,

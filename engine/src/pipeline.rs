@@ -24,6 +24,7 @@ use alluvium_catalog::{Fate, Result, Span};
 use alluvium_sql::Flow;
 
 pub use open::{FlowParts, Prepared, ensure_table};
+use tokio::time::MissedTickBehavior;
 
 use crate::metrics::{FlowState, Metrics};
 use crate::shutdown::Shutdown;
@@ -49,6 +50,9 @@ struct Advance {
     span: Span,
     fate: Fate,
 }
+
+/// How often state and lag are shown, whether records come or not.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long leaving the group may take once nobody waits for anything but the end.
 const ABORTED_CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -78,7 +82,6 @@ impl FlowRun {
     /// # Errors
     /// What a stage cannot settle by itself; the flow may be opened again when the kind is `Unavailable` or `Conflict`.
     pub async fn run(&mut self, shutdown: &Shutdown) -> Result<()> {
-        self.metrics.set_state(self.flow.name(), FlowState::Running);
         let name = self.flow.name().clone();
         tokio::select! {
             biased;
@@ -133,6 +136,8 @@ impl FlowRun {
     /// Keeps both halves at work.
     async fn pump(&mut self) -> Result<()> {
         let mut waiting = Waiting::default();
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if self.back.is_resting() {
                 if let Some(ready) = waiting.ready.take() {
@@ -157,14 +162,23 @@ impl FlowRun {
                     Ok(ready) => waiting.ready = Some(ready),
                     Err(error) => waiting.ending = Some(Err(error)),
                 },
+                _ = looks.tick() => self.show(),
                 fetch = self.source.fetch(), if may_fetch => waiting.ending = self.take(fetch)?,
             }
         }
     }
 
+    /// Shows whether records can come, and how many wait.
+    fn show(&self) {
+        let name = self.flow.name();
+        let state = if self.source.is_ready() { FlowState::Running } else { FlowState::Starting };
+        self.metrics.set_state(name, state);
+        self.metrics.lag(name, &self.flow.definition.source.topic, &self.source.lag());
+    }
+
     /// Hands what the source has to the front half; returns how the flow ends, when the source is at its end.
     fn take(&mut self, fetch: Result<Fetch>) -> Result<Option<Result<()>>> {
-        self.metrics.lag(self.flow.name(), &self.flow.definition.source.topic, &self.source.lag());
+        self.show();
         match fetch {
             Ok(Fetch::Batch(fetched)) => self.front.begin(|mut front| async move {
                 let prepared = front.prepare(*fetched).await;

@@ -1,7 +1,7 @@
 //! The HTTP listener of a running engine: `/metrics`, `/healthz`, `/readyz`. Loopback only, reads only.
 //!
 //! `/healthz` says that the process answers, and asks nobody: a broker that is down is no reason to restart.
-//! `/readyz` says whether every flow has its table and its assignment, and which has not.
+//! `/readyz` says whether every flow has its table, its partitions and brokers that answer, and which has not.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -129,7 +129,7 @@ fn unready(flows: &[FlowProgress]) -> Option<String> {
     for flow in flows {
         let reason = match flow.state {
             FlowState::Running | FlowState::Stopped => continue,
-            FlowState::Starting => "has no table or no assignment yet",
+            FlowState::Starting => "waits for its table, its partitions or its brokers",
             FlowState::Halted => "is halted; the log says why",
         };
         reasons.push_str(&format!("{} {reason}\n", flow.flow));
@@ -169,7 +169,7 @@ mod tests {
         let flow: Name = "orders".parse()?;
         metrics.expect(&flow);
         let answer = ask(address, "/readyz").await?;
-        assert!(answer.contains("orders has no table or no assignment yet"), "{answer}");
+        assert!(answer.contains("orders waits for its table, its partitions or its brokers"), "{answer}");
 
         metrics.set_state(&flow, FlowState::Running);
         assert!(ask(address, "/readyz").await?.starts_with("HTTP/1.1 200"));

@@ -75,6 +75,9 @@ pub trait Source: Send + fmt::Debug {
     /// Tells the outside world that `span` has landed; a courtesy to lag tools, errors are logged.
     fn acknowledge(&mut self, span: &Span);
 
+    /// Tells whether partitions are assigned, be it none where others hold them all, and their brokers answer.
+    fn is_ready(&self) -> bool;
+
     /// Returns the lag per assigned partition.
     fn lag(&self) -> Vec<Lag>;
 

@@ -197,6 +197,7 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
         if !may_mend || is_spent || shutdown.is_draining() {
             break Some(error);
         }
+        world.metrics.set_state(flow.name(), FlowState::Starting);
         let wait = backoff(world, restarts);
         tracing::warn!(flow = %flow.name(), error = %error.chain(), ?wait, restarts, "flow failed, starting it again");
         tokio::select! {

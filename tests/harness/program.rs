@@ -14,7 +14,7 @@ use super::{TestResult, unique};
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// The program with its settings: a lake, a catalog of its own, and no listener.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Program {
     folder: PathBuf,
     variables: Vec<(String, String)>,

@@ -36,6 +36,11 @@ impl Shop {
         Ok(shop)
     }
 
+    /// Ends the broker and returns the lake.
+    pub(crate) fn without_broker(self) -> Lake {
+        self.lake
+    }
+
     /// Returns where the broker is.
     pub(crate) fn bootstrap(&self) -> &str {
         self.broker.bootstrap()

@@ -78,6 +78,10 @@ impl Source for Watched {
         self.inner.acknowledge(span);
     }
 
+    fn is_ready(&self) -> bool {
+        self.inner.is_ready()
+    }
+
     fn lag(&self) -> Vec<Lag> {
         self.inner.lag()
     }

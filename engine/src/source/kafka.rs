@@ -116,6 +116,10 @@ struct Shared {
     assignment: Mutex<Assignment>,
     failure: Mutex<Option<Error>>,
     is_filling: AtomicBool,
+    /// The group has told what is read here, be it nothing, and has not taken it away since.
+    is_assigned: AtomicBool,
+    /// A connection stands to no broker.
+    is_cut_off: AtomicBool,
     is_closing: AtomicBool,
 }
 
@@ -246,6 +250,10 @@ impl Source for KafkaSource {
         if self.commands.try_send(Command::Commit(landed)).is_err() {
             tracing::debug!(topic = %self.settings.topic, %span, "landed offsets were not told to the group");
         }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.shared.is_assigned.load(Ordering::Acquire) && !self.shared.is_cut_off.load(Ordering::Acquire)
     }
 
     fn lag(&self) -> Vec<Lag> {

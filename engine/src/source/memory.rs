@@ -299,6 +299,10 @@ impl Source for MemorySource {
         landed.extend(span.iter().map(|(partition, range)| (partition, range.next)));
     }
 
+    fn is_ready(&self) -> bool {
+        lock(&self.member.shared.assignment).partitions().next().is_some()
+    }
+
     fn lag(&self) -> Vec<Lag> {
         lock(&self.member.shared.assignment).lag()
     }

@@ -137,6 +137,7 @@ struct Notes {
     reason: Option<String>,
     trouble: Option<String>,
     reach: Reach,
+    is_cut_off: bool,
 }
 
 /// A change of the assignment that the group coordinator asks for.
@@ -178,6 +179,11 @@ impl Context {
     /// Returns the ends of partitions that statistics told since this was last asked.
     pub(super) fn take_ends(&self) -> BTreeMap<Partition, Offset> {
         std::mem::take(&mut self.notes().ends)
+    }
+
+    /// Tells whether no broker was connected when statistics were last taken.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.notes().is_cut_off
     }
 
     /// Returns why the brokers refuse us, if they do.
@@ -234,6 +240,7 @@ impl ClientContext for Context {
             Ok(statistics) => {
                 let mut notes = self.notes();
                 notes.ends.extend(statistics.ends());
+                notes.is_cut_off = statistics.brokers_up().next().is_none();
                 for broker in statistics.brokers_up().filter(|broker| notes.reach.find(broker)) {
                     tracing::info!(broker, "broker is reached again");
                 }

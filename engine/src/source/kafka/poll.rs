@@ -121,7 +121,7 @@ impl Poller {
         while !self.shared.is_closing.load(Ordering::Acquire) {
             self.serve_rebalances()?;
             self.serve_commands()?;
-            self.note_ends();
+            self.note_statistics();
             if self.is_backed_up() {
                 self.wait_for_room()?;
             } else {
@@ -171,7 +171,8 @@ impl Poller {
         Ok(())
     }
 
-    fn note_ends(&self) {
+    fn note_statistics(&self) {
+        self.shared.is_cut_off.store(self.consumer.context().is_cut_off(), Ordering::Release);
         let ends = self.consumer.context().take_ends();
         if !ends.is_empty() {
             let mut assignment = self.shared.assignment();

@@ -3,6 +3,7 @@
 //! Where a partition begins is asked of the table each time, never of the group. The rebalance waits for the answer.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,7 @@ impl Poller {
         }
         self.begin(&starts);
         self.flow.is_assigned = true;
+        self.shared.is_assigned.store(true, Ordering::Release);
         for (partition, start) in &starts {
             tracing::info!(topic = %self.settings.topic, %partition, offset = start.at.0, "partition assigned");
         }
@@ -61,6 +63,9 @@ impl Poller {
 
     fn revoke(&mut self, partitions: &[Partition]) -> Result<()> {
         let is_lost = self.consumer.assignment_lost();
+        if is_lost {
+            self.shared.is_assigned.store(false, Ordering::Release);
+        }
         {
             let mut assignment = self.shared.assignment();
             partitions.iter().for_each(|partition| assignment.revoke(*partition));

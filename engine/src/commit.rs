@@ -8,6 +8,7 @@
 //! Before it: [`write`](crate::write). After it: [`record`](crate::record).
 
 pub mod create;
+pub mod definitions;
 pub mod land;
 pub mod positions;
 pub mod probe;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub use swap::Swapped;
 
 use super::create::{ENGINE_INFO, encode};
+use super::definitions::{check_writer, is_held, with_definition};
 use super::positions::{AppIds, check_monotone};
 use super::{Attempts, Landed, Outcome};
 use crate::delta::action::Action;
@@ -20,9 +21,6 @@ use crate::delta::log::{DeltaLog, LogEntry, PutOutcome, Version};
 use crate::delta::state::TableState;
 use crate::invariant::{Law, Watch};
 use crate::write::{Draft, Staged, Writer};
-
-/// The table property that holds the flow's definition, so that a lost catalog is written again from the table.
-pub const DEFINITION_PROPERTY: &str = "alluvium.definition";
 
 /// Limits of the landing loop.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +53,8 @@ pub struct Landing {
     /// Bytes of the versions that landed here.
     log_bytes: u64,
     attempts: Attempts,
+    /// The table was given the flow's definition, or had it.
+    is_defined: bool,
 }
 
 /// What a commit says of itself beside its files.
@@ -95,6 +95,7 @@ impl Landing {
             watch,
             log_bytes: 0,
             attempts: Attempts::default(),
+            is_defined: false,
         }
     }
 
@@ -181,12 +182,13 @@ impl Landing {
             let draft = self.writer.draft(staged, &self.state).await?;
             self.watch.check(Law::EveryRecordHasOneFate, draft.fate.is_balanced(), || format!("{:?}", draft.fate));
             let lineage = complete(&signature.lineage, staged, &draft);
-            let actions = self.actions(staged, &draft, signature);
+            let actions = self.actions(staged, &draft, signature)?;
             let info = self.info(&lineage, signature.operation, &draft);
             let bytes = encode(&info, &actions)?;
             let version = self.state.version + 1;
             if self.put_until_known(version, &bytes, lineage.write_id).await? {
                 self.attempts.landed += 1;
+                self.is_defined = true;
                 self.writer.landed(staged, &draft);
                 self.log_bytes += bytes.len() as u64;
                 self.state.apply(version, &actions);
@@ -228,24 +230,25 @@ impl Landing {
         )))
     }
 
-    fn actions(&self, staged: &Staged, draft: &Draft, signature: &Signature) -> Vec<Action> {
+    fn actions(&self, staged: &Staged, draft: &Draft, signature: &Signature) -> Result<Vec<Action>> {
         let mut actions = Vec::with_capacity(draft.actions.len() + 2);
-        actions.extend(self.definition_action(signature));
+        actions.extend(self.definition_action(signature)?);
         actions.extend(self.ids.advance(&staged.span, self.clock.now().0));
         actions.extend(draft.actions.iter().cloned());
-        actions
+        Ok(actions)
     }
 
-    /// Returns the metadata with the flow's definition, when the table does not hold this one yet.
-    fn definition_action(&self, signature: &Signature) -> Option<Action> {
-        let text = serde_json::to_string(signature.definition.as_deref()?).ok()?;
-        let held = self.state.metadata.configuration.get(DEFINITION_PROPERTY);
-        if held == Some(&text) {
-            return None;
+    /// Returns the metadata with the flow's definition, when the table does not hold this one yet. Looked at once, and
+    /// again when somebody took it out: processes whose connections differ would otherwise undo each other's for ever.
+    fn definition_action(&self, signature: &Signature) -> Result<Option<Action>> {
+        let Some(definition) = signature.definition.as_deref() else { return Ok(None) };
+        let metadata = &self.state.metadata;
+        if self.is_defined && is_held(metadata, definition) {
+            return Ok(None);
         }
-        let mut metadata = self.state.metadata.clone();
-        metadata.configuration.insert(DEFINITION_PROPERTY.to_owned(), text);
-        Some(Action::MetaData(metadata))
+        // Another flow may have taken the table since it was opened.
+        check_writer(definition, &metadata.configuration, self.log.location())?;
+        Ok(with_definition(metadata, definition).map(Action::MetaData))
     }
 
     fn info(&self, lineage: &Lineage, operation: &str, draft: &Draft) -> Value {

@@ -10,6 +10,7 @@ use super::front::Front;
 use super::worker::Worker;
 use super::{FlowRun, Tally, identity};
 use crate::commit::create::Blueprint;
+use crate::commit::definitions::check_writer;
 use crate::commit::land::{LandLimits, Landing, LandingParts};
 use crate::commit::positions::{AppIds, NewestPositions};
 use crate::commit::probe::prove_conditional_create;
@@ -224,6 +225,7 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
     };
     let (blueprint, columns) = blueprint(flow, transform);
     let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
+    check_writer(&flow.definition, &state.metadata.configuration, &table.location)?;
     let writer: Box<dyn Writer> = match columns {
         None => Box::new(AppendWriter::new(folder)),
         Some(columns) => {

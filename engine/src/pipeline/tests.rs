@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
-use alluvium_catalog::{Clock, Error, Partition, Result, Span, StorageSettings, Stores, SystemClock, Topic};
+use alluvium_catalog::{Clock, Error, ErrorKind, Partition, Result, Span, StorageSettings, Stores, SystemClock, Topic};
 use alluvium_sql::{BatchLimits, Compiler, Flow, SourceText, TableReader};
 use async_trait::async_trait;
 
@@ -20,6 +20,16 @@ const SQL: &str = "
         'connection' = 'shop', 'topic' = 'events', 'format' = 'json', 'scan.startup.mode' = 'earliest-offset');
     CREATE STREAMING TABLE lake.events (id BIGINT NOT NULL);
     CREATE FLOW events_append AS INSERT INTO lake.events BY NAME SELECT id FROM STREAM(events);
+    CREATE FLOW events_again AS INSERT INTO lake.events BY NAME SELECT -id AS id FROM STREAM(events);
+";
+
+/// The same table as one that is kept by a key.
+const UPSERT: &str = "
+    CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');
+    CREATE SOURCE events (id BIGINT NOT NULL, pos BIGINT NOT NULL METADATA FROM 'offset') WITH (
+        'connection' = 'shop', 'topic' = 'events', 'format' = 'json');
+    CREATE STREAMING TABLE lake.kept (id BIGINT NOT NULL, pos BIGINT NOT NULL, PRIMARY KEY ({key}) NOT ENFORCED);
+    CREATE FLOW {flow} AS AUTO CDC INTO lake.kept FROM STREAM(events) KEYS ({key}) SEQUENCE BY pos STORED AS SCD TYPE 1;
 ";
 
 /// What a [`Watched`] source does when it is asked for a batch for the second time.
@@ -95,6 +105,19 @@ impl Source for Watched {
     }
 }
 
+/// Returns the flows of a file.
+async fn compile(world: &World, file: &str, sql: &str) -> Result<Vec<Arc<Flow>>> {
+    let reader = TableReader::new(world.stores.clone(), Arc::clone(&world.catalog));
+    let names = CatalogNames::new(Arc::clone(&world.catalog), reader);
+    let compiler = Compiler::new(world.warehouse.clone(), Arc::new(names));
+    let text = Arc::new(SourceText::new(file.to_owned(), sql.to_owned()));
+    Ok(compiler.compile(&[text]).await?.flows)
+}
+
+fn first_flow(flows: Vec<Arc<Flow>>) -> Result<Arc<Flow>> {
+    flows.into_iter().next().ok_or_else(|| Error::internal("no flow"))
+}
+
 /// A table in memory, and a topic with six records that make three batches.
 struct Place {
     world: World,
@@ -107,7 +130,6 @@ impl Place {
     async fn new() -> Result<Self> {
         let (clock, stores) = (Arc::new(SystemClock), Stores::new(StorageSettings::default()));
         let catalog: Arc<dyn CatalogStore> = Arc::new(MemoryStore::default());
-        let names = CatalogNames::new(Arc::clone(&catalog), TableReader::new(stores.clone(), Arc::clone(&catalog)));
         let warehouse = format!("memory:///{}", clock.new_id()).parse()?;
         let world = World {
             stores,
@@ -119,27 +141,44 @@ impl Place {
             clock,
             settings: Limits::default(),
         };
-        let compiler = Compiler::new(world.warehouse.clone(), Arc::new(names));
-        let text = Arc::new(SourceText::new("events.sql".to_owned(), SQL.to_owned()));
-        let pipeline = compiler.compile(&[text]).await?;
-        let flow = pipeline.flows.first().cloned().ok_or_else(|| Error::internal("no flow"))?;
+        let flow = first_flow(compile(&world, "events.sql", SQL).await?)?;
         let (broker, topic) = (MemoryBroker::default(), "events".parse()?);
         broker.create_topic(&topic, 1);
-        for id in 0..6 {
-            broker.append(&topic, Partition(0), MemoryRecord::of(format!(r#"{{"id":{id}}}"#)))?;
-        }
-        Ok(Self { world, flow, broker, topic })
+        let place = Self { world, flow, broker, topic };
+        place.produce(0..6)?;
+        Ok(place)
     }
 
     /// Opens the flow on a source that behaves as `second`.
     async fn open(&self, second: Second) -> Result<(FlowRun, Arc<Mutex<Vec<String>>>)> {
-        let prepared = Box::pin(FlowRun::prepare(Arc::clone(&self.flow), &self.world)).await?;
+        self.open_flow(&self.flow, second).await
+    }
+
+    async fn open_flow(&self, flow: &Arc<Flow>, second: Second) -> Result<(FlowRun, Arc<Mutex<Vec<String>>>)> {
+        let prepared = Box::pin(FlowRun::prepare(Arc::clone(flow), &self.world)).await?;
         let limits = BatchLimits { rows_max: 2, ..BatchLimits::default() };
         let settings = MemorySettings { once: true, limits, ..MemorySettings::new(self.topic.clone()) };
         let inner = MemorySource::open(&self.broker, settings, prepared.positions())?;
         let events = Arc::new(Mutex::new(Vec::new()));
         let source = Watched { inner, second, n_fetches: 0, events: Arc::clone(&events) };
         Ok((Box::pin(prepared.start(Box::new(source), &self.world)).await?, events))
+    }
+}
+
+impl Place {
+    /// Runs `flow` to its end.
+    async fn drain(&self, flow: &Arc<Flow>) -> Result<()> {
+        let (mut run, _) = self.open_flow(flow, Second::Fetch).await?;
+        run.run(&Shutdown::new()).await?;
+        run.close(&Shutdown::new()).await
+    }
+
+    /// Adds records to the topic.
+    fn produce(&self, ids: std::ops::Range<i64>) -> Result<()> {
+        for id in ids {
+            self.broker.append(&self.topic, Partition(0), MemoryRecord::of(format!(r#"{{"id":{id}}}"#)))?;
+        }
+        Ok(())
     }
 }
 
@@ -215,4 +254,55 @@ async fn an_abort_drops_a_landing_that_never_ends_and_a_drain_does_not() -> Resu
     let events = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert!(!events.iter().any(|event| event.starts_with("land")), "{events:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn two_append_flows_keep_their_definitions_in_one_table_and_write_them_once() -> Result<()> {
+    let place = Place::new().await?;
+    let here = compile(&place.world, "events.sql", SQL).await?;
+    let elsewhere = compile(&place.world, "/srv/pipelines/events.sql", &format!("\n\n{SQL}")).await?;
+    for flows in [&here, &elsewhere, &here] {
+        for flow in flows {
+            place.drain(flow).await?;
+        }
+        place.produce(6..10)?;
+    }
+    let log = crate::delta::log::DeltaLog::open(&place.world.stores, &place.flow.definition.table.location)?;
+    let is_metadata =
+        |action: &crate::delta::action::Action| matches!(action, crate::delta::action::Action::MetaData(_));
+    let entries = log.read_tail(0).await?;
+    let with_metadata: Vec<u64> =
+        entries.iter().filter(|entry| entry.actions.iter().any(is_metadata)).map(|entry| entry.version).collect();
+    assert_eq!(with_metadata, [0, 1, 4], "at creation, and with the first commit of each flow");
+    assert!(entries.len() > 10);
+
+    let (stores, warehouse, catalog) = (&place.world.stores, &place.world.warehouse, std::path::Path::new("unused"));
+    let rebuilt = MemoryStore::default();
+    crate::rebuild::Rebuild { stores, warehouse, locations: &[], catalog }.restore_into(&rebuilt).await?;
+    let flows = rebuilt.flows().await?;
+    let mut flows: Vec<_> = flows.iter().map(|entry| (entry.version.flow.as_str(), entry.seq)).collect();
+    flows.sort_unstable();
+    assert_eq!(flows, [("events_again", 1), ("events_append", 1)]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upsert_table_takes_no_other_flow_and_no_other_key() -> Result<()> {
+    let place = Place::new().await?;
+    let flow = async |flow: &str, key: &str| {
+        let sql = UPSERT.replace("{flow}", flow).replace("{key}", key);
+        first_flow(compile(&place.world, "kept.sql", &sql).await?)
+    };
+    let keeper = flow("keeper", "id").await?;
+    place.drain(&keeper).await?;
+    place.drain(&keeper).await?;
+    for (other, said) in [
+        (flow("renamed", "id").await?, "is kept by flow keeper (AUTO CDC), so flow renamed cannot write it"),
+        (flow("keeper", "id, pos").await?, "has one row a key (id), and flow keeper now says PRIMARY KEY (id, pos)"),
+    ] {
+        let error = place.drain(&other).await.err().ok_or_else(|| Error::internal("it was written"))?;
+        assert!(error.message().ends_with(said) && error.hint().is_some(), "{}", error.chain());
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+    place.drain(&keeper).await
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use alluvium_catalog::{Commit, Definition, Error, Lineage, Location, Result, TableName, Timestamp};
 use serde_json::Value;
 
-use crate::commit::land::DEFINITION_PROPERTY;
+use crate::commit::definitions::held;
 use crate::delta::action::{Action, DeletionVectorDescriptor};
 use crate::delta::log::LogEntry;
 
@@ -46,30 +46,16 @@ pub fn lineage_of(entry: &LogEntry, location: &Location) -> Result<Option<Lineag
     })
 }
 
-/// Returns the definition that the version writes into the table's properties, if it does.
+/// Returns the definitions that the table's properties hold as the version writes them; none where it does not.
 ///
 /// # Errors
 /// `Data` when there is one that cannot be read.
-pub fn definition_of(entry: &LogEntry, location: &Location) -> Result<Option<Definition>> {
-    let mut found = None;
-    for action in &entry.actions {
-        if let Action::MetaData(metadata) = action {
-            found = definition_in(&metadata.configuration, location)?;
-        }
-    }
-    Ok(found)
-}
-
-/// Returns the definition that table properties hold, if they do.
-///
-/// # Errors
-/// `Data` when there is one that cannot be read.
-pub fn definition_in(properties: &BTreeMap<String, String>, location: &Location) -> Result<Option<Definition>> {
-    let Some(text) = properties.get(DEFINITION_PROPERTY) else { return Ok(None) };
-    serde_json::from_str(text).map(Some).map_err(|source| {
-        Error::data(format!("cannot read the property {DEFINITION_PROPERTY} of the table at {location}"))
-            .with_source(source)
-    })
+pub fn definitions_of(entry: &LogEntry, location: &Location) -> Result<Vec<Definition>> {
+    let metadata = entry.actions.iter().rev().find_map(|action| match action {
+        Action::MetaData(metadata) => Some(metadata),
+        _ => None,
+    });
+    metadata.map_or(Ok(Vec::new()), |metadata| held(&metadata.configuration, location))
 }
 
 /// Returns when a version was committed, as it says itself.

@@ -1,10 +1,13 @@
 //! Reads the log of one table from its oldest version that is left to its newest.
 
-use alluvium_catalog::{Definition, Location, Result, Stores, TableName};
+use std::collections::BTreeMap;
+
+use alluvium_catalog::{Definition, Location, Name, Result, Stores, TableName};
 
 use super::TableStory;
 use super::find::Found;
-use super::log::{commit_of, committed_at, definition_in, definition_of, lineage_of};
+use super::log::{commit_of, committed_at, definitions_of, lineage_of};
+use crate::commit::definitions::{held, same};
 use crate::delta::log::{DeltaLog, LogEntry};
 use crate::delta::state::TableState;
 
@@ -17,11 +20,14 @@ pub(super) async fn story(stores: &Stores, table: &Found) -> Result<TableStory> 
     };
     let mut definitions = definitions(&entries, &table.location)?;
     let starts_late = entries.first().is_some_and(|entry| entry.version > 0);
-    if definitions.is_empty() && starts_late {
-        // The version that wrote the definition has been cleaned up; a checkpoint still carries it.
+    if starts_late {
+        // Versions that wrote definitions have been cleaned up; a checkpoint still carries them.
         let state = TableState::load(&log).await?.unwrap_or_default();
-        let carried = definition_in(&state.metadata.configuration, &table.location)?;
-        definitions.extend(carried.map(|definition| (i64::MIN, definition)));
+        let mut carried = held(&state.metadata.configuration, &table.location)?;
+        let is_told = |flow: &Name| definitions.iter().any(|(_, told)| told.flow.flow == *flow);
+        carried.retain(|definition| !is_told(&definition.flow.flow));
+        let carried = carried.into_iter().map(|definition| (i64::MIN, definition));
+        definitions = carried.chain(definitions).collect();
     }
     let name = name_of(table, &definitions);
     let mut commits = Vec::new();
@@ -31,13 +37,19 @@ pub(super) async fn story(stores: &Stores, table: &Found) -> Result<TableStory> 
     Ok(TableStory { name, location: table.location.clone(), definitions, commits })
 }
 
-/// Returns the definitions in a log with the times they were put to work.
+/// Returns the definitions in a log with the times they were put to work. A version that writes the properties repeats
+/// those of all flows; only what differs from the flow's last one was put to work by it.
 fn definitions(entries: &[LogEntry], location: &Location) -> Result<Vec<(i64, Definition)>> {
     let mut definitions: Vec<(i64, Definition)> = Vec::new();
+    let mut last: BTreeMap<Name, Definition> = BTreeMap::new();
     for entry in entries {
         let in_lineage = lineage_of(entry, location)?.and_then(|lineage| lineage.definition);
-        for definition in [definition_of(entry, location)?, in_lineage].into_iter().flatten() {
-            definitions.push((committed_at(entry).0, definition));
+        for definition in definitions_of(entry, location)?.into_iter().chain(in_lineage) {
+            let flow = definition.flow.flow.clone();
+            if last.get(&flow).is_none_or(|last| !same(last, &definition)) {
+                last.insert(flow, definition.clone());
+                definitions.push((committed_at(entry).0, definition));
+            }
         }
     }
     Ok(definitions)

@@ -103,13 +103,3 @@ fn damaged_lineage_names_version_and_place() -> Result<()> {
     }
     Ok(())
 }
-
-#[test]
-fn properties_without_a_definition_have_none_and_damaged_ones_are_refused() -> Result<()> {
-    let (_, location) = place()?;
-    let mut properties = BTreeMap::from([("delta.appendOnly".to_owned(), "true".to_owned())]);
-    assert_eq!(definition_in(&properties, &location)?, None);
-    properties.insert(DEFINITION_PROPERTY.to_owned(), "{}".to_owned());
-    assert!(definition_in(&properties, &location).is_err());
-    Ok(())
-}

@@ -52,12 +52,16 @@ impl TransformStage {
         let begun = Instant::now();
         let Decoded { records, rows, tombstones, mut rejects, span, mut spent, .. } = decoded;
         let n_candidates = records.len() - rejects.len();
-        let isolated = isolate::apply(&self.transform, rows).await?;
+        let isolated = isolate::apply(&self.transform, rows, self.bears(&rejects)).await?;
         let n_failed = isolated.failed.len();
         rejects.extend(reject_all(&records, &isolated.failed));
+        if isolated.is_given_up {
+            self.settle_rejects(&mut Fate::default(), &rejects)?;
+            return Err(Error::internal("a batch was given up that has few rejects"));
+        }
         let mut shaped = isolated.shaped;
         if let Some(tombstones) = tombstones.filter(|tombstones| tombstones.num_rows() > 0) {
-            shaped = in_order(&join(&shaped, &self.transform.apply_tombstones(tombstones).await?)?)?;
+            shaped = in_order(&join(&[shaped, self.transform.apply_tombstones(tombstones).await?])?)?;
         }
         let n_with_rows = distinct_records(&shaped);
         let (shaped, nulls) = self.refuse_nulls(shaped)?;
@@ -90,6 +94,14 @@ impl TransformStage {
         Ok(Changes { rows, order, keyed, deletes, rejects, lookups, fate, span, spent })
     }
 
+    /// Returns how many records more may be rejected in a batch that has `rejects` already.
+    fn bears(&self, rejects: &[Reject]) -> usize {
+        match &self.flow.errors {
+            ErrorMode::Fail => 0,
+            ErrorMode::Ignore | ErrorMode::Log(_) => self.flow.limits.rejects_max.saturating_sub(rejects.len()),
+        }
+    }
+
     /// Gives rejects their fate, or stops the flow.
     fn settle_rejects(&self, fate: &mut Fate, rejects: &[Reject]) -> Result<()> {
         let Some(first) = rejects.first() else { return Ok(()) };
@@ -97,9 +109,9 @@ impl TransformStage {
             |reject: &Reject| format!("{}/{}@{}", self.flow.definition.source.topic, reject.partition, reject.offset);
         if rejects.len() > self.flow.limits.rejects_max {
             return Err(Error::data(format!(
-                "flow {} met {} rejects in one batch, the first at {}: {}",
+                "flow {} met more than {} rejects in one batch, the first at {}: {}",
                 self.flow.name(),
-                rejects.len(),
+                self.flow.limits.rejects_max,
                 at(first),
                 first.message
             ))
@@ -258,20 +270,27 @@ fn in_order(shaped: &Shaped) -> Result<Shaped> {
     rearrange(shaped, |rows| take_record_batch(rows, &places), |column| take(column, &places, None))
 }
 
-/// Returns the rows of `one`, then those of `other`.
-pub(crate) fn join(one: &Shaped, other: &Shaped) -> Result<Shaped> {
-    let both = |one: &dyn Array, other: &dyn Array| concat(&[one, other]).map_err(internal);
-    let sequence: Vec<ArrayRef> =
-        one.sequence.iter().zip(&other.sequence).map(|(one, other)| both(one, other)).collect::<Result<_>>()?;
-    let deletes = match (&one.deletes, &other.deletes) {
-        (Some(one), Some(other)) => Some(both(one, other)?.as_boolean().clone()),
-        _ => None,
+/// Returns the rows of all `parts`, of which there is one at least, in their order.
+pub(crate) fn join(parts: &[Shaped]) -> Result<Shaped> {
+    let Some(first) = parts.first() else { return Err(Error::internal("a batch without parts")) };
+    let all = |part: &dyn Fn(&Shaped) -> Option<ArrayRef>| {
+        let arrays: Vec<ArrayRef> = parts.iter().filter_map(part).collect();
+        concat(&arrays.iter().map(|array| array.as_ref()).collect::<Vec<&dyn Array>>()).map_err(internal)
     };
-    let rows: RecordBatch = concat_batches(&one.rows.schema(), [&one.rows, &other.rows]).map_err(internal)?;
+    let sequence = (0..first.sequence.len())
+        .map(|index| all(&|part| part.sequence.get(index).map(Arc::clone)))
+        .collect::<Result<Vec<ArrayRef>>>()?;
+    let deletes = match &first.deletes {
+        Some(_) => {
+            let marks = all(&|part| part.deletes.as_ref().map(|deletes| Arc::new(deletes.clone()) as ArrayRef))?;
+            Some(marks.as_boolean().clone())
+        }
+        None => None,
+    };
     Ok(Shaped {
-        rows,
-        partitions: both(&one.partitions, &other.partitions)?.as_primitive::<Int32Type>().clone(),
-        offsets: both(&one.offsets, &other.offsets)?.as_primitive::<Int64Type>().clone(),
+        rows: concat_batches(&first.rows.schema(), parts.iter().map(|part| &part.rows)).map_err(internal)?,
+        partitions: all(&|part| Some(Arc::new(part.partitions.clone())))?.as_primitive::<Int32Type>().clone(),
+        offsets: all(&|part| Some(Arc::new(part.offsets.clone())))?.as_primitive::<Int64Type>().clone(),
         sequence,
         deletes,
     })

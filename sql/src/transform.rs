@@ -80,6 +80,20 @@ pub struct Transform {
     sequence_types: Vec<DataType>,
 }
 
+/// A SELECT over one version of each table that it joins.
+#[derive(Debug)]
+pub struct Pinned {
+    plan: Arc<dyn ExecutionPlan>,
+    lookups: Vec<(TableName, u64)>,
+}
+
+impl Pinned {
+    /// Returns the tables that are joined, each with its version.
+    pub fn into_lookups(self) -> Vec<(TableName, u64)> {
+        self.lookups
+    }
+}
+
 /// A table that the query joins.
 #[derive(Debug)]
 struct Lookup {
@@ -141,16 +155,34 @@ impl Transform {
     /// `Data` when an expression fails on a row, with the flow's name; `Unavailable` when a table that the query joins
     /// cannot be reached.
     pub async fn apply(&self, rows: RecordBatch) -> Result<Applied> {
+        let pinned = self.pin(rows.num_rows()).await?;
+        Ok(Applied { shaped: self.apply_pinned(&pinned, rows).await?, lookups: pinned.lookups })
+    }
+
+    /// Plans the SELECT over the newest versions of the tables that it joins, for a batch of `n_rows` and all parts of it.
+    ///
+    /// # Errors
+    /// `Unavailable` when a table that the query joins cannot be reached.
+    pub async fn pin(&self, n_rows: usize) -> Result<Pinned> {
         let lookups = self.open_lookups().await?;
         let plan = match &self.plan {
             Some(plan) => Arc::clone(plan),
             None => {
-                let planned = self.physical(self.query().await?, Some(rows.num_rows())).await;
+                let planned = self.physical(self.query().await?, Some(n_rows)).await;
                 planned.map_err(|cause| self.failed(cause))?
             }
         };
+        Ok(Pinned { plan, lookups })
+    }
+
+    /// Applies the SELECT as [`apply`](Self::apply) does, over the versions that are pinned.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply).
+    pub async fn apply_pinned(&self, pinned: &Pinned, rows: RecordBatch) -> Result<Shaped> {
+        let plan = Arc::clone(&pinned.plan);
         let shown = execute(plan, rows, &self.session).await.map_err(|cause| self.failed(cause))?;
-        Ok(Applied { shaped: self.outcome.shape(&shown)?, lookups })
+        self.outcome.shape(&shown)
     }
 
     /// Turns Kafka tombstones into deletes. `rows` has the columns that [`Transform::apply`] takes, all nullable, filled

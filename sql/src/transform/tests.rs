@@ -288,6 +288,23 @@ async fn a_lookup_reads_the_newest_version_of_its_table() -> TestResult {
 }
 
 #[tokio::test]
+async fn parts_of_a_batch_read_the_version_that_was_pinned() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("ref.people", &[people(&[(1, "Ann A.")])?]).await?;
+    let sql = "SELECT s.id, p.name FROM STREAM(s) AS s JOIN ref.people AS p ON s.id = p.id";
+    let transform = Transform::compile(&with_lookup(sql, &[ID, NAME])?, Arc::clone(&lake.reader)).await?;
+    let (batch, pinned) = (records(&[ANN, BOB])?, transform.pin(2).await?);
+    append(&location, people(&[(2, "Bob B.")])?).await?;
+    let parts = [
+        transform.apply_pinned(&pinned, batch.slice(0, 1)).await?,
+        transform.apply_pinned(&pinned, batch.slice(1, 1)).await?,
+    ];
+    assert_eq!([shown(&parts[0])?, shown(&parts[1])?].concat(), ["1|Ann A.@0"]);
+    assert_eq!(pinned.into_lookups(), [("ref.people".parse()?, 1)]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn lookups_may_miss_aggregate_and_stand_on_either_side() -> TestResult {
     let lake = Lake::new()?;
     lake.table("ref.people", &[people(&[(1, "A"), (1, "B"), (9, "C")])?]).await?;

@@ -103,7 +103,7 @@ pub(super) async fn run_vacuum(
     let state = TableState::load(&log)
         .await?
         .ok_or_else(|| Error::invalid(format!("there is no Delta table at {}", log.location())))?;
-    let kept_for = retention(&state, arguments.retention, arguments.force)?;
+    let kept_for = retention(&state, log.location(), arguments.retention, arguments.force)?;
     drop(state);
     let mode = if arguments.dry_run { Mode::DryRun } else { Mode::Remove };
     let bar = Bar::begin(&bars, format!("vacuuming {}", arguments.table));

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use alluvium_catalog::{Error, Result};
+use alluvium_catalog::{Error, Location, Result};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -31,16 +31,17 @@ struct LogFile {
 /// Removes what the log of `state` no longer needs and returns how many files that were.
 ///
 /// # Errors
-/// `Unavailable` when the store does not answer; what was removed before stays so.
+/// `Invalid` when the table's retention cannot be understood: nothing is removed then. `Unavailable` when the store does
+/// not answer; what was removed before stays so.
 pub async fn clean_log(log: &DeltaLog, state: &TableState) -> Result<u64> {
     if state.metadata.configuration.get("delta.enableExpiredLogCleanup").is_some_and(|value| value == "false") {
         return Ok(0);
     }
+    let retention = interval(state, "delta.logRetentionDuration", log.location())?.unwrap_or(RETENTION);
     let failed =
         |cause| Error::unavailable(format!("cannot clean up the log of {}", log.location())).with_source(cause);
     let listed: Vec<ObjectMeta> =
         log.store().list(Some(&Path::from("_delta_log"))).try_collect().await.map_err(failed)?;
-    let retention = interval(state, "delta.logRetentionDuration").unwrap_or(RETENTION);
     let Some(newest) = listed.iter().map(|file| file.last_modified).max() else { return Ok(0) };
     let Ok(retention) = chrono::TimeDelta::from_std(retention) else { return Ok(0) };
     let Some(cutoff) = newest.checked_sub_signed(retention) else { return Ok(0) };
@@ -57,20 +58,37 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState) -> Result<u64> {
     Ok(n_files)
 }
 
-/// Returns the duration that a table property such as `interval 7 days` names.
-pub fn interval(state: &TableState, property: &str) -> Option<Duration> {
-    let text = state.metadata.configuration.get(property)?;
-    let mut words = text.split_whitespace().skip_while(|word| word.eq_ignore_ascii_case("interval"));
-    let (number, unit) = (words.next()?.parse::<u64>().ok()?, words.next()?);
-    let seconds_each = match unit.to_ascii_lowercase().trim_end_matches('s') {
-        "second" => 1,
-        "minute" => 60,
-        "hour" => 3_600,
-        "day" => 86_400,
-        "week" => 7 * 86_400,
-        _ => return None,
-    };
-    number.checked_mul(seconds_each).filter(|_| words.next().is_none()).map(Duration::from_secs)
+/// Returns the duration that a table property such as `interval 7 days` names; `None` where the table does not say.
+///
+/// # Errors
+/// `Invalid` when the property cannot be understood: nobody may take a shorter time for it. Months and years have no
+/// length of their own, and Delta takes them for no retention either.
+pub fn interval(state: &TableState, property: &str, at: &Location) -> Result<Option<Duration>> {
+    let Some(text) = state.metadata.configuration.get(property) else { return Ok(None) };
+    match parse_interval(text) {
+        Some(duration) => Ok(Some(duration)),
+        None => Err(Error::invalid(format!("cannot understand '{property}' = '{text}' of the table at {at}"))
+            .with_hint("write it in weeks, days, hours, minutes and seconds, such as 'interval 30 days'")),
+    }
+}
+
+/// Reads one or more numbers, each with its unit.
+fn parse_interval(text: &str) -> Option<Duration> {
+    let mut words = text.split_whitespace().skip_while(|word| word.eq_ignore_ascii_case("interval")).peekable();
+    words.peek()?;
+    let mut seconds = 0_u64;
+    while let Some(number) = words.next() {
+        let seconds_each = match words.next()?.to_ascii_lowercase().trim_end_matches('s') {
+            "second" => 1,
+            "minute" => 60,
+            "hour" => 3_600,
+            "day" => 86_400,
+            "week" => 7 * 86_400,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.trim_matches('\'').parse::<u64>().ok()?.checked_mul(seconds_each)?)?;
+    }
+    Some(Duration::from_secs(seconds))
 }
 
 /// Returns the newest checkpoint from which every version that `cutoff` keeps can be read; `None` when there is none.
@@ -112,6 +130,11 @@ fn log_file(meta: ObjectMeta) -> Option<LogFile> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+
     use super::*;
 
     fn file(name: &str, day: i64) -> Option<LogFile> {
@@ -154,18 +177,55 @@ mod tests {
     }
 
     #[test]
-    fn intervals_are_read_as_delta_writes_them() {
-        let mut state = TableState::default();
+    fn intervals_are_read_as_delta_writes_them_and_others_are_refused() -> Result<()> {
+        let (mut state, at) = (TableState::default(), "memory:///t".parse()?);
+        assert_eq!(interval(&state, "p", &at)?, None);
         for (text, seconds) in [
             ("interval 7 days", Some(604_800)),
-            ("interval 1 week", Some(604_800)),
+            ("INTERVAL 1 week", Some(604_800)),
             ("12 hours", Some(43_200)),
+            ("interval '2' days", Some(172_800)),
+            ("interval 1 days 2 hours", Some(93_600)),
             ("interval 1 month", None),
+            ("interval 1 year", None),
+            ("interval 1 day 1 month", None),
             ("interval -1 days", None),
-            ("interval 1 days 2 hours", None),
+            ("interval 7", None),
+            ("interval", None),
+            ("", None),
+            ("interval 99999999999999999999 days", None),
         ] {
             state.metadata.configuration.insert("p".to_owned(), text.to_owned());
-            assert_eq!(interval(&state, "p").map(|duration| duration.as_secs()), seconds, "{text}");
+            let read = interval(&state, "p", &at);
+            assert_eq!(read.ok().flatten().map(|duration| duration.as_secs()), seconds, "{text}");
         }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_retention_that_cannot_be_understood_removes_nothing() -> Result<()> {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let log = DeltaLog::with_stores("memory:///t".parse()?, Arc::clone(&store), Arc::clone(&store));
+        let failed = |cause| Error::unavailable("test store").with_source(cause);
+        for name in
+            ["00000000000000000000.json", "00000000000000000001.json", "00000000000000000001.checkpoint.parquet"]
+        {
+            store.put(&Path::from(format!("_delta_log/{name}")), "{}".into()).await.map_err(failed)?;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        store.put(&Path::from("_delta_log/00000000000000000002.json"), "{}".into()).await.map_err(failed)?;
+        let mut state = TableState::default();
+        let mut retain = |text: &str| {
+            state.metadata.configuration.insert("delta.logRetentionDuration".to_owned(), text.to_owned());
+            state.clone()
+        };
+        let error = clean_log(&log, &retain("interval 1 month")).await.err();
+        let message = error.map(|error| error.message().to_owned()).unwrap_or_default();
+        assert_eq!(
+            message,
+            "cannot understand 'delta.logRetentionDuration' = 'interval 1 month' of the table at memory:///t"
+        );
+        assert_eq!(clean_log(&log, &retain("interval 0 seconds")).await?, 1, "the version before the checkpoint");
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use alluvium_catalog::{Clock, Error, Result};
+use alluvium_catalog::{Clock, Error, Location, Result};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -63,9 +63,13 @@ pub struct Vacuumed {
 /// Returns how long a table's files are kept: what was asked for, else what the table says, and a week at least.
 ///
 /// # Errors
-/// `Invalid` when less was asked for and `may_be_short` is not set.
-pub fn retention(state: &TableState, asked: Option<Duration>, may_be_short: bool) -> Result<Duration> {
-    let own = interval(state, "delta.deletedFileRetentionDuration").unwrap_or_default().max(RETENTION_MIN);
+/// `Invalid` when less was asked for and `may_be_short` is not set, or what the table says cannot be understood.
+pub fn retention(state: &TableState, at: &Location, asked: Option<Duration>, may_be_short: bool) -> Result<Duration> {
+    let own = match (interval(state, "delta.deletedFileRetentionDuration", at), asked) {
+        (Ok(own), _) => own.unwrap_or_default().max(RETENTION_MIN),
+        (Err(_), Some(asked)) if may_be_short => asked,
+        (Err(error), _) => return Err(error),
+    };
     match asked {
         None => Ok(own),
         Some(asked) if asked >= own || may_be_short => Ok(asked),
@@ -347,21 +351,28 @@ mod tests {
 
     #[test]
     fn a_short_retention_has_to_be_forced() -> Result<()> {
-        let mut state = TableState::default();
+        let (mut state, at) = (TableState::default(), "memory:///t".parse()?);
         state
             .metadata
             .configuration
             .insert("delta.deletedFileRetentionDuration".to_owned(), "interval 1 days".to_owned());
         let hours = |hours: u64| Some(Duration::from_secs(hours * 3_600));
-        assert_eq!(retention(&state, None, false)?, RETENTION_MIN);
-        assert_eq!(retention(&state, hours(200), false)?, Duration::from_secs(720_000));
-        assert!(retention(&state, hours(24), false).is_err());
-        assert_eq!(retention(&state, hours(0), true)?, Duration::ZERO);
+        assert_eq!(retention(&state, &at, None, false)?, RETENTION_MIN);
+        assert_eq!(retention(&state, &at, hours(200), false)?, Duration::from_secs(720_000));
+        assert!(retention(&state, &at, hours(24), false).is_err());
+        assert_eq!(retention(&state, &at, hours(0), true)?, Duration::ZERO);
         state
             .metadata
             .configuration
             .insert("delta.deletedFileRetentionDuration".to_owned(), "interval 30 days".to_owned());
-        assert!(retention(&state, hours(200), false).is_err(), "the table keeps its files longer");
+        assert!(retention(&state, &at, hours(200), false).is_err(), "the table keeps its files longer");
+        state
+            .metadata
+            .configuration
+            .insert("delta.deletedFileRetentionDuration".to_owned(), "interval 1 month".to_owned());
+        assert!(retention(&state, &at, None, false).is_err(), "a month is not a week");
+        assert!(retention(&state, &at, hours(2_000), false).is_err());
+        assert_eq!(retention(&state, &at, hours(24), true)?, Duration::from_secs(86_400));
         Ok(())
     }
 }

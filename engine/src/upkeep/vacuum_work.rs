@@ -41,7 +41,8 @@ impl VacuumWork {
         }
         let interval_ms = i64::try_from(self.parts.settings.vacuum_interval.as_millis()).unwrap_or(i64::MAX);
         self.due_ms = now_ms.saturating_add(interval_ms);
-        let own = retention(landing.state(), None, false)?.max(self.parts.settings.vacuum_retention);
+        let own = retention(landing.state(), landing.log().location(), None, false)?
+            .max(self.parts.settings.vacuum_retention);
         let (log, host) = (landing.log().clone(), Arc::clone(&self.parts.clock));
         self.turns.begin(clock, 0, async move { vacuum(&log, own, Mode::Remove, host.as_ref(), |_| ()).await });
         Ok(())

@@ -22,6 +22,7 @@ mod repl;
 mod sasl;
 mod serving;
 mod signals;
+mod startup;
 mod terminal;
 mod tidy;
 mod tls;

@@ -11,6 +11,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::ledger::{Ledger, Record};
 use super::{TestResult, unique};
@@ -82,6 +83,14 @@ impl Topic {
             result.map_err(|(topic, error)| format!("cannot add partitions to {topic}: {error}"))?;
         }
         Ok(())
+    }
+
+    /// Deletes the records of `partition` before `offset`, as retention does.
+    pub(crate) async fn delete_before(&self, partition: i32, offset: i64) -> TestResult {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(&self.name, partition, Offset::Offset(offset))?;
+        let deleted = admin(&self.bootstrap)?.delete_records(&offsets, &options()).await?;
+        Ok(deleted.elements().iter().try_for_each(|element| element.error())?)
     }
 
     /// Produces `records`, each to its partition, waits until the broker has them all, and writes them in the ledger.

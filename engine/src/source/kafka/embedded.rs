@@ -2,7 +2,7 @@
 //!
 //! It speaks the real protocol on a loopback port, groups and rebalances included, and keeps records in memory: the
 //! newest 5 MiB of each partition. It has no transactions, no compaction, no lookup by timestamp and no access control;
-//! what is proven here is proven again with a real broker.
+//! what hangs on those is proven on a real broker (`tests/startup.rs`, `tests/sasl.rs`).
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

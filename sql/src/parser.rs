@@ -18,6 +18,8 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, code};
 use crate::statement::{Spanned, Statement};
 use cursor::{Cursor, Result};
+#[cfg(test)]
+pub(crate) use dialect::AlluviumDialect;
 use tokens::chunks;
 
 /// Returns the statements of a file in the order written.

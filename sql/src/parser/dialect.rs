@@ -50,6 +50,11 @@ impl Dialect for AlluviumDialect {
         true
     }
 
+    /// MySQL runs what `/*! .. */` holds; a comment that does something is no comment.
+    fn supports_multiline_comment_hints(&self) -> bool {
+        false
+    }
+
     as_generic! {
         supports_unicode_string_literal, supports_partition_by_after_order_by, supports_array_join_syntax,
         supports_group_by_expr, supports_group_by_with_modifier, supports_left_associative_joins_without_parens,
@@ -62,8 +67,8 @@ impl Dialect for AlluviumDialect {
         supports_limit_comma, supports_update_order_by, supports_from_first_select, supports_projection_trailing_commas,
         supports_asc_desc_in_column_definition, supports_try_convert, supports_bitwise_shift_operators,
         supports_comment_on, supports_load_extension, supports_named_fn_args_with_assignment_operator,
-        supports_struct_literal, supports_empty_projections, supports_nested_comments, supports_multiline_comment_hints,
-        supports_user_host_grantee, supports_string_escape_constant, supports_array_typedef_with_brackets,
+        supports_struct_literal, supports_empty_projections, supports_nested_comments, supports_user_host_grantee,
+        supports_string_escape_constant, supports_array_typedef_with_brackets,
         supports_match_against, supports_set_names, supports_comma_separated_set_assignments,
         supports_filter_during_aggregation, supports_select_wildcard_exclude, supports_data_type_signed_suffix,
         supports_interval_options, supports_quote_delimited_string, supports_select_wildcard_replace,

@@ -38,7 +38,7 @@ use alluvium_catalog::{Result, TableName};
 pub use backend::{Answer, Backend, Opened, Written};
 pub use command::{Command, RowsMax};
 pub use input::{Input, Interrupt, ScriptFrom};
-pub use peek::{Peek, PeekLimit};
+pub use peek::{Peek, PeekLimit, Peeked};
 pub use render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer};
 pub use session::SessionBackend;
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{Connection, Error, Result, Source, Span};
-use alluvium_sql::repl::{Peek, PeekLimit};
+use alluvium_sql::repl::{Peek, PeekLimit, Peeked};
 use alluvium_sql::{Compiler, Flow, SourceText, TableReader, Transform};
-use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
 use crate::decode::Decoder;
-use crate::hop::Fetched;
+use crate::hop::{Fetched, Reject};
 use crate::source::kafka::{PeekLimits, peek};
 
 /// Reads topics for the REPL.
@@ -29,7 +28,7 @@ impl TopicPeek {
     /// Returns a flow that hands on all columns of `source`; it is never run.
     async fn flow_over(&self, source: &Source) -> Result<Arc<Flow>> {
         let text = format!(
-            "CREATE STREAMING TABLE alluvium_peek.seen;\n\
+            "CREATE STREAMING TABLE alluvium_peek.seen LOCATION 'memory:///alluvium_peek/seen';\n\
              CREATE FLOW alluvium_peek AS INSERT INTO alluvium_peek.seen BY NAME SELECT * FROM STREAM(\"{}\");",
             source.name
         );
@@ -42,16 +41,24 @@ impl TopicPeek {
 
 #[async_trait]
 impl Peek for TopicPeek {
-    async fn peek(&self, source: &Source, connection: &Connection, limit: PeekLimit) -> Result<RecordBatch> {
+    async fn peek(&self, source: &Source, connection: &Connection, limit: PeekLimit) -> Result<Peeked> {
         let flow = self.flow_over(source).await?;
         let PeekLimit { records_max, bytes_max, timeout } = limit;
         let records = peek(connection, &source.topic, PeekLimits { records_max, bytes_max, timeout }).await?;
+        let n_records = records.len();
         let fetched = Fetched { records, span: Span::new(), took: Duration::ZERO };
         let mut decoder = Decoder::new(&flow)?;
         let decoded = tokio::task::spawn_blocking(move || decoder.decode(fetched)).await;
         let decoded = decoded.map_err(|source| Error::internal("decoding was broken off").with_source(source))??;
         let transform = Transform::compile(&flow, Arc::clone(&self.reader)).await?;
-        Ok(transform.apply(decoded.rows).await?.shaped.rows)
+        let fault =
+            |reject: &Reject| format!("{}/{}@{}: {}", source.topic, reject.partition, reject.offset, reject.message);
+        Ok(Peeked {
+            rows: transform.apply(decoded.rows).await?.shaped.rows,
+            n_records,
+            n_unreadable: decoded.rejects.len(),
+            first_fault: decoded.rejects.first().map(fault),
+        })
     }
 }
 
@@ -65,7 +72,7 @@ mod tests {
     use crate::source::kafka::embedded::{EmbeddedBroker, Message};
 
     #[tokio::test]
-    async fn a_peek_shows_all_declared_columns_and_leaves_out_what_cannot_be_read() -> Result<()> {
+    async fn a_peek_shows_all_declared_columns_and_tells_of_what_cannot_be_read() -> Result<()> {
         let broker = EmbeddedBroker::start(&[("things", 1)])?;
         for value in [r#"{"id": 1, "name": "cup"}"#, "no JSON", r#"{"id": 2}"#] {
             broker.produce("things", Message { value: Some(value.as_bytes()), ..Message::default() }).await?;
@@ -91,10 +98,13 @@ mod tests {
 
         let peek = TopicPeek::new(compiler, Arc::new(reader()));
         let limit = PeekLimit { timeout: Duration::from_secs(20), ..PeekLimit::default() };
-        let rows = peek.peek(&definition.source, &definition.connection, limit).await?;
+        let Peeked { rows, n_records, n_unreadable, first_fault } =
+            peek.peek(&definition.source, &definition.connection, limit).await?;
         let columns: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
         assert_eq!(columns, ["id", "name", "at", "twice"]);
-        assert_eq!(rows.num_rows(), 2);
+        assert_eq!((rows.num_rows(), n_records, n_unreadable), (2, 3, 1));
+        let first_fault = first_fault.ok_or_else(|| Error::internal("no fault was told"))?;
+        assert!(first_fault.starts_with("things/0@1: "), "{first_fault}");
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use alluvium_catalog::{Connection, Result, Source};
+use alluvium_catalog::{Connection, Result, Source, Topic};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::sql::sqlparser::ast::{
@@ -16,6 +16,7 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut,
 };
 
+use super::render::counted;
 use crate::compile::plan::stream_argument;
 
 /// The bounds of a peek; the first that is reached ends it.
@@ -41,15 +42,41 @@ impl Default for PeekLimit {
     }
 }
 
+/// What a peek saw.
+#[derive(Debug, Clone)]
+pub struct Peeked {
+    /// The source's declared columns in order, metadata and computed ones included; a row for each readable record.
+    pub rows: RecordBatch,
+    /// Records that were looked at.
+    pub n_records: usize,
+    /// How many of them are no rows because they could not be read.
+    pub n_unreadable: usize,
+    /// Where the first of those is and what is wrong with it: `orders/0@7: not valid JSON`.
+    pub first_fault: Option<String>,
+}
+
+impl Peeked {
+    /// Returns what people should know about the rows, a line each.
+    pub(super) fn notes(&self, topic: &Topic) -> Vec<String> {
+        let n_records = counted(self.n_records, "record");
+        let mut notes = vec![format!("peeked at {n_records} of topic {topic}; nothing was committed")];
+        if self.n_unreadable > 0 {
+            let first = self.first_fault.as_ref().map(|fault| format!("; the first is {fault}")).unwrap_or_default();
+            let (n_unreadable, are) = (self.n_unreadable, if self.n_unreadable == 1 { "is" } else { "are" });
+            notes.push(format!("{n_unreadable} of them could not be read and {are} left out{first}"));
+        }
+        notes
+    }
+}
+
 /// Fetches some records of a source.
 #[async_trait]
 pub trait Peek: Send + Sync + fmt::Debug {
-    /// Returns rows of `source` within `limit`, decoded, with the source's declared columns in order, metadata and
-    /// computed ones included. Records that cannot be decoded are left out. Nothing is committed anywhere.
+    /// Returns records of `source` within `limit`, decoded. Nothing is committed anywhere.
     ///
     /// # Errors
     /// `Unavailable` when the cluster does not answer, `Invalid` when the topic or a secret does not exist.
-    async fn peek(&self, source: &Source, connection: &Connection, limit: PeekLimit) -> Result<RecordBatch>;
+    async fn peek(&self, source: &Source, connection: &Connection, limit: PeekLimit) -> Result<Peeked>;
 }
 
 /// Returns the limit of a peek for `query`: its LIMIT where that bounds the records read, else the default.

@@ -17,7 +17,7 @@ use super::command::{Command, RowsMax};
 use super::describe::{self, Described};
 use super::explain::explain;
 use super::input::{Lines, STATEMENT_BYTES_MAX, too_long};
-use super::render::{Appetite, Expanded, Format, RenderOptions, Renderer, counted, unwritable};
+use super::render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer, counted, unwritable};
 use super::script::{Piece, Script};
 use super::work::{Part, Work};
 use super::{Exit, ReplOptions};
@@ -212,6 +212,7 @@ impl Runner {
         let interrupted = interrupt.wait();
         tokio::pin!(interrupted);
         let mut renderer = None;
+        let mut said = Vec::new();
         loop {
             let part = tokio::select! {
                 biased;
@@ -220,7 +221,7 @@ impl Runner {
             };
             match part.transpose()? {
                 Some(Part::Begin { schema, notes }) => {
-                    notes.iter().for_each(|note| self.say(note));
+                    said = notes;
                     let options = self.render_options(is_expanded);
                     renderer = (!schema.fields().is_empty()).then(|| Renderer::new(&schema, options));
                 }
@@ -234,12 +235,14 @@ impl Runner {
                 None => break,
             }
         }
-        let Some(renderer) = renderer else { return Ok(None) };
-        let rendered = self.write(|out| renderer.finish(out))?;
-        if let Some(note) = rendered.note() {
-            self.say(&note);
-        }
-        Ok(Some(rendered.total))
+        let rendered = match renderer {
+            Some(renderer) => Some(self.write(|out| renderer.finish(out))?),
+            None => None,
+        };
+        // After the rows, where they are seen however long the rows are.
+        said.extend(rendered.as_ref().and_then(Rendered::note));
+        said.iter().for_each(|note| self.say(note));
+        Ok(rendered.map(|rendered| rendered.total))
     }
 
     fn render_options(&self, is_expanded: bool) -> RenderOptions {

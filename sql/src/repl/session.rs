@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Error, Name, Result, TableName};
+use alluvium_catalog::{Error, Name, Result, Source, TableName};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
@@ -16,8 +16,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::backend::{Answer, Backend, Opened, Written};
 use super::define::define;
-use super::peek::{Peek, PeekLimit, bare_relations, limit_of, unstream};
-use super::render::counted;
+use super::peek::{Peek, PeekLimit, Peeked, bare_relations, limit_of, unstream};
 use crate::compile::Compiler;
 use crate::diagnostic::SourceText;
 use crate::parser::parse_file;
@@ -183,12 +182,10 @@ impl Peeking {
         std::mem::take(&mut *self.current()).notes
     }
 
-    fn note(&self, note: String) {
-        self.current().notes.push(note);
-    }
-
-    fn remember(&self, source: &Name, rows: &RecordBatch) {
-        self.current().seen.insert(source.clone(), rows.clone());
+    fn remember(&self, source: &Source, peeked: &Peeked) {
+        let mut current = self.current();
+        current.seen.insert(source.name.clone(), peeked.rows.clone());
+        current.notes.extend(peeked.notes(&source.topic));
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {
@@ -217,13 +214,11 @@ impl session::Peek for Peeking {
         // The implementation is held to its bound here, so that no broker can hang a query.
         let grace = limit.timeout + PeekLimit::GRACE;
         let peeked = tokio::time::timeout(grace, self.peek.peek(&source, &connection, limit)).await;
-        let rows = peeked.map_err(|_| {
+        let peeked = peeked.map_err(|_| {
             Error::unavailable(format!("topic {} gave no answer within {} s", source.topic, grace.as_secs()))
         })??;
-        let n_rows = counted(rows.num_rows(), "record");
-        self.note(format!("peeked at {n_rows} of topic {}; nothing was committed", source.topic));
-        self.remember(name, &rows);
-        Ok(rows)
+        self.remember(&source, &peeked);
+        Ok(peeked.rows)
     }
 }
 

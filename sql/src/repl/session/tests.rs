@@ -22,12 +22,28 @@ struct Canned(Mutex<Vec<usize>>);
 
 #[async_trait]
 impl Peek for Canned {
-    async fn peek(&self, source: &Source, _: &Connection, limit: PeekLimit) -> Result<RecordBatch> {
+    async fn peek(&self, source: &Source, _: &Connection, limit: PeekLimit) -> Result<Peeked> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(limit.records_max);
         let n_rows = i64::try_from(limit.records_max).unwrap_or(i64::MAX);
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..n_rows));
-        RecordBatch::try_from_iter([("order_id", ids)])
-            .map_err(|cause| Error::internal(source.name.to_string()).with_source(cause))
+        let rows = RecordBatch::try_from_iter([("order_id", ids)])
+            .map_err(|cause| Error::internal(source.name.to_string()).with_source(cause))?;
+        Ok(Peeked { n_records: rows.num_rows(), rows, n_unreadable: 0, first_fault: None })
+    }
+}
+
+/// Answers with one row and says that there were records it could not read.
+#[derive(Debug)]
+struct Damaged;
+
+#[async_trait]
+impl Peek for Damaged {
+    async fn peek(&self, source: &Source, _: &Connection, _: PeekLimit) -> Result<Peeked> {
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values([7]));
+        let rows = RecordBatch::try_from_iter([("order_id", ids)])
+            .map_err(|cause| Error::internal(source.name.to_string()).with_source(cause))?;
+        let first_fault = Some(format!("{}/0@1: not valid JSON", source.topic));
+        Ok(Peeked { rows, n_records: 3, n_unreadable: 2, first_fault })
     }
 }
 
@@ -86,6 +102,23 @@ async fn errors_point_into_the_script() -> TestResult {
     let (exit, _, err) = run(&lake, None, script).await?;
     assert_eq!(exit, Exit::SqlError);
     insta::assert_snapshot!(err);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_peek_tells_of_what_it_could_not_read_and_keeps_that_out_of_the_rows() -> TestResult {
+    let lake = lake().await?;
+    for format in ["csv", "json"] {
+        let script = format!("\\format {format}\nSELECT * FROM orders_raw;");
+        let (exit, out, err) = run(&lake, Some(Arc::new(Damaged)), &script).await?;
+        assert_eq!(exit, Exit::Ok, "{err}");
+        assert!(out.contains('7') && !out.contains("peeked") && !out.contains("read"), "{out}");
+        assert_eq!(
+            err,
+            "peeked at 3 records of topic shop.orders; nothing was committed\n\
+             2 of them could not be read and are left out; the first is shop.orders/0@1: not valid JSON\n"
+        );
+    }
     Ok(())
 }
 

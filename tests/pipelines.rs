@@ -2,7 +2,8 @@
 //!
 //! Each runs as a process on the embedded broker. A line of `<name>.input.jsonl` is a record (`topic`, and where given
 //! `partition`, `key`, `value`, `text`, `headers`, `timestamp`), or `{"run": true}`: the program runs until all before it
-//! has landed, and once more at the end. `value` is JSON, `text` raw text; without either the record is a tombstone. A
+//! has landed, and once more at the end; `{"file": path, "text": ..}` writes a file, and with `register` and `kind` its folder
+//! is registered under that name. `value` is JSON, `text` raw text; without either the record is a tombstone. A
 //! line of `<name>.expected.jsonl` is a row of a table, in order of its text. `ALLUVIUM_TEST_UPDATE=1` writes that file.
 
 use std::collections::BTreeMap;
@@ -68,11 +69,22 @@ async fn produce(broker: &EmbeddedBroker, line: &Value) -> TestResult {
     Ok(broker.produce(topic, message).await?)
 }
 
+/// Writes a file and registers its folder, where that is asked for.
+fn lay(program: &Program, line: &Value, name: &str) -> TestResult {
+    let path = program.folder().join(name);
+    let folder = path.parent().ok_or_else(|| format!("{line} names no file"))?;
+    fs::create_dir_all(folder)?;
+    fs::write(&path, line["text"].as_str().ok_or_else(|| format!("{line} has no text"))?)?;
+    let (Some(dataset), Some(kind)) = (line["register"].as_str(), line["kind"].as_str()) else { return Ok(()) };
+    program.done(&["catalog", "register", dataset, &folder.display().to_string(), "--kind", kind]).map(drop)
+}
+
 /// Returns the rows of every table, as lines.
 async fn tables(lake: &Lake, program: &Program) -> TestResult<Vec<String>> {
     let listed = program.json(&["catalog", "list", "--json"])?;
     let mut rows = Vec::new();
-    for dataset in listed.as_array().into_iter().flatten() {
+    let is_table = |dataset: &&Value| matches!(dataset["kind"].as_str(), Some("delta" | "dead_letter"));
+    for dataset in listed.as_array().into_iter().flatten().filter(is_table) {
         let name = dataset["name"].as_str().unwrap_or_default();
         let location = dataset["location"].as_str().unwrap_or_default().parse()?;
         for row in reader::deltalake_rows(lake, &location, "SELECT * FROM t").await? {
@@ -99,6 +111,8 @@ async fn check(name: &str) -> TestResult {
         if line["run"] == true {
             broker.flush().await?;
             program.done(&["run", "--once", "pipeline.sql"])?;
+        } else if let Some(name) = line["file"].as_str() {
+            lay(&program, line, name)?;
         } else {
             produce(&broker, line).await?;
         }
@@ -155,6 +169,11 @@ async fn metadata_of_records_becomes_columns() -> TestResult {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_reads_the_other_table_as_it_is_now() -> TestResult {
     check("lookup").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_reads_registered_files_as_they_are_now() -> TestResult {
+    check("files").await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,6 +49,11 @@ pub enum Input {
         /// The Delta version that was read.
         version: u64,
     },
+    /// Files that were looked up, as they were: a folder of files has no versions.
+    Files {
+        /// The dataset.
+        dataset: TableName,
+    },
 }
 
 /// What became of the records of a batch. Every record has exactly one fate.

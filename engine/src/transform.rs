@@ -10,7 +10,7 @@ mod isolate;
 use std::sync::Arc;
 use std::time::Instant;
 
-use alluvium_catalog::{Error, Fate, Input, Result};
+use alluvium_catalog::{Error, Fate, Input, Result, TableName};
 use alluvium_sql::{Change, ErrorMode, Flow, Shaped, Transform};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat, concat_batches, filter, filter_record_batch, not, take, take_record_batch};
@@ -84,7 +84,7 @@ impl TransformStage {
         };
         self.settle_rejects(&mut fate, &rejects)?;
         spent.transform = begun.elapsed();
-        let lookups = isolated.lookups.into_iter().map(|(table, version)| Input::Table { table, version }).collect();
+        let lookups = isolated.lookups.into_iter().map(input).collect();
         let (inherited, after_delete, keyed) = match standing {
             Some(standing) => (Some(standing.inherited), Some(standing.after_delete), Some(standing.keyed)),
             None => (None, None, None),
@@ -226,6 +226,14 @@ fn distinct_records(shaped: &Shaped) -> usize {
         }
     }
     n_records
+}
+
+/// Returns what was looked up as the lineage record has it.
+fn input((name, version): (TableName, Option<u64>)) -> Input {
+    match version {
+        Some(version) => Input::Table { table: name, version },
+        None => Input::Files { dataset: name },
+    }
 }
 
 fn distinct(records: impl Iterator<Item = (i32, i64)>) -> usize {

@@ -101,6 +101,8 @@ impl Session {
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(FairSpillPool::new(settings.memory_bytes_max)))
             .with_disk_manager_builder(disk)
+            // The list of a folder would be kept for ever, and files that are added would never be seen.
+            .with_object_list_cache_limit(0)
             .build_arc()
             .map_err(|cause| failure::from_datafusion("cannot set up a place for queries to spill to", cause))?;
         let config = SessionConfig::new().with_target_partitions(settings.threads.max(1)).with_information_schema(true);

@@ -22,6 +22,7 @@ use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Dataset, DatasetKind, Error, Location, Result, Stores, TableName, Timestamp};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::prelude::SessionContext;
 use deltalake::kernel::Snapshot;
 
 pub use history::HistoryEntry;
@@ -127,6 +128,15 @@ impl TableReader {
     ) -> Result<Arc<dyn TableProvider>> {
         self.register_store(location, session)?;
         files::open(kind, location, session).await
+    }
+
+    /// Returns the columns of the files of `kind` below `location`, as a query sees them now.
+    ///
+    /// # Errors
+    /// As [`TableReader::open_files`].
+    pub async fn columns_of_files(&self, kind: DatasetKind, location: &Location) -> Result<SchemaRef> {
+        let session = SessionContext::new();
+        Ok(self.open_files(kind, location, &session.state()).await?.schema())
     }
 
     /// Makes the store of `location` known to the queries of `session`.

@@ -7,7 +7,7 @@
 //! batch --StreamExec--> the query's plan, the position beside every row --> table columns, position, sequence, delete
 //! ```
 //! A query without lookups is planned once and executed for each batch. One with lookups is planned for each batch,
-//! over the newest version of the tables that it joins.
+//! over the newest version of the tables that it joins, and over the files that are there now.
 //! Before it: the [compiler](crate::compile), which has refused what cannot be applied. After it: the engine's transform.
 
 mod carry;
@@ -18,13 +18,13 @@ mod tombstone;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use alluvium_catalog::{Error, Location, Result, TableName};
+use alluvium_catalog::{Dataset, DatasetKind, Error, Result, TableName};
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::DataType;
-use datafusion::catalog::MemorySchemaProvider;
+use datafusion::catalog::{MemorySchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
-use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -63,8 +63,8 @@ pub struct Shaped {
 pub struct Applied {
     /// The rows.
     pub shaped: Shaped,
-    /// The tables that were looked up, each with the Delta version that was read.
-    pub lookups: Vec<(TableName, u64)>,
+    /// What was looked up: Delta tables with the version that was read, and files, which have none.
+    pub lookups: Vec<(TableName, Option<u64>)>,
 }
 
 /// A compiled SELECT.
@@ -80,26 +80,25 @@ pub struct Transform {
     sequence_types: Vec<DataType>,
 }
 
-/// A SELECT over one version of each table that it joins.
+/// A SELECT over one version of each table that it joins, and over the files that are there now.
 #[derive(Debug)]
 pub struct Pinned {
     plan: Arc<dyn ExecutionPlan>,
-    lookups: Vec<(TableName, u64)>,
+    lookups: Vec<(TableName, Option<u64>)>,
 }
 
 impl Pinned {
-    /// Returns the tables that are joined, each with its version.
-    pub fn into_lookups(self) -> Vec<(TableName, u64)> {
+    /// Returns what is joined: Delta tables with their versions, and files, which have none.
+    pub fn into_lookups(self) -> Vec<(TableName, Option<u64>)> {
         self.lookups
     }
 }
 
-/// A table that the query joins.
+/// A dataset that the query joins.
 #[derive(Debug)]
 struct Lookup {
-    name: TableName,
-    location: Location,
-    /// The version that was read last: the next one is found from there.
+    dataset: Dataset,
+    /// The version of a Delta table that was read last: the next one is found from there.
     last: Mutex<Option<OpenTable>>,
 }
 
@@ -113,11 +112,10 @@ impl Transform {
         let rows_max = flow.batch.rows_max.clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX);
         let batch_rows = if flow.lookups.is_empty() { rows_max } else { BATCH_ROWS_MIN };
         let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_rows);
-        let session = dialect_session(config, Arc::new(RuntimeEnv::default()));
+        let session = dialect_session(config, forgetful_runtime()?);
         let mut lookups = Vec::new();
         for name in &flow.lookups {
-            let location = reader.dataset(name).await?.location;
-            lookups.push(Lookup { name: name.clone(), location, last: Mutex::default() });
+            lookups.push(Lookup { dataset: reader.dataset(name).await?, last: Mutex::default() });
         }
         let mut transform = Self {
             outcome: Outcome::new(flow),
@@ -217,25 +215,44 @@ impl Transform {
         state.create_physical_plan(&plan).await
     }
 
-    /// Puts the newest version of each lookup table into the session.
-    async fn open_lookups(&self) -> Result<Vec<(TableName, u64)>> {
+    /// Puts the newest state of each lookup into the session.
+    async fn open_lookups(&self) -> Result<Vec<(TableName, Option<u64>)>> {
         let mut read = Vec::with_capacity(self.lookups.len());
         for lookup in &self.lookups {
-            let last = lookup.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let table = match &last {
-                Some(table) => self.reader.refresh(table).await?,
-                None => self.reader.open(&lookup.location, Version::Latest).await?,
+            let version = match lookup.dataset.kind {
+                DatasetKind::Delta | DatasetKind::DeadLetter => Some(self.open_table(lookup).await?),
+                DatasetKind::Parquet | DatasetKind::Csv | DatasetKind::Json => {
+                    self.open_files(&lookup.dataset).await?;
+                    None
+                }
             };
-            if last.is_none_or(|last| last.version() != table.version()) {
-                self.register(&lookup.name, &table).map_err(|cause| self.uncompiled(cause))?;
-            }
-            read.push((lookup.name.clone(), table.version()));
-            *lookup.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(table);
+            read.push((lookup.dataset.name.clone(), version));
         }
         Ok(read)
     }
 
-    fn register(&self, name: &TableName, table: &OpenTable) -> std::result::Result<(), DataFusionError> {
+    async fn open_table(&self, lookup: &Lookup) -> Result<u64> {
+        let last = lookup.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let table = match &last {
+            Some(table) => self.reader.refresh(table).await?,
+            None => self.reader.open(&lookup.dataset.location, Version::Latest).await?,
+        };
+        if last.is_none_or(|last| last.version() != table.version()) {
+            self.register(&lookup.dataset.name, table.provider()).map_err(|cause| self.uncompiled(cause))?;
+        }
+        let version = table.version();
+        *lookup.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(table);
+        Ok(version)
+    }
+
+    /// Nothing tells whether files have changed, so they are looked at anew.
+    async fn open_files(&self, dataset: &Dataset) -> Result<()> {
+        let state = self.session.state();
+        let files = self.reader.open_files(dataset.kind, &dataset.location, &state).await?;
+        self.register(&dataset.name, files).map_err(|cause| self.uncompiled(cause))
+    }
+
+    fn register(&self, name: &TableName, table: Arc<dyn TableProvider>) -> std::result::Result<(), DataFusionError> {
         for catalog in self.session.catalog_names() {
             if let Some(catalog) = self.session.catalog(&catalog)
                 && catalog.schema(name.schema()).is_none()
@@ -245,7 +262,7 @@ impl Transform {
         }
         let reference = TableReference::partial(name.schema(), name.table());
         self.session.deregister_table(reference.clone())?;
-        self.session.register_table(reference, table.provider())?;
+        self.session.register_table(reference, table)?;
         Ok(())
     }
 
@@ -256,6 +273,17 @@ impl Transform {
     fn failed(&self, cause: DataFusionError) -> Error {
         failure::from_datafusion(format!("cannot apply the query of flow {}", self.flow.name()), cause)
     }
+}
+
+/// Returns a runtime that remembers nothing about files: DataFusion's own keeps the list of a folder for ever, and knows
+/// a changed file by its time and size only.
+fn forgetful_runtime() -> Result<Arc<RuntimeEnv>> {
+    let runtime = RuntimeEnvBuilder::new()
+        .with_object_list_cache_limit(0)
+        .with_file_statistics_cache_limit(0)
+        .with_metadata_cache_limit(0)
+        .build_arc();
+    runtime.map_err(|cause| failure::from_datafusion("cannot set up the runtime of a flow's query", cause))
 }
 
 impl fmt::Debug for Transform {

@@ -77,6 +77,7 @@ impl Graph {
             // A dead-letter commit covers all positions of its batch, and only its rejects go into the table.
             Input::Kafka { topic, .. } => (Node::Topic(topic.clone()), commit.lineage.fate.records_in, None),
             Input::Table { table, version } => (Node::Table(table.clone()), 0, Some(*version)),
+            Input::Files { dataset } => (Node::Table(dataset.clone()), 0, None),
         };
         let seen = self.edge(from, &commit.table, &commit.lineage.flow);
         seen.commits += 1;

@@ -24,7 +24,7 @@ impl CatalogNames {
 
     async fn columns(&self, dataset: &Dataset) -> Result<Option<SchemaRef>> {
         if !matches!(dataset.kind, DatasetKind::Delta | DatasetKind::DeadLetter) {
-            return Ok(None);
+            return self.reader.columns_of_files(dataset.kind, &dataset.location).await.map(Some);
         }
         match self.reader.open(&dataset.location, Version::Latest).await {
             Ok(table) => Ok(Some(table.provider().schema())),

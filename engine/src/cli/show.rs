@@ -161,6 +161,7 @@ pub(super) fn input_text(input: &Input) -> String {
             format!("{topic} {}", ranges.join(" "))
         }
         Input::Table { table, version } => format!("{table} version {version}"),
+        Input::Files { dataset } => format!("{dataset} as it was"),
     }
 }
 

@@ -191,6 +191,6 @@ fn covers(commit: &Commit, partition: i32, offset: i64) -> bool {
         Input::Kafka { ranges, .. } => {
             ranges.iter().any(|range| range.partition == partition && (range.first..range.next).contains(&offset))
         }
-        Input::Table { .. } => false,
+        Input::Table { .. } | Input::Files { .. } => false,
     })
 }

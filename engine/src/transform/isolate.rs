@@ -20,8 +20,8 @@ pub(super) struct Isolated {
     pub(super) failed: Vec<Fault>,
     /// Whether more of them failed than the flow bears; then neither rows nor failed records are complete.
     pub(super) is_given_up: bool,
-    /// Tables looked up, with their versions.
-    pub(super) lookups: Vec<(TableName, u64)>,
+    /// What was looked up, with versions where there are any.
+    pub(super) lookups: Vec<(TableName, Option<u64>)>,
 }
 
 /// Applies `transform` to `rows`, of which at most `failed_max` may fail.

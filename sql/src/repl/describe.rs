@@ -346,6 +346,7 @@ fn inputs(commit: &Commit) -> String {
             format!("{topic} {}", ranges.collect::<Vec<_>>().join(" "))
         }
         Input::Table { table, version } => format!("{table}@{version}"),
+        Input::Files { dataset } => dataset.to_string(),
     };
     commit.lineage.inputs.iter().map(input).collect::<Vec<_>>().join("; ")
 }

@@ -123,7 +123,7 @@ pub(super) fn commits(commits: &[Commit]) -> Result<RecordBatch> {
         .finish()
 }
 
-/// One row of `system.commit_inputs`: a range of a topic, or a table that was looked up.
+/// One row of `system.commit_inputs`: a range of a topic, or a table or files that were looked up.
 struct CommitInput<'a> {
     commit: &'a Commit,
     input: &'a Input,
@@ -134,21 +134,31 @@ impl CommitInput<'_> {
     fn topic(&self) -> Option<String> {
         match self.input {
             Input::Kafka { topic, .. } => Some(topic.to_string()),
-            Input::Table { .. } => None,
+            Input::Table { .. } | Input::Files { .. } => None,
         }
     }
 
     fn cluster(&self) -> Option<String> {
         match self.input {
             Input::Kafka { cluster, .. } => cluster.clone(),
-            Input::Table { .. } => None,
+            Input::Table { .. } | Input::Files { .. } => None,
         }
     }
 
-    fn lookup(&self) -> Option<(String, u64)> {
+    fn kind(&self) -> &'static str {
         match self.input {
-            Input::Kafka { .. } => None,
-            Input::Table { table, version } => Some((table.to_string(), *version)),
+            Input::Kafka { .. } => "kafka",
+            Input::Table { .. } => "table",
+            Input::Files { .. } => "files",
+        }
+    }
+
+    /// What was looked up, and its version where it has versions.
+    fn lookup(&self) -> (Option<String>, Option<u64>) {
+        match self.input {
+            Input::Kafka { .. } => (None, None),
+            Input::Table { table, version } => (Some(table.to_string()), Some(*version)),
+            Input::Files { dataset } => (Some(dataset.to_string()), None),
         }
     }
 }
@@ -160,15 +170,15 @@ pub(super) fn commit_inputs(commits: &[Commit]) -> Result<RecordBatch> {
     Columns::new()
         .text("table", rows.iter().map(|row| Some(row.commit.table.to_string())))
         .count("version", rows.iter().map(|row| Some(row.commit.version)))
-        .text("kind", rows.iter().map(|row| Some(if row.range.is_some() { "kafka" } else { "table" }.to_owned())))
+        .text("kind", rows.iter().map(|row| Some(row.kind().to_owned())))
         .text("cluster", rows.iter().map(CommitInput::cluster))
         .text("topic", rows.iter().map(CommitInput::topic))
         .number("partition", range(|range| i64::from(range.partition)))
         .number("first_offset", range(|range| range.first))
         .number("next_offset", range(|range| range.next))
         .count("records", rows.iter().map(|row| row.range.map(|range| range.records)))
-        .text("lookup_table", rows.iter().map(|row| row.lookup().map(|(table, _)| table)))
-        .count("lookup_version", rows.iter().map(|row| row.lookup().map(|(_, version)| version)))
+        .text("lookup_table", rows.iter().map(|row| row.lookup().0))
+        .count("lookup_version", rows.iter().map(|row| row.lookup().1))
         .finish()
 }
 
@@ -179,7 +189,7 @@ fn inputs_of(commit: &Commit) -> Vec<CommitInput<'_>> {
             Input::Kafka { ranges, .. } => {
                 rows.extend(ranges.iter().map(|&range| CommitInput { commit, input, range: Some(range) }));
             }
-            Input::Table { .. } => rows.push(CommitInput { commit, input, range: None }),
+            Input::Table { .. } | Input::Files { .. } => rows.push(CommitInput { commit, input, range: None }),
         }
     }
     rows

@@ -75,6 +75,7 @@ fn input(input: &Input) -> String {
             format!("{topic} {}", span.join(" "))
         }
         Input::Table { table, version } => format!("{table} version {version}"),
+        Input::Files { dataset } => format!("{dataset} as it was"),
     }
 }
 

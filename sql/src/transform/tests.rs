@@ -276,14 +276,65 @@ async fn a_lookup_reads_the_newest_version_of_its_table() -> TestResult {
     let transform = Transform::compile(&with_lookup(sql, &[ID, NAME])?, Arc::clone(&lake.reader)).await?;
     let applied = transform.apply(records(&[ANN, BOB])?).await?;
     assert_eq!(shown(&applied.shaped)?, ["1|Ann A.@0"]);
-    assert_eq!(applied.lookups, [("ref.people".parse()?, 1)]);
+    assert_eq!(applied.lookups, [("ref.people".parse()?, Some(1))]);
 
     append(&location, people(&[(2, "Bob B.")])?).await?;
     let applied = transform.apply(records(&[ANN, BOB])?).await?;
     let mut rows = shown(&applied.shaped)?;
     rows.sort();
     assert_eq!(rows, ["1|Ann A.@0", "2|Bob B.@1"]);
-    assert_eq!(applied.lookups, [("ref.people".parse()?, 2)]);
+    assert_eq!(applied.lookups, [("ref.people".parse()?, Some(2))]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lookup_of_files_reads_those_that_are_there_now() -> TestResult {
+    let sql = "SELECT s.id, p.name FROM STREAM(s) AS s JOIN ref.people AS p ON s.id = p.id";
+    for (kind, name, lines) in [
+        (DatasetKind::Csv, "people.csv", ["id,name\n1,Ann\n", "id,name\n1,Zoe\n", "id,name\n2,Bob\n"]),
+        (
+            DatasetKind::Json,
+            "people.json",
+            ["{\"id\":1,\"name\":\"Ann\"}\n", "{\"id\":1,\"name\":\"Zoe\"}\n", "{\"id\":2,\"name\":\"Bob\"}\n"],
+        ),
+    ] {
+        let lake = Lake::new()?;
+        let location = lake.location("ref/people")?;
+        let folder = location.local_path().ok_or("no folder")?;
+        std::fs::create_dir_all(&folder)?;
+        let [before, after, more] = lines;
+        std::fs::write(folder.join(name), before)?;
+        lake.register("ref.people", kind, &location).await?;
+        let transform = Transform::compile(&with_lookup(sql, &[ID, NAME])?, Arc::clone(&lake.reader)).await?;
+        let applied = transform.apply(records(&[ANN, BOB])?).await?;
+        assert_eq!(shown(&applied.shaped)?, ["1|Ann@0"]);
+        assert_eq!(applied.lookups, [("ref.people".parse()?, None)]);
+
+        // One file of the same length in place of the old one, and one that was not there.
+        std::fs::write(folder.join(name), after)?;
+        std::fs::write(folder.join(format!("more-{name}")), more)?;
+        let mut rows = shown(&transform.apply(records(&[ANN, BOB])?).await?.shaped)?;
+        rows.sort();
+        assert_eq!(rows, ["1|Zoe@0", "2|Bob@1"], "{kind:?}");
+        std::fs::remove_dir_all(&folder)?;
+        assert!(transform.apply(records(&[ANN])?).await.is_err(), "{kind:?}: nothing to join is no empty table");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lookup_of_parquet_files_keeps_their_types() -> TestResult {
+    let lake = Lake::new()?;
+    // The data files of a Delta table, seen as mere files.
+    let location = lake.table("ref.table", &[people(&[(1, "Ann")])?]).await?;
+    lake.register("ref.people", DatasetKind::Parquet, &location).await?;
+    let sql = "SELECT s.id, p.name FROM STREAM(s) AS s JOIN ref.people AS p ON s.id = p.id";
+    let transform = Transform::compile(&with_lookup(sql, &[ID, NAME])?, Arc::clone(&lake.reader)).await?;
+    assert_eq!(shown(&transform.apply(records(&[ANN, BOB])?).await?.shaped)?, ["1|Ann@0"]);
+    append(&location, people(&[(2, "Bob")])?).await?;
+    let mut rows = shown(&transform.apply(records(&[ANN, BOB])?).await?.shaped)?;
+    rows.sort();
+    assert_eq!(rows, ["1|Ann@0", "2|Bob@1"]);
     Ok(())
 }
 

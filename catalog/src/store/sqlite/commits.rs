@@ -141,6 +141,9 @@ async fn put_input(connection: &mut SqliteConnection, commit: &Commit, ordinal: 
     const PUT_TABLE: &str = "INSERT INTO commit_inputs
             (location, delta_version, ordinal, kind, input_schema, input_table, input_version)
         VALUES (?1, ?2, ?3, 'table', ?4, ?5, ?6)";
+    const PUT_FILES: &str = "INSERT INTO commit_inputs
+            (location, delta_version, ordinal, kind, input_schema, input_table)
+        VALUES (?1, ?2, ?3, 'files', ?4, ?5)";
 
     let version = from_count("delta_version", commit.version)?;
     let query = match input {
@@ -152,6 +155,10 @@ async fn put_input(connection: &mut SqliteConnection, commit: &Commit, ordinal: 
         Input::Table { table, version: seen } => {
             let query = sqlx::query(PUT_TABLE).bind(commit.location.to_string()).bind(version).bind(ordinal);
             query.bind(table.schema()).bind(table.table()).bind(from_count("input_version", *seen)?)
+        }
+        Input::Files { dataset } => {
+            let query = sqlx::query(PUT_FILES).bind(commit.location.to_string()).bind(version).bind(ordinal);
+            query.bind(dataset.schema()).bind(dataset.table())
         }
     };
     query.execute(connection).await?;
@@ -291,6 +298,12 @@ impl InputRow {
                     &present("input_table", self.input_table)?,
                 )?,
                 version: to_count("input_version", present("input_version", self.input_version)?)?,
+            }),
+            "files" => Ok(Input::Files {
+                dataset: table_name(
+                    &present("input_schema", self.input_schema)?,
+                    &present("input_table", self.input_table)?,
+                )?,
             }),
             kind => Err(Cause::damaged("kind", format!("'{kind}' is not a kind of input"))),
         }

@@ -98,6 +98,7 @@ fn lineage(flow: &FlowVersion) -> Result<Lineage> {
             },
             Input::Kafka { cluster: None, topic: "shop.orders-2".parse()?, topic_id: None, ranges },
             Input::Table { table: "silver.zones".parse()?, version: 3 },
+            Input::Files { dataset: "ref.holidays".parse()? },
         ],
         fate: Fate { records_in: 21, applied: 1, merged: 2, filtered: 3, dropped: 4, quarantined: 5, dead_lettered: 6 },
         rows_inserted: 11,

@@ -78,6 +78,11 @@ impl Location {
         }
     }
 
+    /// Tells whether `other` is this folder or one inside it.
+    pub fn contains(&self, other: &Self) -> bool {
+        self.scheme == other.scheme && self.bucket == other.bucket && other.path.prefix_matches(&self.path)
+    }
+
     /// Returns the URL of the folder, with a slash at its end, so that joining a relative URL stays inside.
     ///
     /// # Errors

@@ -64,6 +64,9 @@ impl TableName {
     /// The schema of a table that is written without one.
     pub const DEFAULT_SCHEMA: &'static str = "default";
 
+    /// The schemas whose tables every session makes up itself: a dataset in them could never be read.
+    pub const RESERVED_SCHEMAS: [&'static str; 2] = ["system", "information_schema"];
+
     /// Returns `schema.table`.
     ///
     /// # Errors
@@ -72,6 +75,21 @@ impl TableName {
         check_word("schema name", schema)?;
         check_word("table name", table)?;
         Ok(Self { schema: schema.to_owned(), table: table.to_owned() })
+    }
+
+    /// Checks that a dataset may be given this name.
+    ///
+    /// # Errors
+    /// `Invalid` when the schema is one of [`RESERVED_SCHEMAS`](Self::RESERVED_SCHEMAS), in any case.
+    pub fn check_free(&self) -> Result<()> {
+        if !Self::RESERVED_SCHEMAS.iter().any(|reserved| self.schema.eq_ignore_ascii_case(reserved)) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("'{self}' cannot be the name of a table: schema {} is reserved", self.schema))
+            .with_hint(format!(
+                "sessions answer {} from the catalog itself; choose another schema",
+                Self::RESERVED_SCHEMAS.join(" and ")
+            )))
     }
 
     /// Returns the part before the dot.
@@ -195,6 +213,18 @@ mod tests {
             assert!(text.parse::<TableName>().is_err(), "{text:?} was taken");
         }
         assert!("x".repeat(129).parse::<Name>().is_err());
+    }
+
+    #[test]
+    fn schemas_of_the_session_are_reserved() -> Result<()> {
+        for text in ["system.commits", "System.x", "information_schema.tables"] {
+            let refused = text.parse::<TableName>()?.check_free();
+            assert!(refused.is_err_and(|error| error.message().contains("is reserved")), "{text}");
+        }
+        for text in ["system", "systems.x", "bronze.system"] {
+            text.parse::<TableName>()?.check_free()?;
+        }
+        Ok(())
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod lineage;
 mod names;
 mod peek;
 pub(crate) mod progress;
+mod register;
 pub(crate) mod run;
 mod show;
 mod sql;

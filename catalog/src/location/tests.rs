@@ -297,3 +297,20 @@ async fn a_commit_is_sent_once_and_conditionally() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_folder_contains_itself_and_what_is_below_it() -> Result<()> {
+    for (outer, inner, expected) in [
+        ("s3://lake/a", "s3a://lake/a/", true),
+        ("s3://lake/a", "s3://lake/a/b", true),
+        ("s3://lake", "s3://lake/a", true),
+        ("s3://lake/a", "s3://lake/ab", false),
+        ("s3://lake/a/b", "s3://lake/a", false),
+        ("s3://lake/a", "s3://pond/a", false),
+        ("/lake/a", "file:///lake/x/../a/b", true),
+        ("/lake/a", "memory:///lake/a", false),
+    ] {
+        assert_eq!(outer.parse::<Location>()?.contains(&inner.parse()?), expected, "{outer} {inner}");
+    }
+    Ok(())
+}

@@ -1,12 +1,13 @@
 //! `alluvium catalog`: what is registered, what happened to it, where it came from; and writing the catalog again.
 
 use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Commit, Dataset, DatasetKind, Error, Location, Name, Result, TableName, Topic};
-use clap::{Args, Subcommand, ValueEnum};
+use alluvium_catalog::{Commit, Error, Location, Name, Result, TableName, Topic};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::console::{Console, Role};
 use super::lineage::{Graph, Node};
+use super::register::{Forget, Register, forget, register};
 use super::show;
 use super::table::{TextTable, counted, grouped, sized};
 use super::workspace::Workspace;
@@ -21,6 +22,8 @@ const COMMITS_MAX: usize = 500_000;
 pub(crate) enum CatalogCommand {
     /// Registers a Delta table or a folder of files under a name
     Register(Register),
+    /// Takes a name out of the catalog; what it stood for stays where it is
+    Forget(Forget),
     /// Lists tables and other datasets
     List(Format),
     /// Shows a table, flow, source or connection
@@ -37,7 +40,7 @@ pub(crate) enum CatalogCommand {
 pub(crate) struct Format {
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -57,36 +60,6 @@ pub(crate) struct History {
     limit: usize,
     #[command(flatten)]
     format: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Register {
-    /// The name: schema.table
-    name: TableName,
-    /// The folder: s3://bucket/folder or a path
-    location: Location,
-    /// delta, parquet, csv or json
-    #[arg(long, value_enum, default_value_t = Kind::Delta, hide_possible_values = true)]
-    kind: Kind,
-    /// Who answers for it
-    #[arg(long)]
-    owner: Option<String>,
-    /// What it holds
-    #[arg(long, value_name = "TEXT")]
-    description: Option<String>,
-    /// A label; repeatable
-    #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<String>,
-    #[command(flatten)]
-    format: Format,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    Delta,
-    Parquet,
-    Csv,
-    Json,
 }
 
 #[derive(Debug, Args)]
@@ -110,6 +83,7 @@ pub(crate) async fn run(command: CatalogCommand, settings: &Settings, console: &
     let catalog = workspace.catalog.as_ref();
     let done = match command {
         CatalogCommand::Register(arguments) => register(arguments, &workspace, console).await,
+        CatalogCommand::Forget(arguments) => forget(&arguments, &workspace, console).await,
         CatalogCommand::List(format) => list(&format, catalog, console).await,
         CatalogCommand::Show(named) => show::run(&named.name, named.format.json, catalog, console).await,
         CatalogCommand::History(arguments) => history(&arguments, catalog, console).await,
@@ -118,47 +92,6 @@ pub(crate) async fn run(command: CatalogCommand, settings: &Settings, console: &
     };
     workspace.close().await;
     done
-}
-
-async fn register(arguments: Register, workspace: &Workspace, console: &mut Console) -> Result<()> {
-    let dataset = Dataset {
-        name: arguments.name,
-        kind: match arguments.kind {
-            Kind::Delta => DatasetKind::Delta,
-            Kind::Parquet => DatasetKind::Parquet,
-            Kind::Csv => DatasetKind::Csv,
-            Kind::Json => DatasetKind::Json,
-        },
-        location: arguments.location,
-        owner: arguments.owner,
-        description: arguments.description,
-        tags: arguments.tags,
-        table: None,
-    };
-    check_place(&dataset, workspace).await?;
-    // The warehouse's file comes first: from it the catalog's entry can be made again, not the other way round.
-    workspace.registry()?.put(&dataset).await?;
-    workspace.catalog.put_dataset(&dataset).await?;
-    if arguments.format.json {
-        return console.json(&json!(dataset));
-    }
-    console.line(format!("registered {} at {}", dataset.name, dataset.location))
-}
-
-/// Refuses to register a place where nothing of the kind is: a slip in a path would only show when somebody reads it.
-async fn check_place(dataset: &Dataset, workspace: &Workspace) -> Result<()> {
-    use futures::TryStreamExt;
-
-    let store = workspace.stores.open(&dataset.location)?;
-    let folder = (dataset.kind == DatasetKind::Delta).then(|| object_store::path::Path::from("_delta_log"));
-    let first = store.list(folder.as_ref()).try_next().await;
-    let failed = |source| alluvium_catalog::storage_error(format!("cannot look at {}", dataset.location), source);
-    if first.map_err(failed)?.is_some() {
-        return Ok(());
-    }
-    let what = if folder.is_some() { "Delta table" } else { "file" };
-    Err(Error::invalid(format!("there is no {what} at {}", dataset.location))
-        .with_hint("name a folder with files, and --kind parquet, csv or json where it is no Delta table"))
 }
 
 async fn list(format: &Format, catalog: &dyn CatalogStore, console: &mut Console) -> Result<()> {

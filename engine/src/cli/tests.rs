@@ -56,6 +56,7 @@ fn help_is_an_answer_and_nonsense_is_not() {
         "sql",
         "catalog",
         "catalog register",
+        "catalog forget",
         "catalog history",
         "catalog lineage",
     ];

@@ -15,7 +15,7 @@ use crate::tables::TableReader;
 /// Makes ready what a statement needs to reach, and refuses an external table under the name of another.
 ///
 /// # Errors
-/// `Invalid` when the name is taken.
+/// `Invalid` when the name is taken or reserved.
 pub(super) fn prepare(
     statement: &DfStatement,
     context: &SessionContext,
@@ -35,6 +35,7 @@ pub(super) fn prepare(
 
 fn prepare_schema(create: &CreateExternalTable, context: &SessionContext, catalogs: &QueryCatalogs) -> Result<()> {
     let name = table_name(&create.name)?;
+    name.check_free()?;
     if catalogs.dataset(&name).is_some() {
         return Err(Error::invalid(format!("cannot create {name}: the catalog has a table of this name")));
     }

@@ -4,6 +4,7 @@
 //! most expensive kind. A credential is a reference or an error.
 
 mod connection;
+mod delta;
 mod flow;
 mod reading;
 mod source;

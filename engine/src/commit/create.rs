@@ -128,13 +128,15 @@ impl Blueprint {
         let not_null = self.schema.fields().iter().any(|field| has_not_null(field));
         let append_only = self.properties.get("delta.appendOnly").is_some_and(|value| value == "true");
         let v2 = self.properties.get("delta.checkpointPolicy").is_some_and(|policy| policy == "v2");
-        if !ntz && !self.deletion_vectors && !v2 {
+        let asked_for = self.properties.get("delta.enableDeletionVectors").is_some_and(|value| value == "true");
+        let vectors = self.deletion_vectors || asked_for;
+        if !ntz && !vectors && !v2 {
             return Protocol { min_reader_version: 1, min_writer_version: 2, ..Protocol::default() };
         }
         let features = |listed: &[(bool, &str)]| {
             listed.iter().filter(|(implied, _)| *implied).map(|(_, name)| (*name).to_owned()).collect()
         };
-        let both = [(self.deletion_vectors, "deletionVectors"), (ntz, "timestampNtz"), (v2, "v2Checkpoint")];
+        let both = [(vectors, "deletionVectors"), (ntz, "timestampNtz"), (v2, "v2Checkpoint")];
         let writers = [both[0], both[1], both[2], (not_null, "invariants"), (append_only, "appendOnly")];
         Protocol {
             min_reader_version: 3,

@@ -40,6 +40,9 @@ const KNOWN: [Known; 14] = [
     Known { key: "group.id", default: None, doc: "the consumer group; by default named after the flow" },
 ];
 
+/// The option that names the table of rejects.
+const LOG_TARGET: &str = "error-handling.log.target";
+
 const MODES: [&str; 4] = ["earliest-offset", "latest-offset", "timestamp", "specific-offsets"];
 
 /// How the keys of records are written, before anybody knows the flow that asks.
@@ -64,6 +67,8 @@ pub(crate) struct SourceSettings {
     pub(crate) startup: Startup,
     /// What becomes of rejects.
     pub(crate) errors: ErrorMode,
+    /// Where the table that takes them is named.
+    pub(crate) errors_span: TextSpan,
     /// Limits on records.
     pub(crate) limits: RecordLimits,
     /// How keys are read.
@@ -93,6 +98,7 @@ pub(crate) fn source_settings(
         topic: reading.required("topic", str::parse),
         startup: startup(&mut reading),
         errors: error_mode(&mut reading),
+        errors_span: span_of(LOG_TARGET),
         limits: limits(&mut reading),
         key_format: key_format(&mut reading),
         key_fields_span: span_of("key.fields"),
@@ -164,16 +170,21 @@ fn specific_offsets(text: &str) -> Result<BTreeMap<Partition, Offset>, String> {
 }
 
 fn error_mode(reading: &mut Reading<'_>) -> ErrorMode {
-    const TARGET: &str = "error-handling.log.target";
     let mode = reading.value("error-handling.mode", |text| one_of(text, &["fail", "ignore", "log"])).unwrap_or("fail");
     if mode == "log" {
-        let target: Option<TableName> = reading.required(TARGET, str::parse);
+        let target = reading.required(LOG_TARGET, log_target);
         return target.map_or(ErrorMode::Fail, ErrorMode::Log);
     }
-    if reading.find(TARGET).is_some() {
-        reading.refuse(TARGET, format!("it has no meaning with 'error-handling.mode' = '{mode}'"));
+    if reading.find(LOG_TARGET).is_some() {
+        reading.refuse(LOG_TARGET, format!("it has no meaning with 'error-handling.mode' = '{mode}'"));
     }
     if mode == "ignore" { ErrorMode::Ignore } else { ErrorMode::Fail }
+}
+
+fn log_target(text: &str) -> alluvium_catalog::Result<TableName> {
+    let name: TableName = text.parse()?;
+    name.check_free()?;
+    Ok(name)
 }
 
 fn limits(reading: &mut Reading<'_>) -> RecordLimits {

@@ -1,12 +1,12 @@
-//! The properties of a table: ours, and Delta's as far as they do not break a promise.
+//! The properties of a table: ours, beside [Delta's](super::delta).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::reading::{Reading, one_of, plain};
-use super::{Known, units};
-use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
+use super::{Known, delta, units};
+use crate::diagnostic::{Diagnostic, SourceText, TextSpan};
 use crate::statement::WrittenOption;
 
 const KNOWN: [Known; 3] = [
@@ -17,21 +17,6 @@ const KNOWN: [Known; 3] = [
     },
     Known { key: "alluvium.upsert", default: Some("merge-on-read"), doc: "merge-on-read" },
     Known { key: "delta.checkpointPolicy", default: Some("classic"), doc: "classic or v2" },
-];
-
-/// How properties begin that would break a promise or ask for what the writer does not write.
-const REFUSED: [(&str, &str); 11] = [
-    ("delta.setTransactionRetentionDuration", "positions are kept in the table's log and must not expire"),
-    ("delta.enableChangeDataFeed", "change data feeds are not supported yet"),
-    ("delta.columnMapping.", "column mapping is not supported yet"),
-    ("delta.feature.", "the protocol follows from what the table uses"),
-    ("delta.minReaderVersion", "the protocol follows from what the table uses"),
-    ("delta.minWriterVersion", "the protocol follows from what the table uses"),
-    ("delta.enableRowTracking", "row tracking is not supported yet"),
-    ("delta.enableInCommitTimestamps", "in-commit timestamps are not supported yet"),
-    ("delta.enableIcebergCompat", "Iceberg compatibility is not supported yet"),
-    ("delta.universalFormat.", "Iceberg compatibility is not supported yet"),
-    ("delta.constraints.", "constraints are not supported yet"),
 ];
 
 /// What the properties of a table mean.
@@ -50,19 +35,12 @@ pub(crate) fn table_settings(
     written: &[WrittenOption],
     diagnostics: &mut Vec<Diagnostic>,
 ) -> TableSettings {
-    let mut reading = Reading { source, owner, written, known: KNOWN.to_vec(), diagnostics };
-    let deltas: Vec<&str> =
-        written.iter().map(|option| option.key.value.as_str()).filter(|key| key.starts_with("delta.")).collect();
-    reading.check(&[], &deltas);
-    for option in written {
-        let key = option.key.value.as_str();
-        let refused = REFUSED.iter().find(|(prefix, _)| key.starts_with(prefix));
-        if let Some((_, reason)) = refused {
-            let message = format!("property '{key}' cannot be set");
-            let diagnostic = Diagnostic::new(code::OWNED_OPTION, source, option.key.span.clone(), message);
-            reading.report(diagnostic.with_hint(*reason));
-        }
-    }
+    let known = KNOWN.into_iter().chain(delta::known_properties()).collect();
+    let mut reading = Reading { source, owner, written, known, diagnostics };
+    let refused: Vec<&str> =
+        written.iter().map(|option| option.key.value.as_str()).filter(|key| delta::refusal(key).is_some()).collect();
+    reading.check(&[], &refused);
+    delta::check(&mut reading);
     reading.value("alluvium.upsert", upsert);
     reading.value("delta.checkpointPolicy", checkpoint_policy);
     TableSettings {

@@ -141,6 +141,11 @@ fn slips_in_tables_and_flows_are_shown_with_hints() -> Result<(), Diagnostics> {
         "'delta.setTransactionRetentionDuration' = 'interval 7 days', 'delta.columnMapping.mode' = 'name'",
         "'alluvium.upsert' = 'copy-on-write', 'alluvium.tombstone.retention' = '7'",
         "'alluvium.upserts' = 'merge-on-read', 'owner' = 'me'",
+        "'delta.logRetentionDuraton' = 'interval 7 days', 'delta.enableChangeDataFeed' = true, 'delta.feature.x' = 'supported'",
+        "'delta.enableRowTracking' = true, 'delta.enableInCommitTimestamps' = true, 'delta.parquet.compression.codec' = 'gzip'",
+        "'delta.appendOnly' = 'TRUE', 'delta.logRetentionDuration' = '7 days', 'delta.checkpointInterval' = 0",
+        "'delta.dataSkippingNumIndexedCols' = -2, 'delta.isolationLevel' = 'snapshot', 'delta.checkpointPolicy' = 'V2'",
+        "'delta.appendOnly' = true, 'delta.logRetentionDuration' = 'interval 7 days', 'delta.dataSkippingNumIndexedCols' = -1",
     ] {
         let (source, options) = written(options)?;
         let mut diagnostics = Vec::new();

@@ -11,7 +11,8 @@ use alluvium::source::memory::{MemoryBroker, MemoryRecord, MemorySettings, Memor
 use alluvium::supervise::World;
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
 use alluvium_catalog::{
-    Clock, Connection, Name, Partition, Result, Source, StorageSettings, Stores, SystemClock, Table, TableName, Topic,
+    Clock, Connection, Dataset, Name, Partition, Result, Source, StorageSettings, Stores, SystemClock, Table,
+    TableName, Topic,
 };
 use alluvium_sql::{Compiler, Flow, Names, SourceText};
 use arrow::datatypes::SchemaRef;
@@ -73,7 +74,7 @@ impl Names for NoNames {
     async fn table_schema(&self, _: &TableName) -> Result<Option<SchemaRef>> {
         Ok(None)
     }
-    async fn table_names(&self) -> Result<Vec<TableName>> {
+    async fn datasets(&self) -> Result<Vec<Dataset>> {
         Ok(Vec::new())
     }
 }

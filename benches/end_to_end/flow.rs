@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use alluvium_catalog::{Connection, Error, Location, Name, Result, Source, Table, TableName};
+use alluvium_catalog::{Connection, Dataset, Error, Location, Name, Result, Source, Table, TableName};
 use alluvium_sql::{Compiler, Flow, Names, SourceText};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -107,7 +107,7 @@ impl Names for NoNames {
         Ok(None)
     }
 
-    async fn table_names(&self) -> Result<Vec<TableName>> {
+    async fn datasets(&self) -> Result<Vec<Dataset>> {
         Ok(Vec::new())
     }
 }

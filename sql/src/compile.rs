@@ -20,7 +20,7 @@ mod upsert;
 
 use std::sync::Arc;
 
-use alluvium_catalog::{Connection, Location, Name, Result, Source, Table, TableName};
+use alluvium_catalog::{Connection, Dataset, Location, Name, Result, Source, Table, TableName};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 
@@ -56,11 +56,11 @@ pub trait Names: Send + Sync {
     /// What the catalog or the store says when they cannot be asked.
     async fn table_schema(&self, name: &TableName) -> Result<Option<SchemaRef>>;
 
-    /// Returns the names of all that can be looked up, for hints.
+    /// Returns all that is registered.
     ///
     /// # Errors
     /// What the catalog says when it cannot be asked.
-    async fn table_names(&self) -> Result<Vec<TableName>>;
+    async fn datasets(&self) -> Result<Vec<Dataset>>;
 }
 
 /// Compiles SQL files against a warehouse and a catalog.
@@ -113,6 +113,7 @@ impl Compiler {
             pipeline.flows.extend(flow::compile(&mut scope, &flow).await.map(Arc::new));
         }
         scope.check_tables();
+        scope.check_locations().await;
         scope.check_sources().await;
         let diagnostics = scope.into_diagnostics();
         if diagnostics.is_empty() { Ok(pipeline) } else { Err(Diagnostics(diagnostics).sorted()) }

@@ -121,13 +121,17 @@ fn convert(written: &Written, depth: usize) -> Result<DataType> {
         Written::Struct(fields, _) if !fields.is_empty() => {
             let fields: Vec<Field> =
                 fields.iter().map(|field| struct_field(field, depth + 1)).collect::<Result<_>>()?;
-            let repeated = fields.iter().enumerate().find(|(at, field)| {
-                fields[..*at].iter().any(|earlier| earlier.name().eq_ignore_ascii_case(field.name()))
+            let repeated = fields.iter().enumerate().find_map(|(at, field)| {
+                let earlier = fields[..at].iter().find(|earlier| earlier.name().eq_ignore_ascii_case(field.name()));
+                earlier.map(|earlier| (earlier.name(), field.name()))
             });
             match repeated {
-                Some((_, field)) => {
-                    Err(Error::invalid(format!("two fields of the struct are named '{}'", field.name())))
-                }
+                Some((earlier, later)) => Err(Error::invalid(if earlier == later {
+                    format!("two fields of the struct are named '{later}'")
+                } else {
+                    format!("fields '{earlier}' and '{later}' of the struct differ only in case")
+                })
+                .with_hint("name one of them otherwise: other engines read names without their case")),
                 None => Ok(DataType::Struct(fields.into())),
             }
         }

@@ -62,7 +62,7 @@ impl Names for CatalogNames {
         }
     }
 
-    async fn table_names(&self) -> Result<Vec<TableName>> {
-        Ok(self.catalog.datasets().await?.into_iter().map(|dataset| dataset.name).collect())
+    async fn datasets(&self) -> Result<Vec<Dataset>> {
+        self.catalog.datasets().await
     }
 }

@@ -75,7 +75,10 @@ impl Parts {
             None => None,
         };
         let lookups = match &source {
-            Some(_) => find_lookups(scope, &looked_up, &place).await,
+            Some(source) => {
+                join_group(scope, source, written);
+                find_lookups(scope, &looked_up, &place).await
+            }
             None => None,
         };
         let connection = match &source {
@@ -203,11 +206,7 @@ impl Parts {
                 let mut table = self.table.clone();
                 table.definition.columns = catalog_columns(&schema);
                 table.schema = Some(Arc::clone(&schema));
-                let missing = table.definition.partitioned_by.iter();
-                for column in missing.filter(|column| schema.field_with_name(column).is_err()) {
-                    let message = format!("the table is partitioned by '{column}', which the query does not give");
-                    diagnostics.push(place.error(code::MISSING_OUTPUT, message));
-                }
+                diagnostics.extend(table.derived_errors(&schema));
                 Some((table, schema))
             }
             Err(errors) => {
@@ -363,6 +362,22 @@ fn claim(scope: &mut Scope<'_>, table: &TableName, written: &WrittenFlow, span: 
         let diagnostic = Diagnostic::new(code::SHARED_TABLE, &written.source, span, message);
         scope.report(diagnostic.with_hint("a table that AUTO CDC writes has one flow"));
     }
+}
+
+/// Notes which consumer group a flow reads in by its source's word, and reports two in one: Kafka deals a topic's partitions
+/// out within a group, so each would get a part of the records.
+fn join_group(scope: &mut Scope<'_>, source: &ResolvedSource, written: &WrittenFlow) {
+    let Source { name, connection, topic, options, .. } = &source.definition;
+    let Some(group) = options.get("group.id") else { return };
+    let joined = (connection.clone(), topic.clone(), group.clone());
+    let Some(other) = scope.groups.insert(joined, written.name.clone()) else { return };
+    let span = written.source.range(written.statement.name.span).unwrap_or(written.span.clone());
+    let message = format!("flow '{other}' reads topic {topic} in consumer group '{group}' as well");
+    let diagnostic = Diagnostic::new(code::SHARED_GROUP, &written.source, span, message)
+        .with_label("each would get only a part of the records");
+    scope.report(
+        diagnostic.with_hint(format!("take 'group.id' out of source {name}: every flow has a group of its own")),
+    );
 }
 
 /// Drops the claim that the sequence is stored where the table keeps another type, in which it would not compare.

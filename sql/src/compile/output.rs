@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Select, SelectItem, SetExpr, Spanned, visit_expressions};
 
 use super::places::Place;
+use super::source::{HIDDEN_HINT, is_hidden, repeated};
 use crate::diagnostic::{Diagnostic, TextSpan, code};
 use crate::parser::parse_type;
 use crate::types::{arrow_type, sql_type};
@@ -177,26 +178,41 @@ pub(super) fn derived_schema(
     place: &Place<'_>,
 ) -> Result<SchemaRef, Vec<Diagnostic>> {
     let mut diagnostics = Vec::new();
-    let mut fields = Vec::new();
-    for column in output {
-        let error = |message| Diagnostic::new(code::BAD_TYPE, place.source, column.span.clone(), message);
-        let written = sql_type(column.field.data_type());
-        let legal = column.name().chars().all(|next| next.is_alphanumeric() || matches!(next, '_' | '-'));
-        match parse_type(&written).ok().and_then(|parsed| arrow_type(&parsed).ok()) {
-            Some(_) if !legal => {
-                diagnostics.push(error("the column has no name".to_owned()).with_hint("name it with AS"));
-            }
-            Some(data_type) => {
-                // What the planner holds for never NULL is no promise that a reader of the table should rely on.
-                fields.push(Field::new(column.name(), data_type, !keys.iter().any(|key| key == column.name())));
-            }
-            None => {
-                let message = format!("column '{}' is {written}, which a table cannot hold", column.name());
-                diagnostics.push(error(message).with_hint("write CAST(.. AS type)"));
+    let mut fields: Vec<Field> = Vec::new();
+    for (at, column) in output.iter().enumerate() {
+        let error = |code, message: String| Diagnostic::new(code, place.source, column.span.clone(), message);
+        let name = column.name();
+        if let Some(earlier) = output[..at].iter().find(|earlier| earlier.name().eq_ignore_ascii_case(name)) {
+            let error = error(code::DUPLICATE_COLUMN, repeated(name, earlier.name()));
+            diagnostics.push(error.with_hint("give one another name with AS"));
+        }
+        if is_hidden(name) {
+            let error = error(code::BAD_COLUMN, format!("a column cannot be named '{name}'"));
+            diagnostics.push(error.with_hint(HIDDEN_HINT));
+        }
+        if !name.chars().all(|next| next.is_alphanumeric() || matches!(next, '_' | '-')) {
+            diagnostics.push(error(code::BAD_TYPE, "the column has no name".to_owned()).with_hint("name it with AS"));
+            continue;
+        }
+        match stored_type(column.field.data_type()) {
+            // What the planner holds for never NULL is no promise that a reader of the table should rely on.
+            Ok(data_type) => fields.push(Field::new(name, data_type, !keys.iter().any(|key| key == name))),
+            Err(why) => {
+                let written = sql_type(column.field.data_type());
+                let message = format!("column '{name}' is {written}, which a table cannot hold{why}");
+                diagnostics.push(error(code::BAD_TYPE, message).with_hint("write CAST(.. AS type)"));
             }
         }
     }
     if diagnostics.is_empty() { Ok(Arc::new(Schema::new(fields))) } else { Err(diagnostics) }
+}
+
+/// Returns the type in which a table stores values of a query's column, or why there is none.
+fn stored_type(given: &DataType) -> Result<DataType, String> {
+    let parsed = parse_type(&sql_type(given)).map_err(|_| String::new())?;
+    // Of a scalar the type itself says what is wrong.
+    let why = |error: alluvium_catalog::Error| format!(": {}", error.message());
+    arrow_type(&parsed).map_err(|error| if given.is_nested() { why(error) } else { String::new() })
 }
 
 /// Returns the columns of `schema` as the catalog keeps them.

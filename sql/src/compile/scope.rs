@@ -4,12 +4,13 @@
 //! definition keeps its name: what hangs on it is not "unknown".
 
 mod find;
+mod locations;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use alluvium_catalog::{Connection, Error, Location, Name, TableName};
+use alluvium_catalog::{Connection, Error, Location, Name, TableName, Topic};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 
@@ -51,8 +52,12 @@ pub(super) struct Scope<'a> {
     connections: BTreeMap<Name, Option<Connection>>,
     sources: BTreeMap<Name, Option<Arc<ResolvedSource>>>,
     tables: BTreeMap<TableName, Option<ResolvedTable>>,
+    /// The names of `tables` in the order defined.
+    order: Vec<TableName>,
     flows: BTreeMap<Name, TextSpan>,
     pub(super) writers: BTreeMap<TableName, Vec<Writer>>,
+    /// The flow of each connection, topic and consumer group that a source names.
+    pub(super) groups: BTreeMap<(Name, Topic, String), Name>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -66,8 +71,10 @@ impl<'a> Scope<'a> {
             connections: BTreeMap::new(),
             sources: BTreeMap::new(),
             tables: BTreeMap::new(),
+            order: Vec::new(),
             flows: BTreeMap::new(),
             writers: BTreeMap::new(),
+            groups: BTreeMap::new(),
             diagnostics: Vec::new(),
         }
     }
@@ -134,6 +141,10 @@ impl<'a> Scope<'a> {
                     return;
                 }
                 self.tables.insert(name.clone(), resolved);
+                self.order.push(name.clone());
+                if let Err(error) = name.check_free() {
+                    self.report(bad_name(source, at, &error, "table"));
+                }
                 if let Some(query) = created.query {
                     let ident = last_ident(&created.name);
                     let action = FlowAction::Append { into: created.name, query };

@@ -16,7 +16,10 @@ use crate::statement::{self, CreateConnection, CreateSource, Spanned};
 use crate::types::{arrow_type, sql_type};
 
 /// How the names of our own columns begin.
-pub(super) const HIDDEN_PREFIX: &str = "_alluvium_";
+const HIDDEN_PREFIX: &str = "_alluvium_";
+
+/// What to do about a column that is named like one of ours.
+pub(super) const HIDDEN_HINT: &str = "names that begin with _alluvium_ are the program's own";
 
 /// A source with its columns and settings understood.
 #[derive(Debug)]
@@ -187,8 +190,9 @@ impl Columns<'_> {
     }
 
     fn check_name(&mut self, name: &Ident) {
-        let repeated = self.listed.iter().any(|listed| listed.column.name == name.value);
-        check_column_name(self.source, name, repeated, self.diagnostics);
+        let mut listed = self.listed.iter().map(|listed| listed.column.name.as_str());
+        let earlier = listed.find(|listed| listed.eq_ignore_ascii_case(&name.value));
+        check_column_name(self.source, name, earlier, self.diagnostics);
     }
 
     fn metadata_origin(
@@ -273,21 +277,33 @@ pub(super) fn catalog_column(column: &statement::Column, data_type: &DataType) -
     }
 }
 
-/// Reports a name that no column can have, or that one has already.
+/// Reports a name that no column can have, or that `earlier`, one before it, has in this or another case: Spark and Hive
+/// read column names without their case, so two must differ by more.
 pub(super) fn check_column_name(
     source: &Arc<SourceText>,
     name: &Ident,
-    repeated: bool,
+    earlier: Option<&str>,
     diagnostics: &mut Vec<Diagnostic>,
 ) {
     let span = source.range(name.span).unwrap_or(0..0);
-    if repeated {
-        let message = format!("column '{}' is defined twice", name.value);
-        diagnostics.push(Diagnostic::new(code::DUPLICATE_COLUMN, source, span.clone(), message));
+    if let Some(earlier) = earlier {
+        diagnostics.push(Diagnostic::new(code::DUPLICATE_COLUMN, source, span.clone(), repeated(&name.value, earlier)));
     }
-    if name.value.is_empty() || name.value.to_ascii_lowercase().starts_with(HIDDEN_PREFIX) {
+    if name.value.is_empty() || is_hidden(&name.value) {
         let message = format!("a column cannot be named '{}'", name.value);
-        let hint = format!("names that begin with {HIDDEN_PREFIX} are the program's own");
-        diagnostics.push(Diagnostic::new(code::BAD_COLUMN, source, span, message).with_hint(hint));
+        diagnostics.push(Diagnostic::new(code::BAD_COLUMN, source, span, message).with_hint(HIDDEN_HINT));
     }
+}
+
+/// Says that a column has the name of an earlier one.
+pub(super) fn repeated(name: &str, earlier: &str) -> String {
+    if name == earlier {
+        return format!("column '{name}' is defined twice");
+    }
+    format!("columns '{earlier}' and '{name}' differ only in case")
+}
+
+/// Tells whether a name looks like one of our own columns.
+pub(super) fn is_hidden(name: &str) -> bool {
+    name.to_ascii_lowercase().starts_with(HIDDEN_PREFIX)
 }

@@ -22,6 +22,31 @@ pub(super) struct ResolvedTable {
     pub(super) schema: Option<SchemaRef>,
     /// What its properties mean.
     pub(super) settings: TableSettings,
+    /// Where it is written.
+    pub(super) written: WrittenTable,
+}
+
+/// A table as it stands in its text.
+#[derive(Debug, Clone)]
+pub(super) struct WrittenTable {
+    pub(super) text: Arc<SourceText>,
+    /// The place of its LOCATION, or where there is none of its name.
+    pub(super) location_span: TextSpan,
+    /// The place of its name.
+    span: TextSpan,
+    created: CreateStreamingTable,
+}
+
+impl ResolvedTable {
+    /// Returns what is wrong with the key and the partitions of a table that has its columns, `schema`, from a query.
+    pub(super) fn derived_errors(&self, schema: &SchemaRef) -> Vec<Diagnostic> {
+        let mut diagnostics = Vec::new();
+        let WrittenTable { text, created, span, .. } = &self.written;
+        let table = Checked { source: text, created, schema, lacks: "the query gives no column" };
+        table.check_key(&mut diagnostics);
+        table.check_partitions(span.clone(), &mut diagnostics);
+        diagnostics
+    }
 }
 
 /// Returns the table that `created` means, or reports why there is none.
@@ -40,9 +65,9 @@ pub(super) fn resolve_table(
     let columns = created.columns.iter().zip(schema.fields());
     let columns = columns.map(|(column, field)| catalog_column(column, field.data_type())).collect();
     if schema.fields().len() == created.columns.len() && !created.columns.is_empty() {
-        let table = Checked { source, created, schema: &schema };
+        let table = Checked { source, created, schema: &schema, lacks: "the table has no column" };
         table.check_key(diagnostics);
-        table.check_partitions(span, diagnostics);
+        table.check_partitions(span.clone(), diagnostics);
     }
     if diagnostics.len() > before {
         return None;
@@ -58,7 +83,13 @@ pub(super) fn resolve_table(
         properties: settings.written.clone(),
     };
     let schema = (!created.columns.is_empty()).then_some(schema);
-    Some(ResolvedTable { definition, schema, settings })
+    let written = WrittenTable {
+        text: Arc::clone(source),
+        location_span: created.location.as_ref().map_or(span.clone(), |location| location.span.clone()),
+        span,
+        created: created.clone(),
+    };
+    Some(ResolvedTable { definition, schema, settings, written })
 }
 
 fn location(
@@ -89,9 +120,8 @@ fn location(
 fn columns(source: &Arc<SourceText>, created: &CreateStreamingTable, diagnostics: &mut Vec<Diagnostic>) -> SchemaRef {
     let mut fields: Vec<Field> = Vec::new();
     for column in &created.columns {
-        // Spark and Hive read column names without their case, so two names must differ by more.
-        let repeated = fields.iter().any(|field| field.name().eq_ignore_ascii_case(&column.name.value));
-        check_column_name(source, &column.name, repeated, diagnostics);
+        let earlier = fields.iter().find(|field| field.name().eq_ignore_ascii_case(&column.name.value));
+        check_column_name(source, &column.name, earlier.map(|field| field.name().as_str()), diagnostics);
         if let Some(character) = column.name.value.chars().find(|next| " ,;{}()\n\t=".contains(*next)) {
             let span = source.range(column.name.span).unwrap_or(0..0);
             let message = format!("a table's column cannot have {character:?} in its name");
@@ -110,6 +140,8 @@ struct Checked<'a> {
     source: &'a Arc<SourceText>,
     created: &'a CreateStreamingTable,
     schema: &'a SchemaRef,
+    /// How an error about a column that is not there begins.
+    lacks: &'static str,
 }
 
 impl Checked<'_> {
@@ -147,13 +179,15 @@ impl Checked<'_> {
         }
         if all_exist && partitions.len() == self.schema.fields().len() {
             let message = "a table needs a column that it is not partitioned by";
-            diagnostics.push(Diagnostic::new(code::BAD_PARTITION, self.source, span, message));
+            let at = partitions.last().and_then(|last| self.source.range(last.span)).unwrap_or(span);
+            let diagnostic = Diagnostic::new(code::BAD_PARTITION, self.source, at, message);
+            diagnostics.push(diagnostic.with_hint("leave a column out of PARTITIONED BY: files hold the others"));
         }
     }
 
     /// Returns the column that `ident` lists, or reports that there is none or that `earlier` ones list it.
     fn listed(&self, ident: &Ident, earlier: &[Ident], diagnostics: &mut Vec<Diagnostic>) -> Option<&Field> {
-        if earlier.contains(ident) {
+        if earlier.iter().any(|other| other.value == ident.value) {
             let message = format!("column '{}' is listed twice", ident.value);
             diagnostics.push(self.error(code::DUPLICATE_COLUMN, ident, message));
             return None;
@@ -161,7 +195,7 @@ impl Checked<'_> {
         let field = self.schema.field_with_name(&ident.value).ok();
         if field.is_none() {
             let names = self.schema.fields().iter().map(|field| field.name().as_str());
-            let message = format!("column '{}' not found", ident.value);
+            let message = format!("{} '{}'", self.lacks, ident.value);
             diagnostics.push(self.error(code::UNKNOWN_COLUMN, ident, message).with_nearest(&ident.value, names));
         }
         field

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use alluvium_catalog::FlowKind;
+use alluvium_catalog::{DatasetKind, FlowKind};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use super::*;
@@ -45,8 +45,16 @@ impl Names for Catalog {
     async fn table_schema(&self, name: &TableName) -> Result<Option<SchemaRef>> {
         Ok(self.tables.get(name).cloned())
     }
-    async fn table_names(&self) -> Result<Vec<TableName>> {
-        Ok(self.tables.keys().cloned().collect())
+    async fn datasets(&self) -> Result<Vec<Dataset>> {
+        let dataset = |name: &str, kind, location: &str| -> Result<Dataset> {
+            let (name, location) = (name.parse()?, location.parse()?);
+            Ok(Dataset { name, kind, location, owner: None, description: None, tags: Vec::new(), table: None })
+        };
+        Ok(vec![
+            dataset("dim.countries", DatasetKind::Delta, "s3://lake/dim/countries")?,
+            dataset("ops.rejected", DatasetKind::DeadLetter, "memory:///lake/ops/rejected")?,
+            dataset("ref.files", DatasetKind::Csv, "s3://lake/files")?,
+        ])
     }
 }
 
@@ -323,6 +331,81 @@ async fn slips_in_sources_and_tables() {
             "CREATE SOURCE s (id BIGINT) WITH ('connection' = 'shop', 'topic' = 't', 'error-handling.mode' = 'log',
              'error-handling.log.target' = 'bronze.events')",
         ]).await;
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn tables_lie_apart() {
+    let log = |target: &str| {
+        format!(
+            "CREATE SOURCE s (id BIGINT) WITH ('connection' = 'shop', 'topic' = 't', 'error-handling.mode' = 'log',
+             'error-handling.log.target' = '{target}');"
+        )
+    };
+    let shown = refused(&[
+            "CREATE STREAMING TABLE a (id BIGINT) LOCATION 's3://lake/a'; CREATE STREAMING TABLE b (id BIGINT) LOCATION 's3a://lake/a/'",
+            "CREATE STREAMING TABLE a (id BIGINT) LOCATION 's3://lake/a/b'; CREATE STREAMING TABLE b (id BIGINT) LOCATION 's3://lake/a'",
+            "CREATE STREAMING TABLE a (id BIGINT) LOCATION 'memory:///lake/default/b'; CREATE STREAMING TABLE b (id BIGINT)",
+            "CREATE STREAMING TABLE b (id BIGINT); CREATE STREAMING TABLE a (id BIGINT) LOCATION 'memory:///lake//default/b/c/'",
+            "CREATE STREAMING TABLE a (id BIGINT) LOCATION 's3://lake/files/today'",
+            "CREATE STREAMING TABLE a (id BIGINT) LOCATION 's3://lake'",
+            "CREATE STREAMING TABLE ref.files (id BIGINT)",
+            "CREATE STREAMING TABLE ops.rejected (id BIGINT)",
+            "CREATE STREAMING TABLE a (id BIGINT) LOCATION 's3://lake/ab'; CREATE STREAMING TABLE b (id BIGINT) LOCATION 's3://lake/a'",
+            &format!("{} CREATE STREAMING TABLE a (id BIGINT) LOCATION 'memory:///lake/ops/late'", log("ops.late")),
+            &log("ref.files"),
+            &log("ops.rejected"),
+        ]).await;
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn flows_share_no_consumer_group() -> Result<(), Diagnostics> {
+    let source = |name: &str, topic: &str, group: &str| {
+        format!("CREATE SOURCE {name} (id BIGINT) WITH ('connection' = 'shop', 'topic' = '{topic}'{group});")
+    };
+    let flow = |name: &str, source: &str| format!("CREATE STREAMING TABLE {name} AS SELECT id FROM STREAM({source});");
+    let group = ", 'group.id' = 'g'";
+    let one_source = [source("s", "t", group), flow("a", "s"), flow("b", "s")].concat();
+    let two_sources = [source("s", "t", group), source("r", "t", group), flow("a", "s"), flow("b", "r")].concat();
+    insta::assert_snapshot!(refused(&[&one_source, &two_sources]).await);
+    let two_topics = [source("s", "t", group), source("r", "u", group), flow("a", "s"), flow("b", "r")].concat();
+    let unnamed = [source("s", "t", ""), flow("a", "s"), flow("b", "s")].concat();
+    for case in [&two_topics, &unnamed] {
+        assert_eq!(compile(&[SHOP, case]).await?.flows.len(), 2);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn schemas_of_the_session_are_no_place_for_tables() {
+    let shown = refused(&[
+        "CREATE STREAMING TABLE system.commits (id BIGINT)",
+        "CREATE STREAMING TABLE Information_Schema.t AS SELECT order_id FROM STREAM(orders_raw)",
+        "CREATE SOURCE s (id BIGINT) WITH ('connection' = 'shop', 'topic' = 't', 'error-handling.mode' = 'log',
+         'error-handling.log.target' = 'system.rejects')",
+    ])
+    .await;
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn columns_that_no_table_can_have() {
+    let shown = refused(&[
+        "CREATE SOURCE s (id BIGINT, Id BIGINT, ID AS id + 1) WITH ('connection' = 'shop', 'topic' = 't')",
+        "CREATE STREAMING TABLE t (a STRUCT<x: INT, X: INT>)",
+        "CREATE STREAMING TABLE t AS SELECT order_id AS id, customer_id AS ID FROM STREAM(orders_raw)",
+        "CREATE STREAMING TABLE t AS SELECT order_id, status AS _alluvium_offset, email AS _Alluvium_x FROM STREAM(orders_raw)",
+        "CREATE STREAMING TABLE t AS SELECT order_id, named_struct('a', 1, 'A', 2) AS s FROM STREAM(orders_raw)",
+        "CREATE STREAMING TABLE t PARTITIONED BY (order_id, status) AS SELECT order_id, status FROM STREAM(orders_raw)",
+        "CREATE STREAMING TABLE t PARTITIONED BY (items, rating) AS SELECT order_id, items, rating FROM STREAM(orders_raw)",
+        "CREATE STREAMING TABLE t PARTITIONED BY (status, \"status\") AS SELECT order_id, status FROM STREAM(orders_raw)",
+        "CREATE STREAMING TABLE t (id BIGINT, d DATE) PARTITIONED BY (d, `d`)",
+        "CREATE STREAMING TABLE t (id BIGINT, m MAP<STRING, INT>) PARTITIONED BY (m)",
+        "CREATE STREAMING TABLE t (PRIMARY KEY (id)) AS SELECT order_id FROM STREAM(orders_raw)",
+        "CREATE STREAMING TABLE t (PRIMARY KEY (rating)) AS SELECT order_id, rating FROM STREAM(orders_raw)",
+    ])
+    .await;
     insta::assert_snapshot!(shown);
 }
 

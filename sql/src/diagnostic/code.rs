@@ -33,6 +33,10 @@ pub const NULLABLE_KEY: &str = "AL0109";
 pub const BAD_PARTITION: &str = "AL0110";
 /// Two flows that would overwrite each other's rows.
 pub const SHARED_TABLE: &str = "AL0111";
+/// Two tables in one folder, or one in the other's.
+pub const SHARED_LOCATION: &str = "AL0113";
+/// Two flows that would take each other's records away.
+pub const SHARED_GROUP: &str = "AL0114";
 
 /// An option that nobody reads.
 pub const UNKNOWN_OPTION: &str = "AL0201";

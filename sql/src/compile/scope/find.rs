@@ -118,8 +118,8 @@ impl Scope<'_> {
             return Some(schema);
         }
         let mut known: Vec<String> = self.tables.keys().map(ToString::to_string).collect();
-        let listed = self.names.table_names().await;
-        known.extend(self.asked(listed, source, span.clone())?.iter().map(ToString::to_string));
+        let listed = self.names.datasets().await;
+        known.extend(self.asked(listed, source, span.clone())?.iter().map(|dataset| dataset.name.to_string()));
         let written =
             if name.schema() == TableName::DEFAULT_SCHEMA { name.table().to_owned() } else { name.to_string() };
         let diagnostic = Diagnostic::new(code::UNKNOWN_NAME, source, span, format!("table '{written}' not found"));
@@ -132,7 +132,12 @@ impl Scope<'_> {
         None
     }
 
-    fn asked<T>(&mut self, answer: alluvium_catalog::Result<T>, source: &Arc<SourceText>, span: TextSpan) -> Option<T> {
+    pub(super) fn asked<T>(
+        &mut self,
+        answer: alluvium_catalog::Result<T>,
+        source: &Arc<SourceText>,
+        span: TextSpan,
+    ) -> Option<T> {
         match answer {
             Ok(answer) => Some(answer),
             Err(error) => {

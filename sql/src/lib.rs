@@ -14,6 +14,7 @@ mod options;
 mod compile;
 pub mod pipeline;
 pub mod transform;
+pub mod locate;
 pub mod tables;
 mod time_travel;
 mod system;

@@ -3,8 +3,8 @@
 //! ```text
 //! text --parse--> Statement --pin versions, show hidden columns--> DataFusion's statement --plan--> Answer
 //! ```
-//! Tables are found in the catalog and opened by each query anew, so that what a running engine registers and commits is
-//! there at once. A session never writes a table and never changes the catalog; what it creates (external tables) lives in
+//! Tables are found in the catalog by each query anew and read at the version that is newest then, so that what a running
+//! engine registers and commits is there at once; what was opened before is followed, not loaded again. A session never writes a table and never changes the catalog; what it creates (external tables) lives in
 //! its memory. Memory is bounded, and what does not fit spills to disk.
 //! Before it: the parser. After it: the REPL, which shows answers.
 
@@ -13,6 +13,8 @@ mod catalogs;
 pub(crate) mod failure;
 mod guard;
 mod hidden;
+mod key_filter;
+mod keyed;
 mod pin;
 
 use std::fmt;
@@ -36,6 +38,7 @@ pub(crate) use pin::Pin;
 
 use crate::compile::plan::dialect_session;
 use crate::diagnostic::nearest;
+use crate::locate::Locate;
 use crate::statement::{DescribeHistory, ExplainUpsert, Show, Statement, string_literal};
 use crate::tables::{HistoryEntry, TableReader};
 use catalogs::{Known, QueryCatalogs};
@@ -83,6 +86,7 @@ pub struct Session {
     catalog: Arc<dyn CatalogStore>,
     reader: Arc<TableReader>,
     peek: Option<Arc<dyn Peek>>,
+    locate: Option<Arc<dyn Locate>>,
     /// Tables that were opened by their location.
     opened: RwLock<Vec<Dataset>>,
 }
@@ -107,13 +111,20 @@ impl Session {
             .map_err(|cause| failure::from_datafusion("cannot set up a place for queries to spill to", cause))?;
         let config = SessionConfig::new().with_target_partitions(settings.threads.max(1)).with_information_schema(true);
         let context = dialect_session(config, runtime);
-        Ok(Self { context, catalog, reader, peek: None, opened: RwLock::default() })
+        Ok(Self { context, catalog, reader, peek: None, locate: None, opened: RwLock::default() })
     }
 
     /// Lets queries name sources, which are then read through `peek`.
     #[must_use]
     pub fn with_peek(mut self, peek: Arc<dyn Peek>) -> Self {
         self.peek = Some(peek);
+        self
+    }
+
+    /// Lets queries that name rows by their key look them up through `locate`, where it knows.
+    #[must_use]
+    pub fn with_locate(mut self, locate: Arc<dyn Locate>) -> Self {
+        self.locate = Some(locate);
         self
     }
 
@@ -241,6 +252,7 @@ impl Session {
             catalog: Arc::clone(&self.catalog),
             reader: Arc::clone(&self.reader),
             peek: self.peek.clone(),
+            locate: self.locate.clone(),
         };
         Ok((self.context.state(), QueryCatalogs::new(known, self.context.clone())))
     }

@@ -1,16 +1,20 @@
 //! Opens tables for reading: Delta tables at a version, and folders of parquet, CSV or JSON files.
 //!
 //! A [`TableReader`] reaches data through the stores of the catalog crate only and never writes. What it opens is one
-//! version of a table: it stays the same however the table moves on, until it is [refreshed](TableReader::refresh).
+//! version of a table: it stays the same however the table moves on, until it is [refreshed](TableReader::refresh). The
+//! newest versions that were opened lately are kept, and followed by the next who opens them.
 //! Before it: the catalog, which knows where tables are. After it: the [session](crate::session) and the
 //! [transform](crate::transform), which query them.
 
 mod columns;
 mod delta;
 mod files;
+mod head;
 mod history;
+mod kept;
 mod live;
 mod log;
+mod point;
 mod prune;
 mod scan;
 mod statistics;
@@ -22,6 +26,9 @@ use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Dataset, DatasetKind, Error, Location, Result, Stores, TableName, Timestamp};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 use deltalake::kernel::Snapshot;
 
@@ -29,7 +36,10 @@ pub use history::HistoryEntry;
 pub(crate) use history::inputs_text;
 
 use crate::diagnostic::nearest;
+use crate::locate::Located;
 use delta::DeltaProvider;
+use head::{Head, News};
+use kept::KeptTables;
 use log::Log;
 use vectors::VectorCache;
 
@@ -53,12 +63,13 @@ pub struct TableReader {
     stores: Stores,
     catalog: Arc<dyn CatalogStore>,
     vectors: Arc<VectorCache>,
+    kept: KeptTables,
 }
 
 impl TableReader {
     /// Returns a reader that reaches data through `stores` and learns from `catalog` where named tables are.
     pub fn new(stores: Stores, catalog: Arc<dyn CatalogStore>) -> Self {
-        Self { stores, catalog, vectors: Arc::new(VectorCache::new()) }
+        Self { stores, catalog, vectors: Arc::new(VectorCache::new()), kept: KeptTables::default() }
     }
 
     /// Returns the dataset of this name.
@@ -84,34 +95,66 @@ impl TableReader {
     /// `Invalid` when there is no Delta table, the version does not exist (the hint names those that do), or the table
     /// uses features that cannot be read; `Unavailable` when the store does not answer; `Data` when the log is damaged.
     pub async fn open(&self, location: &Location, version: Version) -> Result<OpenTable> {
-        let log = Log::new(self.stores.open(location)?, location);
-        let number = match version {
-            Version::Latest => None,
-            Version::At(number) => Some(number),
-            Version::AsOf(time) => Some(log.version_at(time).await?),
-        };
-        match delta::load(&self.stores, location, number).await {
-            Ok(snapshot) => self.opened(location, snapshot),
-            Err(cause) => Err(log.explain(number, cause).await),
+        match version {
+            Version::Latest => match self.kept.get(location) {
+                Some(kept) => self.refresh(&kept).await,
+                None => self.load_newest(location).await,
+            },
+            Version::At(number) => self.load(location, Some(number)).await,
+            Version::AsOf(time) => {
+                let number = Log::new(self.stores.open(location)?, location).version_at(time).await?;
+                self.load(location, Some(number)).await
+            }
         }
     }
 
-    /// Returns `table` at the newest version. It reads only what the log gained since.
+    /// Returns `table` at the newest version. It reads only what the log gained since: where that is nothing, two requests
+    /// say so. A table that was made anew at its place, or whose log no longer reaches back to it, is opened again.
     ///
     /// # Errors
     /// As [`TableReader::open`].
     pub async fn refresh(&self, table: &OpenTable) -> Result<OpenTable> {
-        match delta::update(&self.stores, &table.location, &table.snapshot).await {
-            Ok(snapshot) if snapshot.version() == table.version() => Ok(table.clone()),
-            Ok(snapshot) => self.opened(&table.location, snapshot),
-            // A log that was cleaned up or a table that was made anew cannot be followed, only opened.
-            Err(_) => self.open(&table.location, Version::Latest).await,
+        let news = match &table.head {
+            Some(head) => head.news(self.stores.open(&table.location)?.as_ref(), &table.location).await?,
+            None => News::Replaced,
+        };
+        match news {
+            News::Unchanged => return Ok(table.clone()),
+            News::Grown => {
+                if let Ok(snapshot) = delta::update(&self.stores, &table.location, &table.snapshot).await {
+                    return self.keep(self.opened(&table.location, snapshot)?).await;
+                }
+            }
+            News::Replaced => {}
+        }
+        self.load_newest(&table.location).await
+    }
+
+    async fn load_newest(&self, location: &Location) -> Result<OpenTable> {
+        let table = self.load(location, None).await?;
+        self.keep(table).await
+    }
+
+    async fn load(&self, location: &Location, version: Option<u64>) -> Result<OpenTable> {
+        match delta::load(&self.stores, location, version).await {
+            Ok(snapshot) => self.opened(location, snapshot),
+            Err(cause) => Err(Log::new(self.stores.open(location)?, location).explain(version, cause).await),
         }
     }
 
     fn opened(&self, location: &Location, snapshot: Arc<Snapshot>) -> Result<OpenTable> {
         let provider = DeltaProvider::try_new(&self.stores, location, &snapshot, &self.vectors)?;
-        Ok(OpenTable { location: location.clone(), snapshot, provider: Arc::new(provider) })
+        Ok(OpenTable { location: location.clone(), snapshot, provider: Arc::new(provider), head: None })
+    }
+
+    /// Keeps a table that was opened at its newest version, if it can be told later whether it still is.
+    async fn keep(&self, mut table: OpenTable) -> Result<OpenTable> {
+        let store = self.stores.open(&table.location)?;
+        table.head = Head::read(store.as_ref(), &table.location, table.version()).await?;
+        if table.head.is_some() {
+            self.kept.put(&table);
+        }
+        Ok(table)
     }
 
     /// Opens the parquet, CSV or JSON files below `location`. Their columns are found by looking into the files, with
@@ -164,6 +207,19 @@ pub struct OpenTable {
     location: Location,
     snapshot: Arc<Snapshot>,
     provider: Arc<DeltaProvider>,
+    /// By which it is seen that the table has moved on; none for a version that was asked for by number or time.
+    head: Option<Head>,
+}
+
+/// What DataFusion asks a table for.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    /// The session of the query.
+    pub(crate) session: &'a dyn Session,
+    /// The columns, of those that are shown.
+    pub(crate) projection: Option<&'a Vec<usize>>,
+    /// What rows have to match.
+    pub(crate) filters: &'a [Expr],
 }
 
 impl OpenTable {
@@ -191,6 +247,23 @@ impl OpenTable {
     /// Returns a provider without the hidden columns, so that no `*` shows them.
     pub fn provider(&self) -> Arc<dyn TableProvider> {
         Arc::new(self.provider.without_hidden())
+    }
+
+    /// Returns a plan that reads the rows of `located` that may match what is `asked`, and no others; `None` where that is
+    /// of another table or version than this, or names files that cannot be read without the log.
+    pub(crate) fn rows_at(
+        &self,
+        located: &Located,
+        shows_hidden: bool,
+        asked: Asked<'_>,
+    ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+        if located.version != self.version() || located.table_id != self.snapshot.metadata().id() {
+            return Ok(None);
+        }
+        match shows_hidden {
+            true => self.provider.rows_at(located, asked),
+            false => self.provider.without_hidden().rows_at(located, asked),
+        }
     }
 }
 

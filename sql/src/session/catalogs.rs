@@ -17,10 +17,13 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::TableType;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
+use tokio::sync::OnceCell;
 
+use super::keyed::KeyedTable;
 use super::pin::{CATALOG, Pin};
 use super::{Peek, failure};
 use crate::diagnostic::nearest;
+use crate::locate::Locate;
 use crate::system::{self, SystemSchema};
 use crate::tables::{OpenTable, TableReader, Version};
 
@@ -36,6 +39,8 @@ pub(super) struct Known {
     pub(super) reader: Arc<TableReader>,
     /// What reads sources.
     pub(super) peek: Option<Arc<dyn Peek>>,
+    /// What knows where rows are.
+    pub(super) locate: Option<Arc<dyn Locate>>,
 }
 
 /// All catalogs that one query can name.
@@ -49,12 +54,14 @@ struct Shared {
     /// The session, whose own catalog holds external tables.
     session: SessionContext,
     opened: Mutex<HashMap<(TableName, Version), OpenTable>>,
+    /// Of tables with a key, what the first scan of the query has settled on.
+    settled: Mutex<HashMap<TableName, Arc<OnceCell<OpenTable>>>>,
 }
 
 impl QueryCatalogs {
     /// Returns the catalogs of one query over what is `known`; external tables are `session`'s.
     pub(super) fn new(known: Known, session: SessionContext) -> Self {
-        Self { shared: Arc::new(Shared { known, session, opened: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { known, session, opened: Mutex::default(), settled: Mutex::default() }) }
     }
 
     /// Returns the dataset of this name.
@@ -127,6 +134,9 @@ impl QueryCatalogs {
         match dataset.kind {
             DatasetKind::Delta | DatasetKind::DeadLetter => {
                 let table = self.open(dataset, pin.version).await?;
+                if let Some(keyed) = self.keyed(dataset, pin, &table) {
+                    return Ok(Arc::new(keyed));
+                }
                 Ok(if pin.hidden { table.provider_with_hidden() } else { table.provider() })
             }
             DatasetKind::Parquet | DatasetKind::Csv | DatasetKind::Json if pin.version == Version::Latest => {
@@ -135,6 +145,25 @@ impl QueryCatalogs {
             }
             _ => Err(Error::invalid(format!("{} is not a Delta table and has no versions", dataset.name))),
         }
+    }
+
+    /// Returns `table` with a way to look rows up by the key that was declared for it.
+    fn keyed(&self, dataset: &Dataset, pin: Pin, table: &OpenTable) -> Option<KeyedTable> {
+        let locate = self.shared.known.locate.as_ref()?;
+        let keys = &dataset.table.as_ref()?.primary_key;
+        if keys.is_empty() || pin.version != Version::Latest {
+            return None;
+        }
+        let mut settled = self.shared.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(KeyedTable {
+            name: dataset.name.clone(),
+            keys: keys.clone(),
+            opened: table.clone(),
+            settled: Arc::clone(settled.entry(dataset.name.clone()).or_default()),
+            shows_hidden: pin.hidden,
+            reader: Arc::clone(&self.shared.known.reader),
+            locate: Arc::clone(locate),
+        })
     }
 
     async fn external(&self, name: &TableName) -> Result<Option<Arc<dyn TableProvider>>> {

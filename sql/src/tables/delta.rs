@@ -22,10 +22,11 @@ use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
 use object_store::ObjectStore;
 use url::Url;
 
-use super::HIDDEN_PREFIX;
 use super::columns::Columns;
 use super::scan::{LiveScan, ScanStores};
 use super::vectors::{VectorCache, VectorSource};
+use super::{Asked, HIDDEN_PREFIX};
+use crate::locate::Located;
 
 /// The property of a table that says how its columns are found in files.
 const COLUMN_MAPPING: &str = "delta.columnMapping.mode";
@@ -74,6 +75,8 @@ pub(super) fn log_store(stores: &Stores, location: &Location) -> Result<LogStore
 pub(super) struct DeltaProvider {
     /// All columns.
     rows: Arc<dyn TableProvider>,
+    /// The same, where our own scan reads them.
+    ours: Option<Arc<LiveScan>>,
     root: Arc<dyn ObjectStore>,
     url: Url,
     /// The columns shown, as indices into those of `rows`.
@@ -96,15 +99,40 @@ impl DeltaProvider {
         let theirs = deltalake_scan(location, snapshot)?;
         let schema = theirs.schema();
         let columns = Columns::new(Arc::clone(&schema), snapshot.metadata().partition_columns());
-        let rows: Arc<dyn TableProvider> = if is_plain(snapshot) && !columns.have_required_members() {
+        let ours = if is_plain(snapshot) && !columns.have_required_members() {
             let source = VectorSource { store: Arc::clone(&root), location: location.clone() };
             let stores = ScanStores { logs: log_store(stores, location)?, source, vectors: Arc::clone(vectors) };
-            Arc::new(LiveScan::try_new(snapshot, columns, stores)?)
+            Some(Arc::new(LiveScan::try_new(snapshot, columns, stores)?))
         } else {
-            Arc::new(theirs)
+            None
+        };
+        let rows: Arc<dyn TableProvider> = match &ours {
+            Some(ours) => Arc::clone(ours) as _,
+            None => Arc::new(theirs),
         };
         let shown = (0..schema.fields().len()).collect();
-        Ok(Self { rows, root, url: location.url()?, shown, schema })
+        Ok(Self { rows, ours, root, url: location.url()?, shown, schema })
+    }
+
+    /// Returns about how many bytes the list of its files takes, once there is one.
+    pub(super) fn bytes(&self) -> usize {
+        self.ours.as_ref().map_or(0, |ours| ours.bytes())
+    }
+
+    /// Returns a plan that reads the rows of `located`; `None` where our own scan cannot.
+    pub(super) fn rows_at(&self, located: &Located, asked: Asked<'_>) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
+        let Some(ours) = &self.ours else { return Ok(None) };
+        asked.session.runtime_env().register_object_store(&self.url, Arc::clone(&self.root));
+        let columns = self.columns(asked.projection);
+        ours.rows_at(located, Asked { projection: Some(&columns), ..asked })
+    }
+
+    /// Returns what `projection` of the columns shown means among all columns.
+    fn columns(&self, projection: Option<&Vec<usize>>) -> Vec<usize> {
+        match projection {
+            Some(wanted) => wanted.iter().map(|&index| self.shown[index]).collect(),
+            None => self.shown.clone(),
+        }
     }
 
     /// Returns the same rows without hidden columns.
@@ -161,10 +189,7 @@ impl TableProvider for DeltaProvider {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         session.runtime_env().register_object_store(&self.url, Arc::clone(&self.root));
-        let columns = match projection {
-            Some(wanted) => wanted.iter().map(|&index| self.shown[index]).collect(),
-            None => self.shown.clone(),
-        };
+        let columns = self.columns(projection);
         self.rows.scan(session, Some(&columns), filters, limit).await
     }
 

@@ -89,6 +89,12 @@ impl LiveFiles {
         Ok(Self { files, schema, partitions, bounds, all: OnceLock::new() })
     }
 
+    /// Returns about how many bytes the list takes.
+    pub(super) fn bytes(&self) -> usize {
+        let each = size_of::<LiveFile>() + self.schema.fields().len() * size_of::<ColumnStatistics>();
+        self.files.len() * each
+    }
+
     /// Returns a row of partition values for each file.
     pub(super) fn partitions(&self) -> &RecordBatch {
         &self.partitions
@@ -212,6 +218,15 @@ impl LiveFile {
     }
 }
 
+/// Returns the path in its store of a data file that the log names by a path below the table, and no other.
+pub(super) fn path_below(written: &str, location: &Location) -> Option<Path> {
+    if written.contains("://") || written.starts_with('/') {
+        return None;
+    }
+    let path = Path::parse(written).ok()?;
+    Some(location.path().parts().chain(path.parts()).collect())
+}
+
 /// Returns the path of a data file in its store, unless the file is not below the table.
 fn data_path(view: &LogicalFileView, location: &Location) -> Option<Path> {
     let written = view.path();
@@ -232,7 +247,7 @@ fn data_path(view: &LogicalFileView, location: &Location) -> Option<Path> {
 }
 
 /// Returns the value that the log writes as `text`. An empty text is NULL for all types that have no empty value.
-fn partition_value(text: Option<&str>, data_type: &DataType) -> Option<ScalarValue> {
+pub(super) fn partition_value(text: Option<&str>, data_type: &DataType) -> Option<ScalarValue> {
     match (text, data_type) {
         (Some(text), DataType::Utf8) => Some(ScalarValue::from(text)),
         (Some(text), DataType::Binary) => Some(ScalarValue::Binary(Some(text.as_bytes().to_vec()))),
@@ -254,7 +269,8 @@ fn constant(value: &ScalarValue, n_rows: Precision<usize>) -> ColumnStatistics {
     column
 }
 
-fn partitions(files: &[LiveFile], schema: SchemaRef) -> DfResult<RecordBatch> {
+/// Returns the partition values of `files`, a row each.
+pub(super) fn partitions(files: &[LiveFile], schema: SchemaRef) -> DfResult<RecordBatch> {
     let mut values = Vec::with_capacity(schema.fields().len());
     for (index, field) in schema.fields().iter().enumerate() {
         values.push(match files {

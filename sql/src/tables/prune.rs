@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::DFSchema;
@@ -39,11 +39,8 @@ pub(super) fn choose(
     let mut chosen: Vec<usize> = (0..live.files.len()).filter(|&index| !live.files[index].is_empty()).collect();
     let (on_partitions, others): (Vec<_>, Vec<_>) =
         filters.iter().cloned().partition(|filter| is_on_partitions(filter, columns));
-    if let Some(filter) = conjunction(on_partitions) {
-        let matched = physical(filter, columns.in_log(), session)?.evaluate(live.partitions())?;
-        let matched = matched.into_array(live.files.len())?;
-        let matched = matched.as_boolean();
-        chosen.retain(|&index| matched.is_valid(index) && matched.value(index));
+    if let Some(matched) = match_partitions(conjunction(on_partitions), live.partitions(), session)? {
+        chosen.retain(|&index| matched[index]);
     }
     if let Some(filter) = conjunction(others) {
         let may_match = bounds_allow(live, columns.scanned.table_schema(), filter, session);
@@ -54,6 +51,32 @@ pub(super) fn choose(
         }
     }
     Ok(chosen)
+}
+
+/// Returns which rows of partition values match the filters that they alone decide; nothing where there are none.
+///
+/// # Errors
+/// What evaluating a filter says.
+pub(super) fn matching(
+    partitions: &RecordBatch,
+    columns: &Columns,
+    filters: &[Expr],
+    session: &dyn Session,
+) -> DfResult<Option<Vec<bool>>> {
+    let decided = filters.iter().filter(|filter| is_on_partitions(filter, columns)).cloned();
+    match_partitions(conjunction(decided), partitions, session)
+}
+
+fn match_partitions(
+    filter: Option<Expr>,
+    partitions: &RecordBatch,
+    session: &dyn Session,
+) -> DfResult<Option<Vec<bool>>> {
+    let Some(filter) = filter else { return Ok(None) };
+    let matched = physical(filter, partitions.schema(), session)?.evaluate(partitions)?;
+    let matched = matched.into_array(partitions.num_rows())?;
+    let matched = matched.as_boolean();
+    Ok(Some((0..matched.len()).map(|index| matched.is_valid(index) && matched.value(index)).collect()))
 }
 
 /// Returns the first of the files `chosen` that are sure to have `limit` rows between them.

@@ -8,6 +8,8 @@
 //! the vectors of files that are left after pruning are read. Nothing here knows how a log is written, and tables whose
 //! features need more (column mapping) are not for it: [`delta`](super::delta) decides.
 
+mod places;
+
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result};
@@ -82,9 +84,29 @@ impl LiveScan {
     }
 
     async fn live(&self) -> Result<&LiveFiles> {
-        self.live
-            .get_or_try_init(|| LiveFiles::list(&self.snapshot, self.logs.as_ref(), self.location(), &self.columns))
-            .await
+        self.live.get_or_try_init(|| self.list()).await
+    }
+
+    /// Lists the files of the version. The log may have been cleaned up since the snapshot was loaded; it is loaded again
+    /// then, since the version may still be read from a checkpoint.
+    async fn list(&self) -> Result<LiveFiles> {
+        let refused = match self.list_by(&self.snapshot).await {
+            Ok(live) => return Ok(live),
+            Err(error) => error,
+        };
+        match Snapshot::try_new(self.logs.as_ref(), Some(self.snapshot.version())).await {
+            Ok(again) => self.list_by(&again).await,
+            Err(_) => Err(refused),
+        }
+    }
+
+    async fn list_by(&self, snapshot: &Snapshot) -> Result<LiveFiles> {
+        LiveFiles::list(snapshot, self.logs.as_ref(), self.location(), &self.columns).await
+    }
+
+    /// Returns about how many bytes the list of its files takes, once there is one.
+    pub(super) fn bytes(&self) -> usize {
+        self.live.get().map_or(0, LiveFiles::bytes)
     }
 
     /// Returns `file` as DataFusion reads it, with the selection of its live rows.

@@ -42,6 +42,86 @@ async fn each_version_is_read_as_it_was() -> TestResult {
 }
 
 #[tokio::test]
+async fn a_second_opening_reads_only_what_the_log_has_gained() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?, people(&[(2, "bob")])?]).await?;
+    let first = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!(rows(first.provider()).await?.len(), 3);
+    // Whoever reads this commit again finds out.
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log");
+    let commit = std::fs::read(log.join("00000000000000000001.json"))?;
+    std::fs::write(log.join("00000000000000000001.json"), "no JSON")?;
+    let again = lake.reader.open(&location, Version::Latest).await?;
+    assert!(Arc::ptr_eq(&first.snapshot, &again.snapshot) && Arc::ptr_eq(&first.provider, &again.provider));
+    assert_eq!(rows(again.provider()).await?.len(), 3, "its files are known");
+    fixture::write_commit(&location, 3, &[json!({"commitInfo": {"operation": "nothing"}})])?;
+    let followed = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!(followed.version(), 3);
+    std::fs::write(log.join("00000000000000000001.json"), commit)?;
+    assert_eq!(rows(followed.provider()).await?.len(), 3);
+    let old = lake.reader.open(&location, Version::At(1)).await?;
+    assert_eq!((old.version(), rows(old.provider()).await?.len()), (1, 2));
+    assert_eq!(lake.reader.open(&location, Version::Latest).await?.version(), 3, "an old version is not kept");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_made_anew_at_its_place_is_noticed() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?, people(&[(2, "bob")])?]).await?;
+    let folder = location.local_path().ok_or("not on disk")?;
+    let opened = lake.reader.open(&location, Version::Latest).await?;
+    std::fs::remove_dir_all(&folder)?;
+    let gone = refusal(&lake, &location, Version::Latest).await?;
+    assert_eq!(gone.message(), format!("there is no Delta table at {location}"));
+    // As many versions, then more of them, then fewer.
+    for batches in [vec![(3, "cid"), (4, "dan")], vec![(5, "eve"), (6, "fay"), (7, "gus")], vec![(8, "hal")]] {
+        let _ = std::fs::remove_dir_all(&folder);
+        let n_rows = batches.len();
+        let batches = batches.into_iter().map(|row| people(&[row])).collect::<TestResult<Vec<_>>>()?;
+        lake.table("people", &batches).await?;
+        for table in [lake.reader.open(&location, Version::Latest).await?, lake.reader.refresh(&opened).await?] {
+            assert_eq!((table.version(), rows(table.provider()).await?.len()), (n_rows as u64, n_rows + 1));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_that_was_cleaned_up_is_read_from_its_checkpoint() -> TestResult {
+    let lake = Lake::new()?;
+    let mut batches = Vec::new();
+    for id in 0..4 {
+        batches.push(people(&[(id, "x")])?);
+    }
+    let location = lake.table("people", &batches).await?;
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log");
+    let clean = |versions: std::ops::Range<u64>| -> TestResult {
+        for version in versions {
+            std::fs::remove_file(log.join(format!("{version:020}.json")))?;
+        }
+        Ok(())
+    };
+    let checkpoint = async || -> TestResult {
+        let mut table = DeltaTable::new(delta::log_store(&lake.reader.stores, &location)?);
+        table.load().await?;
+        Ok(deltalake::checkpoints::create_checkpoint(&table, None).await?)
+    };
+    let opened = lake.reader.open(&location, Version::Latest).await?;
+    checkpoint().await?;
+    clean(0..4)?;
+    // It was opened by commits that are gone now, and lists its files only here.
+    assert_eq!(rows(opened.provider()).await?.len(), 5);
+    append(&location, people(&[(4, "y")])?).await?;
+    checkpoint().await?;
+    append(&location, people(&[(5, "z")])?).await?;
+    clean(4..6)?;
+    let reopened = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!((reopened.version(), rows(reopened.provider()).await?.len()), (6, 7));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_version_that_is_not_there_names_those_that_are() -> TestResult {
     let lake = Lake::new()?;
     let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;

@@ -97,6 +97,7 @@ fn world() -> TestResult<World> {
         catalog: Arc::new(MemoryStore::default()) as Arc<dyn CatalogStore>,
         registry: None,
         metrics: Arc::new(Metrics::try_new()?),
+        lookups: Arc::default(),
         run: clock.new_id(),
         clock,
         settings: Limits::default(),

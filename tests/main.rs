@@ -16,6 +16,7 @@ mod halts;
 mod identity;
 mod kill;
 mod otlp;
+mod lookup;
 mod pipelines;
 mod readers;
 mod repl;

@@ -9,6 +9,7 @@ mod sqlite;
 pub mod suite;
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -40,7 +41,13 @@ pub struct Run {
     pub ended_at: Option<Timestamp>,
     /// Why it failed, if it did.
     pub error: Option<String>,
+    /// Where its process answers over HTTP, if it listens: on the machine that it runs on.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
 }
+
+/// The most runs that [`CatalogStore::listening`] returns: more processes than one machine's flows are spread over.
+pub const LISTENING_MAX: usize = 16;
 
 /// Keeps what exists and where it came from.
 #[async_trait]
@@ -87,6 +94,10 @@ pub trait CatalogStore: fmt::Debug + Send + Sync {
 
     /// Returns runs, newest first, at most `limit`.
     async fn runs(&self, limit: usize) -> Result<Vec<Run>>;
+
+    /// Returns the runs that have an address and no end, newest first, at most [`LISTENING_MAX`]. One that was killed
+    /// could not say so and is among them.
+    async fn listening(&self) -> Result<Vec<Run>>;
 
     /// Returns the commits of a table, or of all, newest first (by time, then version), at most `limit`.
     async fn commits(&self, table: Option<&TableName>, limit: usize) -> Result<Vec<Commit>>;

@@ -76,7 +76,7 @@ pub struct IndexLimits {
     pub snapshot_interval: u64,
 }
 
-/// Where `/metrics`, `/healthz` and `/readyz` are served. Always loopback.
+/// Where `/metrics`, `/healthz`, `/readyz` and `/v1/lookup` are served. Always loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listen {
     /// Nowhere.

@@ -16,6 +16,7 @@ pub mod source;
 pub mod decode;
 pub mod transform;
 pub mod write;
+pub mod lookup;
 pub mod commit;
 mod object_file;
 pub mod dead_letter;

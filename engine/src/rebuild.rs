@@ -160,7 +160,13 @@ fn runs(stories: &[TableStory]) -> impl Iterator<Item = Run> {
         let (first, last) = times.entry(commit.lineage.run).or_insert((at, at));
         (*first, *last) = ((*first).min(at), (*last).max(at));
     }
-    times.into_iter().map(|(id, (first, last))| Run { id, started_at: first, ended_at: Some(last), error: None })
+    times.into_iter().map(|(id, (first, last))| Run {
+        id,
+        started_at: first,
+        ended_at: Some(last),
+        error: None,
+        address: None,
+    })
 }
 
 /// Writes definitions in the order they were put to work, then the tables that none declares, then registrations, then

@@ -1,4 +1,4 @@
-//! The HTTP listener of a running engine: `/metrics`, `/healthz`, `/readyz`. Loopback only, reads only.
+//! The HTTP listener of a running engine: `/metrics`, `/healthz`, `/readyz`, `/v1/lookup`. Loopback only, reads only.
 //!
 //! `/healthz` says that the process answers, and asks nobody: a broker that is down is no reason to restart.
 //! `/readyz` says whether every flow has its table, its partitions and brokers that answer, and which has not.
@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use alluvium_catalog::{Clock, Error, Result};
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::Listen;
+use crate::lookup::{self, Lookups};
 use crate::metrics::{FlowProgress, FlowState, Metrics};
 
 /// How long open requests may take to end when the listener closes.
@@ -34,10 +36,17 @@ pub struct Server {
     stop: CancellationToken,
 }
 
+/// What is served.
 #[derive(Debug, Clone)]
-struct Shown {
-    metrics: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
+pub struct Shown {
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// The time that they are shown as of.
+    pub clock: Arc<dyn Clock>,
+    /// What looks up rows by key.
+    pub lookups: Arc<Lookups>,
+    /// The run that answers.
+    pub run: Uuid,
 }
 
 impl Server {
@@ -45,7 +54,7 @@ impl Server {
     ///
     /// # Errors
     /// `Unavailable` when an address that was asked for cannot be listened on.
-    pub async fn open(listen: Listen, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Result<Option<Self>> {
+    pub async fn open(listen: Listen, shown: Shown) -> Result<Option<Self>> {
         let (address, must) = match listen {
             Listen::Off => return Ok(None),
             Listen::Preferred(address) => (address, false),
@@ -63,7 +72,7 @@ impl Server {
                     .with_source(source));
             }
         };
-        Self::serve(listener, Shown { metrics, clock }).map(Some)
+        Self::serve(listener, shown).map(Some)
     }
 
     fn serve(listener: TcpListener, shown: Shown) -> Result<Self> {
@@ -100,6 +109,7 @@ fn router(shown: Shown) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
+        .route("/v1/lookup", get(look_up))
         .with_state(shown)
 }
 
@@ -118,6 +128,10 @@ async fn ready(State(shown): State<Shown>) -> Response {
         None => "ready\n".into_response(),
         Some(reasons) => (StatusCode::SERVICE_UNAVAILABLE, reasons).into_response(),
     }
+}
+
+async fn look_up(State(shown): State<Shown>, RawQuery(query): RawQuery) -> Response {
+    lookup::lookup(&shown.lookups, shown.run, query.as_deref().unwrap_or_default()).await
 }
 
 /// Returns a line for each flow that is not ready, or that no flow is known yet.
@@ -155,12 +169,17 @@ mod tests {
         Ok(answer)
     }
 
+    fn shown() -> Result<Shown> {
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1, Timestamp(0)));
+        Ok(Shown { metrics: Arc::new(Metrics::try_new()?), run: clock.new_id(), clock, lookups: Arc::default() })
+    }
+
     #[tokio::test]
     async fn readiness_follows_the_flows_and_health_does_not() -> Result<()> {
-        let metrics = Arc::new(Metrics::try_new()?);
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1, Timestamp(0)));
+        let shown = shown()?;
+        let metrics = Arc::clone(&shown.metrics);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let Some(server) = Server::open(Listen::At(any), Arc::clone(&metrics), clock).await? else {
+        let Some(server) = Server::open(Listen::At(any), shown).await? else {
             return Err(Error::internal("nothing is served"));
         };
         let address = server.address();
@@ -188,14 +207,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_address_fails_only_where_it_was_asked_for() -> Result<()> {
-        let metrics = Arc::new(Metrics::try_new()?);
-        let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1, Timestamp(0)));
+        let shown = shown()?;
         let held =
             TcpListener::bind("127.0.0.1:0").await.map_err(|source| Error::internal("bind").with_source(source))?;
         let taken = held.local_addr().map_err(|source| Error::internal("address").with_source(source))?;
-        let asked = Server::open(Listen::At(taken), Arc::clone(&metrics), Arc::clone(&clock)).await;
+        let asked = Server::open(Listen::At(taken), shown.clone()).await;
         assert!(asked.is_err_and(|error| error.kind() == alluvium_catalog::ErrorKind::Unavailable));
-        assert!(Server::open(Listen::Preferred(taken), metrics, clock).await?.is_none());
+        assert!(Server::open(Listen::Preferred(taken), shown).await?.is_none());
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::Limits;
+use crate::lookup::Lookups;
 use crate::metrics::{FlowState, Metrics};
 use crate::pipeline::{FlowParts, FlowRun, Tally, ensure_table};
 use crate::shutdown::Shutdown;
@@ -36,6 +38,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// The numbers shown.
     pub metrics: Arc<Metrics>,
+    /// What looks up rows by the flows' key indexes.
+    pub lookups: Arc<Lookups>,
     /// This process's run.
     pub run: Uuid,
     /// Attempts, waits and memory.
@@ -49,6 +53,8 @@ pub struct RunOptions {
     pub once: bool,
     /// Flows whose positions hold even if cluster or topic are others than before.
     pub accepted: BTreeSet<Name>,
+    /// Where the process answers over HTTP, if it does: sessions on this machine find it by the catalog.
+    pub address: Option<SocketAddr>,
 }
 
 /// How all flows ended.
@@ -89,7 +95,8 @@ const RESTARTS_MAX: u32 = 20;
 /// # Errors
 /// As of the catalog when the run cannot be recorded. A flow that halts is no error here; its summary tells.
 pub async fn run(flows: Vec<Arc<Flow>>, world: Arc<World>, options: RunOptions, shutdown: Shutdown) -> Result<Summary> {
-    let mut record = Run { id: world.run, started_at: world.clock.now(), ended_at: None, error: None };
+    let (id, started_at, address) = (world.run, world.clock.now(), options.address);
+    let mut record = Run { id, started_at, ended_at: None, error: None, address };
     world.catalog.put_run(&record).await?;
     tokio::select! {
         biased;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{CatalogStore, FlowEntry, Run};
+use super::{CatalogStore, FlowEntry, LISTENING_MAX, Run};
 use crate::lineage::Definition;
 use crate::{Commit, Connection, Dataset, DatasetKind, Location, Name, Result, Source, Table, TableName};
 
@@ -84,6 +84,7 @@ impl CatalogStore for MemoryStore {
         if let Some(known) = tables.runs.get(&run.id) {
             run.ended_at = run.ended_at.or(known.ended_at);
             run.error = run.error.or_else(|| known.error.clone());
+            run.address = run.address.or(known.address);
         }
         tables.runs.insert(run.id, run);
         Ok(())
@@ -123,6 +124,13 @@ impl CatalogStore for MemoryStore {
         let mut runs: Vec<Run> = self.tables().runs.values().cloned().collect();
         runs.sort_by_key(|run| std::cmp::Reverse((run.started_at, run.id)));
         runs.truncate(limit);
+        Ok(runs)
+    }
+
+    async fn listening(&self) -> Result<Vec<Run>> {
+        let mut runs = self.runs(usize::MAX).await?;
+        runs.retain(|run| run.ended_at.is_none() && run.address.is_some());
+        runs.truncate(LISTENING_MAX);
         Ok(runs)
     }
 

@@ -6,6 +6,7 @@
 mod commits;
 mod definitions;
 mod failure;
+mod runs;
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,12 +15,11 @@ use async_trait::async_trait;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, Transaction};
-use uuid::Uuid;
 
 use self::failure::{failed, migration_failed};
 use super::{CatalogStore, FlowEntry, Run};
 use crate::lineage::Definition;
-use crate::{Commit, Connection, Dataset, Error, Name, Result, Source, TableName, Timestamp};
+use crate::{Commit, Connection, Dataset, Error, Name, Result, Source, TableName};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -143,19 +143,8 @@ impl CatalogStore for SqliteStore {
     }
 
     async fn put_run(&self, run: &Run) -> Result<()> {
-        const PUT: &str = "INSERT INTO runs (id, started_at, ended_at, error) VALUES (?1, ?2, ?3, ?4)
-            ON CONFLICT (id) DO UPDATE SET started_at = excluded.started_at,
-                ended_at = COALESCE(excluded.ended_at, runs.ended_at), error = COALESCE(excluded.error, runs.error)";
-
         let mut transaction = self.write().await?;
-        sqlx::query(PUT)
-            .bind(run.id.to_string())
-            .bind(run.started_at.0)
-            .bind(run.ended_at.map(|time| time.0))
-            .bind(run.error.as_deref())
-            .execute(&mut *transaction)
-            .await
-            .map_err(|source| failed(&self.place, "write", source))?;
+        runs::put(&mut transaction, run).await.map_err(|error| error.at(&self.place))?;
         self.commit(transaction).await
     }
 
@@ -191,19 +180,12 @@ impl CatalogStore for SqliteStore {
     }
 
     async fn runs(&self, limit: usize) -> Result<Vec<Run>> {
-        const RUNS: &str =
-            "SELECT id, started_at, ended_at, error FROM runs ORDER BY started_at DESC, id DESC LIMIT ?1";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        runs::newest(&mut *self.read().await?, limit).await.map_err(|error| error.at(&self.place))
+    }
 
-        let rows: Vec<(String, i64, Option<i64>, Option<String>)> = sqlx::query_as(RUNS)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&self.readers)
-            .await
-            .map_err(|source| failed(&self.place, "read", source))?;
-        let run = |(id, started_at, ended_at, error): (String, i64, Option<i64>, Option<String>)| {
-            let id = Uuid::parse_str(&id).map_err(|source| failure::Cause::damaged("id", source))?;
-            Ok(Run { id, started_at: Timestamp(started_at), ended_at: ended_at.map(Timestamp), error })
-        };
-        rows.into_iter().map(run).collect::<Result<_, failure::Cause>>().map_err(|error| error.at(&self.place))
+    async fn listening(&self) -> Result<Vec<Run>> {
+        runs::listening(&mut *self.read().await?).await.map_err(|error| error.at(&self.place))
     }
 
     async fn commits(&self, table: Option<&TableName>, limit: usize) -> Result<Vec<Commit>> {

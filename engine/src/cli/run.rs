@@ -17,7 +17,7 @@ use super::table::{TextTable, grouped};
 use super::workspace::Workspace;
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::serve::Server;
+use crate::serve::{Server, Shown};
 use crate::shutdown::Shutdown;
 use crate::supervise::{self, RunOptions, Summary, World};
 
@@ -66,14 +66,20 @@ async fn run_in(
         return Err(Error::invalid("the files define no flow").with_hint("add a CREATE FLOW statement"));
     }
     let flows = pipeline.flows;
-    let options = options(arguments, &flows)?;
+    let mut options = options(arguments, &flows)?;
     register_rest(&texts, workspace).await?;
     let world = Arc::new(world(workspace)?);
     for flow in &flows {
         tracing::info!(flow = %flow.name(), table = %flow.definition.table.name, batch = check::batch_text(flow), "flow");
     }
-    let server =
-        Server::open(workspace.settings.listen(), Arc::clone(&world.metrics), Arc::clone(&world.clock)).await?;
+    let shown = Shown {
+        metrics: Arc::clone(&world.metrics),
+        clock: Arc::clone(&world.clock),
+        lookups: Arc::clone(&world.lookups),
+        run: world.run,
+    };
+    let server = Server::open(workspace.settings.listen(), shown).await?;
+    options.address = server.as_ref().map(Server::address);
     let shutdown = Shutdown::new();
     let listener = shutdown.listen(workspace.settings.limits().drain_timeout)?;
     let progress = console.err_style.is_terminal.then(|| Progress::start(bars, Arc::clone(&world.metrics)));
@@ -122,7 +128,7 @@ fn options(arguments: &RunArgs, flows: &[Arc<Flow>]) -> Result<RunOptions> {
         return Err(Error::invalid(format!("--accept-source names flow {name}, which the files do not define"))
             .with_hint(format!("they define {}", known.join(", "))));
     }
-    Ok(RunOptions { once: arguments.once, accepted: arguments.accept_source.iter().cloned().collect() })
+    Ok(RunOptions { once: arguments.once, accepted: arguments.accept_source.iter().cloned().collect(), address: None })
 }
 
 /// Returns what flows have in common.
@@ -137,6 +143,7 @@ pub(crate) fn world(workspace: &Workspace) -> Result<World> {
         catalog: Arc::clone(&workspace.catalog),
         registry: Some(workspace.registry()?),
         metrics: Arc::new(Metrics::try_new()?),
+        lookups: Arc::default(),
         run: clock.new_id(),
         clock,
         settings: workspace.settings.limits().clone(),

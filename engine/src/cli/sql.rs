@@ -16,6 +16,7 @@ use super::failure::Exit;
 use super::peek::TopicPeek;
 use super::workspace::Workspace;
 use crate::config::Settings;
+use crate::lookup::Engines;
 
 #[derive(Debug, Args)]
 pub(crate) struct SqlArgs {
@@ -73,7 +74,8 @@ async fn run_in(
         memory_bytes_max: workspace.settings.limits().sql_memory_bytes.get(),
         ..SessionSettings::default()
     };
-    let session = Session::open(Arc::clone(&workspace.catalog), Arc::clone(&reader), &limits)?;
+    let engines = Arc::new(Engines::new(Arc::clone(&workspace.catalog)));
+    let session = Session::open(Arc::clone(&workspace.catalog), Arc::clone(&reader), &limits)?.with_locate(engines);
     if let Some(location) = &arguments.location {
         session.open_location(location).await?;
     }

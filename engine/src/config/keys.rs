@@ -258,7 +258,7 @@ pub const KEYS: [Key; 43] = [
         path: "listen.metrics",
         variable: "ALLUVIUM_LISTEN",
         default: r#""127.0.0.1:9464""#,
-        meaning: "Where `/metrics`, `/healthz` and `/readyz` are served: a loopback address, or `off`.",
+        meaning: "Where `/metrics`, `/healthz`, `/readyz` and `/v1/lookup` are served: a loopback address, or `off`.",
     },
     Key {
         path: "log.format",

@@ -236,7 +236,9 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
                 order_cache_bytes: bounds.order_cache_bytes,
                 snapshot_interval: bounds.snapshot_interval,
             };
-            Box::new(UpsertWriter::open(folder, columns, &state, settings).await?)
+            let writer = UpsertWriter::open(folder, columns, &state, settings).await?;
+            world.lookups.register(flow.name(), &table.name, writer.lookup());
+            Box::new(writer)
         }
     };
     let ids = AppIds::of_table(flow.name(), &flow.definition.source.topic);

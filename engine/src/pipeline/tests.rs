@@ -137,6 +137,7 @@ impl Place {
             catalog,
             registry: None,
             metrics: Arc::new(Metrics::try_new()?),
+            lookups: Arc::default(),
             run: clock.new_id(),
             clock,
             settings: Limits::default(),

@@ -25,6 +25,7 @@ use crate::delta::log::DeltaLog;
 use crate::delta::state::TableState;
 use crate::hop::{ChangeOrder, Changes, Spent};
 use crate::invariant::Watch;
+use crate::lookup::Lookups;
 use crate::metrics::Metrics;
 use crate::write::Writer;
 use crate::write::append::AppendWriter;
@@ -47,6 +48,8 @@ pub(crate) struct Scene {
     pub(crate) is_upsert: bool,
     pub(crate) partitioned_by: Vec<String>,
     pub(crate) properties: BTreeMap<String, String>,
+    /// What looks rows up while the table is open, as that of flow `flow` and table `silver.t`.
+    pub(crate) lookups: Arc<Lookups>,
 }
 
 impl Scene {
@@ -59,6 +62,7 @@ impl Scene {
             is_upsert: false,
             partitioned_by: Vec::new(),
             properties: BTreeMap::new(),
+            lookups: Arc::default(),
         })
     }
 
@@ -113,7 +117,9 @@ impl Scene {
         };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
         let writer: Box<dyn Writer> = if self.is_upsert {
-            Box::new(UpsertWriter::open(folder, Self::columns(), &state, UpsertSettings::default()).await?)
+            let writer = UpsertWriter::open(folder, Self::columns(), &state, UpsertSettings::default()).await?;
+            self.lookups.register(&"flow".parse()?, &"silver.t".parse()?, writer.lookup());
+            Box::new(writer)
         } else {
             Box::new(AppendWriter::new(folder))
         };

@@ -11,6 +11,7 @@ mod bounds;
 mod bulk;
 mod deletes;
 mod files;
+mod lent;
 mod place;
 mod relocate;
 mod shard;
@@ -24,6 +25,7 @@ use roaring::RoaringTreemap;
 pub use bounds::{Bounds, Standing};
 pub use deletes::RememberedDelete;
 pub use files::IndexedFile;
+pub(super) use lent::{IndexLender, LentIndex};
 pub use place::{FileOrdinal, RowPlace};
 pub use snapshot::{SnapshotOf, SnapshotWriter, read_snapshot};
 

@@ -12,6 +12,7 @@ mod changes;
 mod columns;
 mod decide;
 mod draw;
+mod lookup;
 mod order_cache;
 mod relocate;
 mod rows;
@@ -30,13 +31,14 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use changes::{Decision, KeyChanges};
 pub use columns::UpsertColumns;
+pub use lookup::{FoundRow, FoundRows, KeyLookup};
 
 use self::changes::{Columns, Stored, Verdict, Verdicts};
 use self::order_cache::OrderCache;
 use self::rows::RowReader;
 use self::snapshots::Snapshots;
 use super::compaction::{Compaction, Exchange};
-use super::index::{Bounds, Footprint, IndexedFile, KeyIndex, RowPlace};
+use super::index::{Bounds, Footprint, IndexLender, IndexedFile, KeyIndex, RowPlace};
 use super::parquet::DataFolder;
 use super::tombstones::TombstoneFolder;
 use super::vectors::VectorFolder;
@@ -58,6 +60,8 @@ pub struct UpsertWriter {
     settings: UpsertSettings,
     /// Shared with a look-up on another thread while it lasts.
     index: Arc<KeyIndex>,
+    /// Lets others look into it between changes.
+    lender: IndexLender,
     cache: OrderCache,
     /// When deletes were forgotten last in memory, epoch milliseconds.
     forgot_ms: i64,
@@ -132,6 +136,7 @@ impl UpsertWriter {
             reader: Arc::new(reader),
             settings,
             index: Arc::default(),
+            lender: IndexLender::new(),
             cache: OrderCache::new(settings.order_cache_bytes),
             forgot_ms,
             swept_ms: forgot_ms,
@@ -145,6 +150,7 @@ impl UpsertWriter {
         if !writer.restore(state).await? {
             writer.index_table(state).await?;
         }
+        writer.lend();
         Ok(writer)
     }
 
@@ -155,6 +161,7 @@ impl UpsertWriter {
 
     /// Returns the index, to let it follow a commit that moves rows.
     pub fn index_mut(&mut self) -> &mut KeyIndex {
+        self.lender.take_back();
         Arc::make_mut(&mut self.index)
     }
 
@@ -164,7 +171,9 @@ impl UpsertWriter {
     /// `Unavailable` when the store does not answer.
     pub async fn forget(&mut self) -> Result<()> {
         let before_ms = self.retained_since_ms();
+        self.lender.take_back();
         Arc::make_mut(&mut self.index).forget(before_ms);
+        self.lend();
         self.tombstones.forget(before_ms).await.map(drop)
     }
 
@@ -290,6 +299,7 @@ impl Writer for UpsertWriter {
             return Err(Error::internal("a batch of appends was staged for an upsert table"));
         };
         self.drafted = state.version + 1;
+        self.lender.expect(self.drafted);
         let verdicts = self.verdicts(columns).await?;
         let decision = Decision::new(columns, verdicts, self.index.doubles());
         let (actions, vectors) = self.actions(staged, &decision, state).await?;
@@ -315,15 +325,16 @@ impl Writer for UpsertWriter {
 
     async fn follow(&mut self, entry: &LogEntry) -> Result<()> {
         self.is_whole = false;
+        self.lender.take_back();
         self.follow_log(entry).await?;
-        self.version = entry.version;
-        self.is_whole = true;
+        self.stand_at(entry.version);
         Ok(())
     }
 
     fn landed(&mut self, staged: &Staged, draft: &Draft) {
         let (Some(columns), Some(decision)) = (&staged.changes.columns, &draft.decision) else { return };
         let now_ms = self.folder.clock.now().0;
+        self.lender.take_back();
         let places = self.place_rows(staged, columns, decision);
         let index = Arc::make_mut(&mut self.index);
         let keys = &columns.keyed.keys;
@@ -345,7 +356,7 @@ impl Writer for UpsertWriter {
             self.cache.forget(ordinal);
         }
         self.forget_sometimes();
-        self.version = self.drafted;
+        self.stand_at(self.drafted);
         self.save_when_due();
     }
 
@@ -369,8 +380,9 @@ impl Writer for UpsertWriter {
     }
 
     fn compacted(&mut self, compaction: &Compaction, exchange: &Exchange, version: Version) {
+        self.lender.take_back();
         self.relocate(compaction, exchange);
-        self.version = version;
+        self.stand_at(version);
     }
 }
 

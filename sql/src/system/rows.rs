@@ -76,6 +76,7 @@ pub(super) fn runs(runs: &[Run]) -> Result<RecordBatch> {
         .time("started_at", runs.iter().map(|run| Some(run.started_at)))
         .time("ended_at", runs.iter().map(|run| run.ended_at))
         .text("error", runs.iter().map(|run| run.error.clone()))
+        .text("address", runs.iter().map(|run| run.address.map(|address| address.to_string())))
         .finish()
 }
 

@@ -66,7 +66,8 @@ pub(crate) fn dataset() -> Result<Dataset> {
 
 /// A run that has ended.
 pub(crate) fn run() -> Run {
-    Run { id: id(1), started_at: Timestamp(1_000), ended_at: Some(Timestamp(3_000)), error: None }
+    let address = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 9464)));
+    Run { id: id(1), started_at: Timestamp(1_000), ended_at: Some(Timestamp(3_000)), error: None, address }
 }
 
 /// A commit of `orders_in` that read two partitions and looked up a table.

@@ -1,10 +1,12 @@
 //! Values that leave no field empty, so that a store that forgets one is found out.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use uuid::Uuid;
 
 use crate::lineage::Definition;
+use crate::store::Run;
 use crate::{
     Clock, Column, Commit, Connection, Dataset, DatasetKind, Effort, Fate, FlowKind, FlowVersion, Input, Lineage,
     ManualClock, MetadataKey, OptionValue, Origin, PartitionRange, Result, SecretProvider, SecretRef, Source,
@@ -14,6 +16,16 @@ use crate::{
 /// Returns the id of `index`, the same each time. Ids sort by their index.
 pub(super) fn id(index: i64) -> Uuid {
     ManualClock::new(1, Timestamp(index)).new_id()
+}
+
+/// Returns a run that has begun and says nothing else.
+pub(super) fn run(index: i64, started_at: i64) -> Run {
+    Run { id: id(index), started_at: Timestamp(started_at), ended_at: None, error: None, address: None }
+}
+
+/// Returns an address on this machine.
+pub(super) fn address(port: u16) -> Option<SocketAddr> {
+    Some(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
 /// Returns a definition whose every name comes from `flow`.

@@ -18,6 +18,7 @@ mod point;
 mod prune;
 mod scan;
 mod statistics;
+mod tail;
 mod vectors;
 
 use std::sync::Arc;
@@ -45,6 +46,10 @@ use vectors::VectorCache;
 
 /// What the names of the columns begin with that `SELECT *` leaves out.
 pub(crate) const HIDDEN_PREFIX: &str = "_alluvium_";
+
+/// How many versions a log is followed by looking for each, before it is listed again: for more, one LIST costs less, and
+/// checkpoints that were written meanwhile are found.
+pub(crate) const VERSIONS_MAX: u64 = 32;
 
 /// Which version of a table is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -121,13 +126,29 @@ impl TableReader {
         match news {
             News::Unchanged => return Ok(table.clone()),
             News::Grown => {
-                if let Ok(snapshot) = delta::update(&self.stores, &table.location, &table.snapshot).await {
-                    return self.keep(self.opened(&table.location, snapshot)?).await;
+                if let Some(grown) = self.follow(table).await? {
+                    return self.keep(grown).await;
                 }
             }
             News::Replaced => {}
         }
         self.load_newest(&table.location).await
+    }
+
+    /// Returns `table`, whose log has grown, at its newest version; `None` where it has to be loaded.
+    async fn follow(&self, table: &OpenTable) -> Result<Option<OpenTable>> {
+        let (stores, location, version) = (&self.stores, &table.location, table.version());
+        let is_listed_lately = version < table.listed + VERSIONS_MAX;
+        if is_listed_lately
+            && !head::holds(stores.open(location)?.as_ref(), location, version + VERSIONS_MAX).await?
+            && let Ok(snapshot) = delta::follow(stores, location, &table.snapshot).await
+        {
+            return Ok(Some(OpenTable { listed: table.listed, ..self.opened(location, snapshot)? }));
+        }
+        match delta::update(stores, location, &table.snapshot).await {
+            Ok(snapshot) => self.opened(location, snapshot).map(Some),
+            Err(_) => Ok(None),
+        }
     }
 
     async fn load_newest(&self, location: &Location) -> Result<OpenTable> {
@@ -143,8 +164,8 @@ impl TableReader {
     }
 
     fn opened(&self, location: &Location, snapshot: Arc<Snapshot>) -> Result<OpenTable> {
-        let provider = DeltaProvider::try_new(&self.stores, location, &snapshot, &self.vectors)?;
-        Ok(OpenTable { location: location.clone(), snapshot, provider: Arc::new(provider), head: None })
+        let provider = Arc::new(DeltaProvider::try_new(&self.stores, location, &snapshot, &self.vectors)?);
+        Ok(OpenTable { location: location.clone(), listed: snapshot.version(), snapshot, provider, head: None })
     }
 
     /// Keeps a table that was opened at its newest version, if it can be told later whether it still is.
@@ -209,6 +230,8 @@ pub struct OpenTable {
     provider: Arc<DeltaProvider>,
     /// By which it is seen that the table has moved on; none for a version that was asked for by number or time.
     head: Option<Head>,
+    /// The version up to which the log was listed, not only followed.
+    listed: u64,
 }
 
 /// What DataFusion asks a table for.

@@ -24,6 +24,7 @@ use url::Url;
 
 use super::columns::Columns;
 use super::scan::{LiveScan, ScanStores};
+use super::tail::TailStore;
 use super::vectors::{VectorCache, VectorSource};
 use super::{Asked, HIDDEN_PREFIX};
 use crate::locate::Located;
@@ -61,6 +62,22 @@ pub(super) async fn update(
 ) -> std::result::Result<Arc<Snapshot>, LoadFailure> {
     let logs = log_store(stores, location).map_err(LoadFailure::Ours)?;
     Arc::clone(snapshot).update(logs.engine(None), None).await.map_err(LoadFailure::Delta)
+}
+
+/// Brings `snapshot` to the newest version, which is few versions away, without listing the log.
+pub(super) async fn follow(
+    stores: &Stores,
+    location: &Location,
+    snapshot: &Arc<Snapshot>,
+) -> std::result::Result<Arc<Snapshot>, LoadFailure> {
+    let logs = tail_store(stores, location, snapshot.version() + 1).map_err(LoadFailure::Ours)?;
+    Arc::clone(snapshot).update(logs.engine(None), None).await.map_err(LoadFailure::Delta)
+}
+
+/// Returns a log store that shows the log from version `first` on.
+fn tail_store(stores: &Stores, location: &Location, first: u64) -> Result<LogStoreRef> {
+    let tail = TailStore::new(stores.root(location)?, location, first);
+    Ok(default_logstore(stores.open(location)?, Arc::new(tail), &location.url()?, &StorageConfig::default()))
 }
 
 /// deltalake finds stores by its own registry of URL schemes, which knows S3 only with the AWS SDK built in; so the log

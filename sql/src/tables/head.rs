@@ -59,6 +59,14 @@ impl Head {
     }
 }
 
+/// Tells whether the log in `store` holds `version`.
+///
+/// # Errors
+/// `Unavailable` when the store does not answer.
+pub(super) async fn holds(store: &dyn ObjectStore, location: &Location, version: u64) -> Result<bool> {
+    Ok(commit(store, location, version).await?.is_some())
+}
+
 async fn commit(store: &dyn ObjectStore, location: &Location, version: u64) -> Result<Option<Commit>> {
     let path = Path::from(format!("_delta_log/{version:020}.json"));
     match store.head(&path).await {

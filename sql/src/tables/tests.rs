@@ -66,6 +66,37 @@ async fn a_second_opening_reads_only_what_the_log_has_gained() -> TestResult {
 }
 
 #[tokio::test]
+async fn a_log_that_grows_by_little_is_followed_without_a_list() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;
+    let nothing = json!({"commitInfo": {"operation": "nothing"}});
+    let commit = |version| fixture::write_commit(&location, version, std::slice::from_ref(&nothing));
+    assert_eq!(lake.reader.open(&location, Version::Latest).await?.version(), 1);
+    // A hole in the log: whoever lists it finds out.
+    commit(999)?;
+    commit(2)?;
+    commit(3)?;
+    let followed = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!((followed.version(), followed.listed), (3, 1));
+    assert!(Lake::new()?.reader.open(&location, Version::Latest).await.is_err(), "the hole was not found");
+    std::fs::remove_file(location.local_path().ok_or("not on disk")?.join(format!("_delta_log/{:020}.json", 999)))?;
+    // One by one beyond the bound, then by more than it at once.
+    for version in 4..=2 * VERSIONS_MAX {
+        commit(version)?;
+        assert_eq!(lake.reader.open(&location, Version::Latest).await?.version(), version);
+    }
+    for version in 2 * VERSIONS_MAX + 1..4 * VERSIONS_MAX {
+        commit(version)?;
+    }
+    let listed = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!((listed.version(), listed.listed), (4 * VERSIONS_MAX - 1, 4 * VERSIONS_MAX - 1));
+    assert_eq!(rows(listed.provider()).await?, ["id|name", "1|ann"]);
+    append(&location, people(&[(2, "bob")])?).await?;
+    assert_eq!(rows(lake.reader.open(&location, Version::Latest).await?.provider()).await?.len(), 3);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_table_made_anew_at_its_place_is_noticed() -> TestResult {
     let lake = Lake::new()?;
     let location = lake.table("people", &[people(&[(1, "ann")])?, people(&[(2, "bob")])?]).await?;

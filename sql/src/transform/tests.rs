@@ -351,7 +351,7 @@ async fn parts_of_a_batch_read_the_version_that_was_pinned() -> TestResult {
         transform.apply_pinned(&pinned, batch.slice(1, 1)).await?,
     ];
     assert_eq!([shown(&parts[0])?, shown(&parts[1])?].concat(), ["1|Ann A.@0"]);
-    assert_eq!(pinned.into_lookups(), [("ref.people".parse()?, 1)]);
+    assert_eq!(pinned.into_lookups(), [("ref.people".parse()?, Some(1))]);
     Ok(())
 }
 

@@ -98,6 +98,8 @@ async fn a_running_program_shows_what_it_does_and_lets_others_read() -> TestResu
             let found = sum(&metrics, family, &[flow, label]);
             assert!(found.is_some_and(|value| value > 0.0), "{family} {label} of {flow} is {found:?}\n{metrics}");
         }
+        let landed = |family| sum(&metrics, family, &[flow, r#"outcome="landed""#]);
+        assert!(landed("alluvium_commits_total") > landed("alluvium_batches_total"), "dead letters are commits, too");
         served.wait("/metrics", |_, text| sum(text, "alluvium_lag_records", &[flow]) == Some(0.0))?;
     }
 

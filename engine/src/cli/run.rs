@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
     /// Stop when what the topics hold now has landed
     #[arg(long)]
     once: bool,
-    /// Read on though its topic or cluster is another
+    /// Go on though topic, cluster or the table's former flow is another
     #[arg(long, value_name = "FLOW")]
     accept_source: Vec<Name>,
     /// Print the summary at the end as JSON

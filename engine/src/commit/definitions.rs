@@ -54,7 +54,8 @@ pub(super) fn is_held(metadata: &Metadata, definition: &Definition) -> bool {
     metadata.configuration.contains_key(&property_of(&definition.flow.flow))
 }
 
-/// Returns `metadata` with `definition`; `None` when it holds the same already.
+/// Returns `metadata` with `definition`; `None` when it holds the same already. An AUTO CDC flow takes the place of
+/// another one, which [`check_keeper`] says whether it may.
 pub(super) fn with_definition(metadata: &Metadata, definition: &Definition) -> Option<Metadata> {
     let key = property_of(&definition.flow.flow);
     // What cannot be read is written again.
@@ -64,44 +65,38 @@ pub(super) fn with_definition(metadata: &Metadata, definition: &Definition) -> O
     }
     let text = serde_json::to_string(definition).ok()?;
     let mut metadata = metadata.clone();
-    let shared = metadata.configuration.get(PROPERTY).and_then(read);
-    if shared.is_some_and(|shared| shared.flow.flow == definition.flow.flow) {
-        metadata.configuration.remove(PROPERTY);
-    }
+    let of_flow = format!("{PROPERTY}.");
+    metadata.configuration.retain(|key, text| {
+        let held = (key == PROPERTY || key.starts_with(&of_flow)).then(|| read(text)).flatten();
+        let is_ours = |held: &Definition| key == PROPERTY && held.flow.flow == definition.flow.flow;
+        let is_replaced = |held: &Definition| {
+            held.flow.flow != definition.flow.flow
+                && [held, definition].iter().all(|one| one.flow.kind == FlowKind::AutoCdc)
+        };
+        !held.is_some_and(|held| is_ours(&held) || is_replaced(&held))
+    });
     metadata.configuration.insert(key, text);
     Some(metadata)
 }
 
-/// Checks that `definition` may write a table with these properties: an upsert table is kept by one flow, by one key.
+/// Checks that `definition` changes a table with these properties as it was changed so far: an upsert table has one row
+/// a key, under one key.
 ///
 /// # Errors
-/// `Invalid`, naming who keeps the table, or the key that it is kept by; `Data` when a definition cannot be read.
-pub fn check_writer(definition: &Definition, properties: &BTreeMap<String, String>, at: &Location) -> Result<()> {
-    let flow = &definition.flow;
-    for held in held(properties, at)?.iter().filter(|held| held.flow.kind == FlowKind::AutoCdc) {
+/// `Invalid`, naming the key that the table is kept by; `Data` when a definition cannot be read.
+pub fn check_key(definition: &Definition, properties: &BTreeMap<String, String>, at: &Location) -> Result<()> {
+    let (flow, names) = (&definition.flow.flow, |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>());
+    for held in upserts(properties, at)? {
         let (keeper, key) = (&held.flow.flow, held.table.primary_key.join(", "));
-        if *keeper != flow.flow {
+        if definition.flow.kind == FlowKind::Append {
             return Err(Error::invalid(format!(
-                "the table at {at} is kept by flow {keeper} (AUTO CDC), so flow {} cannot write it",
-                flow.flow
-            ))
-            .with_hint(format!(
-                "give flow {} a table of its own, or call it {keeper} again if it was renamed; where {keeper} is no \
-                 more, ALTER TABLE .. UNSET TBLPROPERTIES ('{}') with the owner's tool",
-                flow.flow,
-                property_of(keeper)
-            )));
-        }
-        if flow.kind == FlowKind::Append {
-            return Err(Error::invalid(format!(
-                "the table at {at} has one row a key ({key}) by AUTO CDC, and flow {keeper} now appends to it"
+                "the table at {at} has one row a key ({key}) by flow {keeper} (AUTO CDC), and flow {flow} appends to it"
             ))
             .with_hint("append to another table"));
         }
-        let names = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
         if names(&held.table.primary_key) != names(&definition.table.primary_key) {
             return Err(Error::invalid(format!(
-                "the table at {at} has one row a key ({key}), and flow {keeper} now says PRIMARY KEY ({})",
+                "the table at {at} has one row a key ({key}) by flow {keeper}, and flow {flow} says PRIMARY KEY ({})",
                 definition.table.primary_key.join(", ")
             ))
             .with_hint(format!(
@@ -111,6 +106,30 @@ pub fn check_writer(definition: &Definition, properties: &BTreeMap<String, Strin
         }
     }
     Ok(())
+}
+
+/// Checks that no other flow keeps an upsert table with these properties.
+///
+/// # Errors
+/// `Invalid`, naming who keeps the table; `Data` when a definition cannot be read.
+pub fn check_keeper(definition: &Definition, properties: &BTreeMap<String, String>, at: &Location) -> Result<()> {
+    let flow = &definition.flow.flow;
+    let Some(held) = upserts(properties, at)?.into_iter().find(|held| held.flow.flow != *flow) else { return Ok(()) };
+    let keeper = &held.flow.flow;
+    Err(Error::invalid(format!(
+        "the table at {at} is kept by flow {keeper} (AUTO CDC), so flow {flow} cannot write it"
+    ))
+    .with_hint(format!(
+        "call the flow {keeper} again, or give it a table of its own; or, where {keeper} has stopped for good, let \
+             {flow} take the table over: start it once with --accept-source {flow}"
+    )))
+}
+
+/// Returns the AUTO CDC definitions that a table's properties hold.
+fn upserts(properties: &BTreeMap<String, String>, at: &Location) -> Result<Vec<Definition>> {
+    let mut held = held(properties, at)?;
+    held.retain(|held| held.flow.kind == FlowKind::AutoCdc);
+    Ok(held)
 }
 
 #[cfg(test)]
@@ -171,23 +190,31 @@ mod tests {
     #[test]
     fn an_upsert_table_is_kept_by_one_flow_and_one_key() -> Result<()> {
         let keeper = definition("keeper", "auto_cdc", &["id", "day"])?;
-        let properties = added(&Metadata::default(), &keeper)?.configuration;
+        let (kept, at) = (added(&Metadata::default(), &keeper)?, keeper.table.location.clone());
         let check = |flow: &str, kind: &str, key: &[&str]| -> Result<String> {
-            let checked = check_writer(&definition(flow, kind, key)?, &properties, &keeper.table.location);
+            let definition = definition(flow, kind, key)?;
+            let checked = check_key(&definition, &kept.configuration, &at)
+                .and_then(|()| check_keeper(&definition, &kept.configuration, &at));
             Ok(checked.err().map_or("may write".to_owned(), |error| error.message().to_owned()))
         };
         assert_eq!(check("keeper", "auto_cdc", &["day", "id"])?, "may write");
         let (both, one): (&[&str], &[&str]) = (&["id", "day"], &["id"]);
         for (flow, kind, key, said) in [
-            ("keeper", "auto_cdc", one, "a key (id, day), and flow keeper now says PRIMARY KEY (id)"),
-            ("keeper", "append", both, "and flow keeper now appends to it"),
+            ("keeper", "auto_cdc", one, "a key (id, day) by flow keeper, and flow keeper says PRIMARY KEY (id)"),
+            ("keeper", "append", both, "by flow keeper (AUTO CDC), and flow keeper appends to it"),
             ("renamed", "auto_cdc", both, "is kept by flow keeper (AUTO CDC), so flow renamed cannot write it"),
-            ("log", "append", one, "is kept by flow keeper (AUTO CDC), so flow log cannot write it"),
+            ("renamed", "auto_cdc", one, "a key (id, day) by flow keeper, and flow renamed says PRIMARY KEY (id)"),
+            ("log", "append", one, "by flow keeper (AUTO CDC), and flow log appends to it"),
         ] {
             let message = check(flow, kind, key)?;
             assert!(message.ends_with(said), "{message}");
         }
         let appended = added(&Metadata::default(), &definition("one", "append", &[])?)?.configuration;
-        check_writer(&definition("other", "append", &[])?, &appended, &keeper.table.location)
+        check_key(&definition("other", "append", &[])?, &appended, &at)?;
+        check_keeper(&definition("other", "append", &[])?, &appended, &at)?;
+
+        let renamed = definition("renamed", "auto_cdc", &["id", "day"])?;
+        assert_eq!(held(&added(&kept, &renamed)?.configuration, &at)?, [renamed], "it took the table over");
+        Ok(())
     }
 }

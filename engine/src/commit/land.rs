@@ -13,7 +13,7 @@ use uuid::Uuid;
 pub use swap::Swapped;
 
 use super::create::{ENGINE_INFO, encode};
-use super::definitions::{check_writer, is_held, with_definition};
+use super::definitions::{check_keeper, check_key, is_held, with_definition};
 use super::positions::{AppIds, check_monotone};
 use super::{Attempts, Landed, Outcome};
 use crate::delta::action::Action;
@@ -55,6 +55,8 @@ pub struct Landing {
     attempts: Attempts,
     /// The table was given the flow's definition, or had it.
     is_defined: bool,
+    /// Whether the flow takes an upsert table over from the one that keeps it.
+    takes_over: bool,
 }
 
 /// What a commit says of itself beside its files.
@@ -96,6 +98,7 @@ impl Landing {
             log_bytes: 0,
             attempts: Attempts::default(),
             is_defined: false,
+            takes_over: false,
         }
     }
 
@@ -112,6 +115,11 @@ impl Landing {
     /// Returns the bytes that the batches landed here have added to the log.
     pub fn log_bytes(&self) -> u64 {
         self.log_bytes
+    }
+
+    /// Lets the flow take an upsert table over from the one that keeps it.
+    pub fn take_over(&mut self) {
+        self.takes_over = true;
     }
 
     /// Returns how attempts have ended since this was last asked, those of batches that did not land included.
@@ -247,7 +255,10 @@ impl Landing {
             return Ok(None);
         }
         // Another flow may have taken the table since it was opened.
-        check_writer(definition, &metadata.configuration, self.log.location())?;
+        check_key(definition, &metadata.configuration, self.log.location())?;
+        if !self.takes_over {
+            check_keeper(definition, &metadata.configuration, self.log.location())?;
+        }
         Ok(with_definition(metadata, definition).map(Action::MetaData))
     }
 

@@ -10,7 +10,7 @@ use super::front::Front;
 use super::worker::Worker;
 use super::{FlowRun, Tally, identity};
 use crate::commit::create::Blueprint;
-use crate::commit::definitions::check_writer;
+use crate::commit::definitions::{check_keeper, check_key};
 use crate::commit::land::{LandLimits, Landing, LandingParts};
 use crate::commit::positions::{AppIds, NewestPositions};
 use crate::commit::probe::prove_conditional_create;
@@ -38,7 +38,8 @@ pub struct FlowParts {
     pub once: bool,
     /// The ends that the partitions had when the flow was first opened.
     pub goal: Goal,
-    /// Whether the table's positions hold for the topic even if cluster or topic are others than before.
+    /// Whether the table's positions hold for the topic even if cluster or topic are others than before, and the flow
+    /// takes an upsert table over from the one that keeps it.
     pub accepts_source: bool,
     /// Asks the source to hand out what it has and stop.
     pub stop: tokio_util::sync::CancellationToken,
@@ -87,6 +88,7 @@ impl FlowRun {
         }
         let prepared = Self::prepare(flow, world).await?;
         let prepared = if parts.accepts_source { prepared.accepting_source() } else { prepared };
+        prepared.check_keeper()?;
         let source = KafkaSource::open(source_settings, prepared.positions()).await?;
         prepared.start(Box::new(source), world).await
     }
@@ -122,7 +124,8 @@ impl Prepared {
         Arc::clone(&self.opened.positions)
     }
 
-    /// Lets the flow read another cluster or topic than before, at the positions of the table.
+    /// Lets the flow read another cluster or topic than before, at the positions of the table, and take an upsert table
+    /// over from another flow.
     #[must_use]
     pub fn accepting_source(self) -> Self {
         Self { accepts_source: true, ..self }
@@ -131,14 +134,21 @@ impl Prepared {
     /// Returns the flow, reading `source`, which is closed when the flow cannot read it.
     ///
     /// # Errors
-    /// `Data` when the source is not what the table's positions are of; `Invalid` when keys or sequence have types that
-    /// cannot be compared.
+    /// `Data` when the source is not what the table's positions are of; `Invalid` when another flow keeps the table, or
+    /// keys or sequence have types that cannot be compared.
     pub async fn start(self, mut source: Box<dyn Source>, world: &World) -> Result<FlowRun> {
-        if let Err(error) = self.check_source(&source.identity()).await {
+        let checked = match self.check_keeper() {
+            Ok(()) => self.check_source(&source.identity()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = checked {
             source.close().await?;
             return Err(error);
         }
-        let Self { flow, transform, watch, opened, recorder, dead_letters, accepts_source: _ } = self;
+        let Self { flow, transform, watch, mut opened, recorder, dead_letters, accepts_source } = self;
+        if accepts_source {
+            opened.landing.take_over();
+        }
         let upkeep = upkeep_parts(&flow, flow.definition.table.location.clone(), world);
         let front = Front {
             decoder: Some(Decoder::new(&flow)?),
@@ -170,6 +180,19 @@ impl Prepared {
 }
 
 impl Prepared {
+    /// Checks that no other flow keeps the table, unless the flow takes it over.
+    fn check_keeper(&self) -> Result<()> {
+        let (landing, definition) = (&self.opened.landing, &self.flow.definition);
+        let checked = check_keeper(definition, &landing.state().metadata.configuration, landing.log().location());
+        match checked {
+            Err(error) if self.accepts_source && error.kind() == ErrorKind::Invalid => {
+                tracing::warn!(flow = %self.flow.name(), error = %error.message(), "it takes the table over, as was asked for");
+                Ok(())
+            }
+            checked => checked,
+        }
+    }
+
     async fn check_source(&self, found: &SourceIdentity) -> Result<()> {
         let (flow, topic) = (self.flow.name(), &self.flow.definition.source.topic);
         let checked = identity::check(&self.opened.landing, found, flow, topic).await;
@@ -225,7 +248,7 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
     };
     let (blueprint, columns) = blueprint(flow, transform);
     let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
-    check_writer(&flow.definition, &state.metadata.configuration, &table.location)?;
+    check_key(&flow.definition, &state.metadata.configuration, &table.location)?;
     let writer: Box<dyn Writer> = match columns {
         None => Box::new(AppendWriter::new(folder)),
         Some(columns) => {

@@ -299,11 +299,28 @@ async fn an_upsert_table_takes_no_other_flow_and_no_other_key() -> Result<()> {
     place.drain(&keeper).await?;
     for (other, said) in [
         (flow("renamed", "id").await?, "is kept by flow keeper (AUTO CDC), so flow renamed cannot write it"),
-        (flow("keeper", "id, pos").await?, "has one row a key (id), and flow keeper now says PRIMARY KEY (id, pos)"),
+        (flow("keeper", "id, pos").await?, "a key (id) by flow keeper, and flow keeper says PRIMARY KEY (id, pos)"),
     ] {
         let error = place.drain(&other).await.err().ok_or_else(|| Error::internal("it was written"))?;
         assert!(error.message().ends_with(said) && error.hint().is_some(), "{}", error.chain());
         assert_eq!(error.kind(), ErrorKind::Invalid);
     }
-    place.drain(&keeper).await
+    place.drain(&keeper).await?;
+
+    // The keeper has stopped for good, and its successor is told to take over.
+    let successor = flow("successor", "id").await?;
+    let prepared = Box::pin(FlowRun::prepare(Arc::clone(&successor), &place.world)).await?.accepting_source();
+    let settings = MemorySettings { once: true, ..MemorySettings::new(place.topic.clone()) };
+    let source = MemorySource::open(&place.broker, settings, prepared.positions())?;
+    let mut run = Box::pin(prepared.start(Box::new(source), &place.world)).await?;
+    run.run(&Shutdown::new()).await?;
+    run.close(&Shutdown::new()).await?;
+    assert_eq!(run.tally().fate.records_in, 6, "a flow without positions begins with the topic");
+    place.drain(&successor).await?;
+    let error = place.drain(&keeper).await.err().ok_or_else(|| Error::internal("two flows keep one table"))?;
+    assert!(
+        error.message().ends_with("is kept by flow successor (AUTO CDC), so flow keeper cannot write it"),
+        "{error}"
+    );
+    Ok(())
 }

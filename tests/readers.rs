@@ -246,6 +246,12 @@ async fn every_reader_reads_every_kind_of_table_on_minio() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_reader_reads_every_kind_of_table_on_versity() -> TestResult {
+    let Some(bucket) = services::versity()? else { return Ok(()) };
+    check_every_kind(&Lake::in_bucket(&bucket)?, &IN_THE_GATE).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spark_reads_every_kind_of_table() -> TestResult {
     check_every_kind(&Lake::on_disk()?, &[Reader::Spark]).await
 }

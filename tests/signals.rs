@@ -38,7 +38,7 @@ async fn sigterm_lands_the_open_batch_and_exits_with_zero() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sigterm_without_records_exits_with_zero_at_once() -> TestResult {
+async fn sigint_without_records_exits_with_zero_at_once() -> TestResult {
     let Some(kafka) = services::kafka()? else { return Ok(()) };
     let lake = Lake::on_disk()?;
     let topic = Topic::create(&kafka, 1).await?;
@@ -46,7 +46,7 @@ async fn sigterm_without_records_exits_with_zero_at_once() -> TestResult {
     let file = program.write("pipeline.sql", &pipeline::both_flows(&kafka, &topic, &Variant::default()))?;
     let running = program.start(&["run", &file])?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    running.terminate()?;
+    running.signal("INT")?;
     running.wait(DRAIN.1)?.check(0)
 }
 

@@ -162,9 +162,14 @@ impl Running {
         self.finished(status)
     }
 
-    /// Asks the process to stop.
+    /// Asks the process to stop, as a supervisor of processes does.
     pub(crate) fn terminate(&self) -> TestResult {
-        let asked = Command::new("kill").arg("-TERM").arg(self.child.id().to_string()).status()?;
+        self.signal("TERM")
+    }
+
+    /// Sends a signal, such as INT.
+    pub(crate) fn signal(&self, name: &str) -> TestResult {
+        let asked = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status()?;
         if asked.success() { Ok(()) } else { Err(format!("cannot signal '{}'", self.arguments).into()) }
     }
 

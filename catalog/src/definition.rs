@@ -4,6 +4,7 @@
 //! is never here; only a [`SecretRef`] is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,16 @@ pub enum OptionValue {
     Text(String),
     /// Where the value is read from when it is needed.
     Secret(SecretRef),
+}
+
+impl fmt::Display for OptionValue {
+    /// Shows the value, or where a secret is found; never the secret.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => formatter.write_str(text),
+            Self::Secret(secret) => fmt::Display::fmt(secret, formatter),
+        }
+    }
 }
 
 /// `CREATE CONNECTION`: how to reach a Kafka cluster.
@@ -48,6 +59,20 @@ pub enum MetadataKey {
     Header(String),
 }
 
+impl fmt::Display for MetadataKey {
+    /// Shows the key as it stands in `METADATA FROM`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key => formatter.write_str("key"),
+            Self::Topic => formatter.write_str("topic"),
+            Self::Partition => formatter.write_str("partition"),
+            Self::Offset => formatter.write_str("offset"),
+            Self::Timestamp => formatter.write_str("timestamp"),
+            Self::Header(name) => write!(formatter, "headers.{name}"),
+        }
+    }
+}
+
 /// Where a source column's value comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,6 +83,16 @@ pub enum Origin {
     Metadata(MetadataKey),
     /// `name AS expression`: the expression's SQL.
     Computed(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Value => formatter.write_str("value"),
+            Self::Metadata(key) => write!(formatter, "metadata '{key}'"),
+            Self::Computed(expression) => write!(formatter, "as {expression}"),
+        }
+    }
 }
 
 /// A column of a source.
@@ -132,6 +167,15 @@ pub enum FlowKind {
     AutoCdc,
 }
 
+impl fmt::Display for FlowKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Append => "append",
+            Self::AutoCdc => "auto cdc",
+        })
+    }
+}
+
 /// One text of a flow: what its commits were made by. A changed text is a new version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowVersion {
@@ -171,6 +215,18 @@ pub enum DatasetKind {
     Json,
 }
 
+impl fmt::Display for DatasetKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Delta => "table",
+            Self::DeadLetter => "dead letters",
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+            Self::Json => "json",
+        })
+    }
+}
+
 /// Anything that can be named and read in SQL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dataset {
@@ -192,4 +248,46 @@ pub struct Dataset {
     /// Its definition, where a pipeline declared it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<Table>,
+}
+
+impl Dataset {
+    /// Returns the registration of a declared table; what people said of it under its name stays.
+    pub fn declared(table: &Table, known: Option<&Self>) -> Self {
+        Self {
+            name: table.name.clone(),
+            kind: DatasetKind::Delta,
+            location: table.location.clone(),
+            owner: known.and_then(|known| known.owner.clone()),
+            description: table.comment.clone().or_else(|| known.and_then(|known| known.description.clone())),
+            tags: known.map(|known| known.tags.clone()).unwrap_or_default(),
+            table: Some(table.clone()),
+        }
+    }
+
+    /// Returns what it holds, as people said, or else as its declaration does.
+    pub fn about(&self) -> Option<&str> {
+        let comment = || self.table.as_ref()?.comment.as_deref();
+        self.description.as_deref().or_else(comment)
+    }
+}
+
+impl Connection {
+    /// Returns where the cluster is, for people.
+    pub fn address(&self) -> String {
+        self.options.get("bootstrap.servers").map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_shown_as_they_are_written() {
+        let header = Origin::Metadata(MetadataKey::Header("Trace-Id".to_owned()));
+        assert_eq!(header.to_string(), "metadata 'headers.Trace-Id'");
+        assert_eq!(Origin::Metadata(MetadataKey::Offset).to_string(), "metadata 'offset'");
+        assert_eq!(Origin::Computed("amount * 2".to_owned()).to_string(), "as amount * 2");
+        assert_eq!(Origin::Value.to_string(), "value");
+    }
 }

@@ -18,8 +18,10 @@
 mod clock;
 mod definition;
 mod error;
+mod graph;
 mod lineage;
 mod location;
+mod measure;
 mod name;
 mod offset;
 mod registry;
@@ -32,9 +34,11 @@ pub use definition::{
     SourceColumn, Table,
 };
 pub use error::{Error, ErrorKind, Result};
+pub use graph::{Branch, Direction, Edge, Graph, Node, Seen, newest_versions};
 pub use lineage::{Commit, Definition, Effort, Fate, Input, Lineage, PartitionRange, Positions, StageMillis, follows};
 pub use location::{Location, Scheme, StorageSettings, Stores, storage_error};
-pub use name::{Name, TableName, Topic};
+pub use measure::{counted, grouped, parse_bytes, parse_duration, sized};
+pub use name::{Name, TableName, Topic, nearest};
 pub use offset::{Misfit, Offset, OffsetRange, Partition, Span};
 pub use registry::Registry;
 pub use secret::{Secret, SecretProvider, SecretRef};

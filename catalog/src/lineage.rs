@@ -4,6 +4,7 @@
 //! made again from the log. The JSON form is a stored format (`docs/FORMATS.md`): fields are only ever added.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -56,6 +57,23 @@ pub enum Input {
     },
 }
 
+impl fmt::Display for Input {
+    /// Shows `shop.orders 0@[12,40) 1@[7,9)` or `silver.customers version 4`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kafka { topic, ranges, .. } => {
+                write!(formatter, "{topic}")?;
+                for range in ranges {
+                    write!(formatter, " {}@[{},{})", range.partition, range.first, range.next)?;
+                }
+                Ok(())
+            }
+            Self::Table { table, version } => write!(formatter, "{table} version {version}"),
+            Self::Files { dataset } => write!(formatter, "{dataset} as it was"),
+        }
+    }
+}
+
 /// What became of the records of a batch. Every record has exactly one fate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -84,7 +102,7 @@ impl Fate {
     }
 }
 
-/// How long each stage took, milliseconds.
+/// How long each stage before the commit took, milliseconds; the record is written before the commit ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StageMillis {
@@ -96,8 +114,6 @@ pub struct StageMillis {
     pub transform: u64,
     /// Finding what is superseded, encoding and uploading.
     pub write: u64,
-    /// The conditional PUT, conflicts included; zero in the log, which is written before it ends.
-    pub commit: u64,
 }
 
 /// What a commit cost the table.
@@ -172,6 +188,11 @@ pub struct Definition {
 impl Lineage {
     /// The key of commitInfo that holds the record.
     pub const KEY: &'static str = "alluvium.lineage";
+
+    /// Returns the inputs as one line.
+    pub fn inputs_text(&self) -> String {
+        self.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// One commit as the catalog shows it: the lineage record and what the Delta log says of the version.

@@ -196,6 +196,16 @@ fn check_word(what: &str, text: &str) -> Result<()> {
     )))
 }
 
+/// Returns the candidate that `word` was most likely meant to be, if one is near enough to be worth naming.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// Below this likeness a proposal confuses more than it helps (found by trying typical slips).
+    const LIKENESS_MIN: f64 = 0.75;
+    let lower = word.to_lowercase();
+    let likeness = |candidate: &'a str| (strsim::jaro_winkler(&lower, &candidate.to_lowercase()), candidate);
+    let best = candidates.into_iter().map(likeness).max_by(|left, right| left.0.total_cmp(&right.0));
+    best.filter(|(likeness, _)| *likeness >= LIKENESS_MIN).map(|(_, candidate)| candidate)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

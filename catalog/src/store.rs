@@ -8,6 +8,7 @@ mod memory;
 mod sqlite;
 pub mod suite;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -15,10 +16,12 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 pub use memory::MemoryStore;
-pub use sqlite::SqliteStore;
+pub use sqlite::{Hold, SqliteStore};
 
 use crate::lineage::Definition;
-use crate::{Commit, Connection, Dataset, FlowVersion, Name, Result, Source, TableName, Timestamp};
+use crate::{
+    Commit, Connection, Dataset, Edge, FlowVersion, Location, Name, Result, Seen, Source, TableName, Timestamp,
+};
 
 /// A flow version with its place in the flow's history.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -27,6 +30,13 @@ pub struct FlowEntry {
     pub seq: u64,
     /// The version.
     pub version: FlowVersion,
+}
+
+/// Returns the place of each text of each flow in its history, by flow and hash; of a text that came back, the newest.
+/// Commits hold the hash, which every log tells alike; places are the catalog's own count.
+pub fn places(flows: &[FlowEntry]) -> BTreeMap<(&Name, &str), u64> {
+    // A later entry of the same text takes over from an earlier one.
+    flows.iter().map(|entry| ((&entry.version.flow, entry.version.sql_hash.as_str()), entry.seq)).collect()
 }
 
 /// One process that runs flows.
@@ -74,6 +84,12 @@ pub trait CatalogStore: fmt::Debug + Send + Sync {
     /// Records a commit. A commit that is recorded already (same location and version) is left as it is.
     async fn put_commit(&self, commit: &Commit) -> Result<()>;
 
+    /// Notes that every commit of the table at `location` up to `version` is recorded; an older note changes nothing.
+    async fn put_recorded(&self, location: &Location, version: u64) -> Result<()>;
+
+    /// Returns up to which version every commit of the table at `location` is recorded, if that was ever noted.
+    async fn recorded(&self, location: &Location) -> Result<Option<u64>>;
+
     /// Returns all connections by name.
     async fn connections(&self) -> Result<Vec<Connection>>;
 
@@ -101,6 +117,12 @@ pub trait CatalogStore: fmt::Debug + Send + Sync {
 
     /// Returns the commits of a table, or of all, newest first (by time, then version), at most `limit`.
     async fn commits(&self, table: Option<&TableName>, limit: usize) -> Result<Vec<Commit>>;
+
+    /// Returns the commits of a flow, into whichever tables, newest first, at most `limit`.
+    async fn flow_commits(&self, flow: &Name, limit: usize) -> Result<Vec<Commit>>;
+
+    /// Returns each way that data took by commits, in order, with how often it was taken.
+    async fn traffic(&self) -> Result<Vec<(Edge, Seen)>>;
 
     /// Returns the newest version recorded for a table, if any; of a registered table, for the place where it is now.
     async fn last_version(&self, table: &TableName) -> Result<Option<u64>>;

@@ -64,7 +64,7 @@ impl SystemTable {
             Self::Datasets => rows::datasets(&[]),
             Self::Flows => rows::flows(&[]),
             Self::Runs => rows::runs(&[]),
-            Self::Commits => rows::commits(&[]),
+            Self::Commits => rows::commits(&[], &[]),
             Self::CommitInputs => rows::commit_inputs(&[]),
         };
         Ok(empty?.schema())
@@ -78,7 +78,7 @@ impl SystemTable {
             Self::Datasets => rows::datasets(&catalog.datasets().await?),
             Self::Flows => rows::flows(&catalog.flows().await?),
             Self::Runs => rows::runs(&catalog.runs(limit).await?),
-            Self::Commits => rows::commits(&catalog.commits(None, limit).await?),
+            Self::Commits => rows::commits(&catalog.commits(None, limit).await?, &catalog.flows().await?),
             // Every commit has an input, so as many commits have at least as many rows.
             Self::CommitInputs => rows::commit_inputs(&catalog.commits(None, limit).await?),
         }

@@ -34,7 +34,6 @@ use datafusion::prelude::SessionContext;
 use deltalake::kernel::Snapshot;
 
 pub use history::HistoryEntry;
-pub(crate) use history::inputs_text;
 
 use crate::diagnostic::nearest;
 use crate::locate::Located;

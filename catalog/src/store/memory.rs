@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{CatalogStore, FlowEntry, LISTENING_MAX, Run};
 use crate::lineage::Definition;
-use crate::{Commit, Connection, Dataset, DatasetKind, Location, Name, Result, Source, Table, TableName};
+use crate::{Commit, Connection, Dataset, Edge, Input, Location, Name, Node, Result, Seen, Source, TableName};
 
 /// Keeps the catalog until it is dropped.
 #[derive(Debug, Default)]
@@ -24,6 +24,7 @@ struct Tables {
     flows: BTreeMap<Name, Vec<FlowEntry>>,
     runs: BTreeMap<Uuid, Run>,
     commits: BTreeMap<(Location, u64), Commit>,
+    recorded: BTreeMap<Location, u64>,
 }
 
 impl MemoryStore {
@@ -40,7 +41,7 @@ impl CatalogStore for MemoryStore {
         let mut tables = self.tables();
         tables.connections.insert(connection.name.clone(), connection.clone());
         tables.sources.insert(source.name.clone(), source.clone());
-        let dataset = declared(table, tables.datasets.get(&table.name));
+        let dataset = Dataset::declared(table, tables.datasets.get(&table.name));
         tables.datasets.insert(table.name.clone(), dataset);
 
         let versions = tables.flows.entry(flow.flow.clone()).or_default();
@@ -96,6 +97,17 @@ impl CatalogStore for MemoryStore {
         Ok(())
     }
 
+    async fn put_recorded(&self, location: &Location, version: u64) -> Result<()> {
+        let mut tables = self.tables();
+        let recorded = tables.recorded.entry(location.clone()).or_insert(version);
+        *recorded = version.max(*recorded);
+        Ok(())
+    }
+
+    async fn recorded(&self, location: &Location) -> Result<Option<u64>> {
+        Ok(self.tables().recorded.get(location).copied())
+    }
+
     async fn connections(&self) -> Result<Vec<Connection>> {
         Ok(self.tables().connections.values().cloned().collect())
     }
@@ -145,6 +157,31 @@ impl CatalogStore for MemoryStore {
         Ok(commits.into_iter().take(limit).cloned().collect())
     }
 
+    async fn flow_commits(&self, flow: &Name, limit: usize) -> Result<Vec<Commit>> {
+        let mut commits = self.commits(None, usize::MAX).await?;
+        commits.retain(|commit| commit.lineage.flow == *flow);
+        commits.truncate(limit);
+        Ok(commits)
+    }
+
+    async fn traffic(&self) -> Result<Vec<(Edge, Seen)>> {
+        let mut traffic: BTreeMap<Edge, Seen> = BTreeMap::new();
+        for commit in self.tables().commits.values() {
+            for input in &commit.lineage.inputs {
+                let (from, records, version) = match input {
+                    Input::Kafka { topic, .. } => (Node::Topic(topic.clone()), commit.lineage.fate.records_in, None),
+                    Input::Table { table, version } => (Node::Table(table.clone()), 0, Some(*version)),
+                };
+                let edge = Edge { from, to: commit.table.clone(), flow: commit.lineage.flow.clone() };
+                let seen = traffic.entry(edge).or_default();
+                seen.commits += 1;
+                seen.records += records;
+                seen.version = seen.version.max(version);
+            }
+        }
+        Ok(traffic.into_iter().collect())
+    }
+
     async fn last_version(&self, table: &TableName) -> Result<Option<u64>> {
         let tables = self.tables();
         let place = tables.datasets.get(table).map(|dataset| &dataset.location);
@@ -153,19 +190,6 @@ impl CatalogStore for MemoryStore {
             .values()
             .filter(|commit| commit.table == *table && place.is_none_or(|place| *place == commit.location));
         Ok(there.map(|commit| commit.version).max())
-    }
-}
-
-/// Returns the registration of a declared table; what people said of it stays.
-fn declared(table: &Table, known: Option<&Dataset>) -> Dataset {
-    Dataset {
-        name: table.name.clone(),
-        kind: DatasetKind::Delta,
-        location: table.location.clone(),
-        owner: known.and_then(|known| known.owner.clone()),
-        description: table.comment.clone().or_else(|| known.and_then(|known| known.description.clone())),
-        tags: known.map(|known| known.tags.clone()).unwrap_or_default(),
-        table: Some(table.clone()),
     }
 }
 

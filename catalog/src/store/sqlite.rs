@@ -6,9 +6,12 @@
 mod commits;
 mod definitions;
 mod failure;
+mod hold;
 mod runs;
+mod traffic;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,9 +20,10 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{Sqlite, Transaction};
 
 use self::failure::{failed, migration_failed};
+pub use self::hold::Hold;
 use super::{CatalogStore, FlowEntry, Run};
 use crate::lineage::Definition;
-use crate::{Commit, Connection, Dataset, Error, Name, Result, Source, TableName};
+use crate::{Commit, Connection, Dataset, Edge, Error, Location, Name, Result, Seen, Source, TableName, Timestamp};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -37,6 +41,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     /// One connection: SQLite has one writer at a time, and a pool's queue is fair where SQLite's waiting is not.
     writer: SqlitePool,
+    /// Keeps a rebuild from replacing the file meanwhile.
+    hold: Option<Arc<Hold>>,
 }
 
 impl SqliteStore {
@@ -44,7 +50,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// `Invalid` when the file cannot be made or opened, or a newer program has changed its tables. `Data` when it is
-    /// not a catalog or is damaged. `Unavailable` when another process keeps it locked.
+    /// not a catalog or is damaged. `Unavailable` when another process keeps it locked, or replaces it.
     pub async fn open(path: &Path) -> Result<Self> {
         let place = path.display().to_string();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -52,6 +58,7 @@ impl SqliteStore {
                 Error::invalid(format!("cannot make the folder of catalog {place}")).with_source(source)
             })?;
         }
+        let hold = Some(Arc::new(Hold::shared(path)?));
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -64,7 +71,7 @@ impl SqliteStore {
         let writer = connect(&place, SqlitePoolOptions::new().max_connections(1), &options).await?;
         migrate(&place, &writer).await?;
         let readers = connect(&place, SqlitePoolOptions::new().max_connections(READERS_MAX), &options).await?;
-        Ok(Self { place, readers, writer })
+        Ok(Self { place, readers, writer, hold })
     }
 
     /// Opens an empty catalog that is gone when it is dropped.
@@ -78,13 +85,16 @@ impl SqliteStore {
         let options = SqliteConnectOptions::new().in_memory(true).foreign_keys(true);
         let writer = connect(&place, pool, &options).await?;
         migrate(&place, &writer).await?;
-        Ok(Self { place, readers: writer.clone(), writer })
+        Ok(Self { place, readers: writer.clone(), writer, hold: None })
     }
 
     /// Closes the file when all that is under way has ended. Clones are closed too.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+        if let Some(hold) = &self.hold {
+            hold.release();
+        }
     }
 
     /// Begins a transaction that sees one state of the catalog throughout.
@@ -154,6 +164,16 @@ impl CatalogStore for SqliteStore {
         self.commit(transaction).await
     }
 
+    async fn put_recorded(&self, location: &Location, version: u64) -> Result<()> {
+        let mut transaction = self.write().await?;
+        commits::put_recorded(&mut transaction, location, version).await.map_err(|error| error.at(&self.place))?;
+        self.commit(transaction).await
+    }
+
+    async fn recorded(&self, location: &Location) -> Result<Option<u64>> {
+        commits::recorded(&mut *self.read().await?, location).await.map_err(|error| error.at(&self.place))
+    }
+
     async fn connections(&self) -> Result<Vec<Connection>> {
         definitions::connections(&mut *self.read().await?).await.map_err(|error| error.at(&self.place))
     }
@@ -190,7 +210,18 @@ impl CatalogStore for SqliteStore {
 
     async fn commits(&self, table: Option<&TableName>, limit: usize) -> Result<Vec<Commit>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        commits::newest(&mut *self.read().await?, table, limit).await.map_err(|error| error.at(&self.place))
+        let of = table.map_or(commits::Of::All, commits::Of::Table);
+        commits::newest(&mut *self.read().await?, of, limit).await.map_err(|error| error.at(&self.place))
+    }
+
+    async fn flow_commits(&self, flow: &Name, limit: usize) -> Result<Vec<Commit>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let of = commits::Of::Flow(flow);
+        commits::newest(&mut *self.read().await?, of, limit).await.map_err(|error| error.at(&self.place))
+    }
+
+    async fn traffic(&self) -> Result<Vec<(Edge, Seen)>> {
+        traffic::all(&mut *self.read().await?).await.map_err(|error| error.at(&self.place))
     }
 
     async fn last_version(&self, table: &TableName) -> Result<Option<u64>> {

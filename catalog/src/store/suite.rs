@@ -7,9 +7,9 @@ mod samples;
 
 use std::fmt;
 
-use super::{CatalogStore, FlowEntry, LISTENING_MAX, Run};
+use super::{CatalogStore, FlowEntry, LISTENING_MAX, Run, places};
 use crate::lineage::Definition;
-use crate::{Commit, Dataset, DatasetKind, Error, Name, Result, TableName, Timestamp};
+use crate::{Commit, Dataset, DatasetKind, Edge, Error, Input, Name, Node, Result, Seen, TableName, Timestamp};
 
 /// Runs every case against an empty store.
 ///
@@ -31,6 +31,9 @@ pub async fn all(store: &dyn CatalogStore) -> Result<()> {
     a_commit_comes_back_whole(store).await?;
     a_commit_is_recorded_once(store).await?;
     commits_come_newest_first_up_to_the_limit(store).await?;
+    commits_of_a_flow_come_newest_first_up_to_the_limit(store).await?;
+    traffic_adds_up_what_commits_read(store).await?;
+    what_is_recorded_never_goes_back(store).await?;
     the_last_version_is_that_of_the_registered_place(store).await
 }
 
@@ -101,7 +104,11 @@ pub async fn a_text_adds_a_version_only_when_it_changes(store: &dyn CatalogStore
     ensure_eq("places", &seqs, &vec![1, 1, 2, 2, 3])?;
     let versions = store.flow(&definition.flow.flow).await?;
     let found: Vec<_> = versions.iter().map(|entry| (entry.seq, entry.version.sql_hash.as_str())).collect();
-    ensure_eq("versions", &found, &vec![(1, "h1"), (2, "h2"), (3, "h1")])
+    ensure_eq("versions", &found, &vec![(1, "h1"), (2, "h2"), (3, "h1")])?;
+    let flow = &definition.flow.flow;
+    let places = places(&versions);
+    let place = |hash: &str| places.get(&(flow, hash)).copied();
+    ensure_eq("places of texts", &[place("h1"), place("h2"), place("h3")], &[Some(3), Some(2), None])
 }
 
 /// Of many that put one definition at once, one adds the version and all learn its place.
@@ -321,6 +328,76 @@ pub async fn commits_come_newest_first_up_to_the_limit(store: &dyn CatalogStore)
     let of_all = vec![other, expected[0].clone(), expected[1].clone()];
     ensure_eq("of all, three", &store.commits(None, 3).await?, &of_all)?;
     ensure_eq("none", &store.commits(None, 0).await?, &Vec::new())
+}
+
+/// A flow's commits are those into all tables that it ever wrote.
+///
+/// # Errors
+/// As [`all`].
+pub async fn commits_of_a_flow_come_newest_first_up_to_the_limit(store: &dyn CatalogStore) -> Result<()> {
+    let mut expected = vec![samples::commit("by-flow", 3)?, samples::commit("by-flow", 2)?];
+    let elsewhere = samples::commit("by-flow-elsewhere", 9)?;
+    expected.push(Commit {
+        table: elsewhere.table.clone(),
+        location: elsewhere.location,
+        ..samples::commit("by-flow", 1)?
+    });
+    for (age, commit) in (0..).zip(&mut expected) {
+        commit.committed_at = Timestamp(1_000 - age);
+    }
+    for commit in expected.iter().rev() {
+        store.put_commit(commit).await?;
+    }
+    store.put_commit(&samples::commit("by-flow-elsewhere", 2)?).await?;
+    let flow = "by-flow".parse()?;
+    ensure_eq("of the flow", &store.flow_commits(&flow, 9).await?, &expected)?;
+    ensure_eq("of the flow, two", &store.flow_commits(&flow, 2).await?, &expected[..2].to_vec())
+}
+
+/// What commits read is added up by input, flow and table.
+///
+/// # Errors
+/// As [`all`].
+pub async fn traffic_adds_up_what_commits_read(store: &dyn CatalogStore) -> Result<()> {
+    for version in [1, 2] {
+        let mut commit = samples::commit("traffic", version)?;
+        for input in &mut commit.lineage.inputs {
+            if let Input::Table { version: seen, .. } = input {
+                *seen = 10 * version;
+            }
+        }
+        store.put_commit(&commit).await?;
+    }
+    let flow: Name = "traffic".parse()?;
+    let mut found = store.traffic().await?;
+    ensure("order", found.is_sorted_by(|left, right| left.0 < right.0))?;
+    found.retain(|(edge, _)| edge.flow == flow);
+    let edge = |from| -> Result<Edge> { Ok(Edge { from, to: "silver.traffic".parse()?, flow: flow.clone() }) };
+    let streamed = Seen { commits: 2, records: 42, version: None };
+    let expected = [
+        (edge(Node::Topic("shop.orders".parse()?))?, streamed),
+        (edge(Node::Topic("shop.orders-2".parse()?))?, streamed),
+        (edge(Node::Table("silver.zones".parse()?))?, Seen { commits: 2, records: 0, version: Some(20) }),
+    ];
+    for expected in expected {
+        let one: Vec<_> = found.iter().filter(|(edge, _)| *edge == expected.0).cloned().collect();
+        ensure_eq("traffic", &one, &vec![expected])?;
+    }
+    Ok(())
+}
+
+/// Up to where commits are recorded is kept by place, and only grows.
+///
+/// # Errors
+/// As [`all`].
+pub async fn what_is_recorded_never_goes_back(store: &dyn CatalogStore) -> Result<()> {
+    let (here, there) = (samples::commit("recorded", 1)?.location, samples::commit("elsewhere", 1)?.location);
+    ensure_eq("before", &store.recorded(&here).await?, &None)?;
+    for (version, expected) in [(0, 0), (7, 7), (3, 7), (7, 7), (8, 8)] {
+        store.put_recorded(&here, version).await?;
+        ensure_eq("recorded", &store.recorded(&here).await?, &Some(expected))?;
+    }
+    ensure_eq("elsewhere", &store.recorded(&there).await?, &None)
 }
 
 /// A table that was made anew elsewhere begins anew; commits of the former place remain to be seen.

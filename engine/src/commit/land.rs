@@ -305,7 +305,6 @@ fn complete(lineage: &Lineage, staged: &Staged, draft: &Draft) -> Lineage {
             decode: millis(staged.spent.decode),
             transform: millis(staged.spent.transform),
             write: millis(staged.spent.write),
-            commit: 0,
         },
         ..lineage.clone()
     }

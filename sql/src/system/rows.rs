@@ -1,12 +1,13 @@
 //! The rows of each system table, from what the catalog store returns. Pure.
 
-use alluvium_catalog::store::{FlowEntry, Run};
-use alluvium_catalog::{Commit, Connection, Dataset, Fate, Input, PartitionRange, Result, Source, StageMillis};
+use alluvium_catalog::store::{FlowEntry, Run, places};
+use alluvium_catalog::{
+    Commit, Connection, Dataset, Fate, Input, Lineage, PartitionRange, Result, Source, StageMillis,
+};
 use arrow::array::RecordBatch;
 use serde::Serialize;
 
 use super::columns::{Columns, json};
-use crate::tables::inputs_text;
 
 /// `system.connections`. Options hold references to secrets, never secrets.
 pub(super) fn connections(connections: &[Connection]) -> Result<RecordBatch> {
@@ -80,8 +81,10 @@ pub(super) fn runs(runs: &[Run]) -> Result<RecordBatch> {
         .finish()
 }
 
-/// `system.commits`: fates and timings a column each, inputs as text and as JSON.
-pub(super) fn commits(commits: &[Commit]) -> Result<RecordBatch> {
+/// `system.commits`: fates and timings a column each, inputs as text and as JSON. `flows` tells the flows' versions.
+pub(super) fn commits(commits: &[Commit], flows: &[FlowEntry]) -> Result<RecordBatch> {
+    let places = places(flows);
+    let place = |lineage: &Lineage| places.get(&(&lineage.flow, lineage.sql_hash.as_str())).copied();
     let fate = |get: fn(&Fate) -> u64| commits.iter().map(move |commit| Some(get(&commit.lineage.fate)));
     let millis = |get: fn(&StageMillis) -> u64| commits.iter().map(move |commit| Some(get(&commit.lineage.millis)));
     let count = |get: fn(&Commit) -> u64| commits.iter().map(move |commit| Some(get(commit)));
@@ -90,9 +93,10 @@ pub(super) fn commits(commits: &[Commit]) -> Result<RecordBatch> {
         .count("version", count(|commit| commit.version))
         .time("committed_at", commits.iter().map(|commit| Some(commit.committed_at)))
         .text("flow", commits.iter().map(|commit| Some(commit.lineage.flow.to_string())))
+        .count("flow_version", commits.iter().map(|commit| place(&commit.lineage)))
         .text("sql_hash", commits.iter().map(|commit| Some(commit.lineage.sql_hash.clone())))
         .text("run", commits.iter().map(|commit| Some(commit.lineage.run.to_string())))
-        .text("inputs", commits.iter().map(|commit| Some(inputs_text(&commit.lineage.inputs))))
+        .text("inputs", commits.iter().map(|commit| Some(commit.lineage.inputs_text())))
         .text("inputs_json", commits.iter().map(|commit| json(&commit.lineage.inputs)))
         .count("records_in", fate(|fate| fate.records_in))
         .count("applied", fate(|fate| fate.applied))
@@ -117,7 +121,6 @@ pub(super) fn commits(commits: &[Commit]) -> Result<RecordBatch> {
         .count("decode_ms", millis(|millis| millis.decode))
         .count("transform_ms", millis(|millis| millis.transform))
         .count("write_ms", millis(|millis| millis.write))
-        .count("commit_ms", millis(|millis| millis.commit))
         .text("engine", commits.iter().map(|commit| Some(commit.lineage.engine.clone())))
         .text("write_id", commits.iter().map(|commit| Some(commit.lineage.write_id.to_string())))
         .text("location", commits.iter().map(|commit| Some(commit.location.to_string())))

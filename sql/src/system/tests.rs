@@ -63,10 +63,10 @@ async fn flows_show_every_version() -> TestResult {
 #[tokio::test]
 async fn commits_show_inputs_fates_and_timings() -> TestResult {
     check(
-        "SELECT version, committed_at, inputs, records_in, applied, merged, balanced, write_ms FROM system.commits",
+        "SELECT version, flow_version, committed_at, inputs, records_in, applied, merged, balanced, write_ms FROM system.commits",
         &[
-            "version|committed_at|inputs|records_in|applied|merged|balanced|write_ms",
-            "1|1970-01-01T00:00:02Z|shop.orders 0@[5,9) 1@[0,2); silver.customers version 4|4|3|1|true|12",
+            "version|flow_version|committed_at|inputs|records_in|applied|merged|balanced|write_ms",
+            "1|1|1970-01-01T00:00:02Z|shop.orders 0@[5,9) 1@[0,2); silver.customers version 4|4|3|1|true|12",
         ],
     )
     .await

@@ -1,6 +1,6 @@
 //! One version of a table as its log tells it, for `DESCRIBE HISTORY`.
 
-use alluvium_catalog::{Input, Lineage, PartitionRange, Result, Timestamp};
+use alluvium_catalog::{Lineage, Result, Timestamp};
 use arrow::array::RecordBatch;
 use serde_json::Value;
 
@@ -47,7 +47,7 @@ impl HistoryEntry {
             .time("committed_at", entries.iter().map(|entry| Some(entry.committed_at)))
             .text("operation", entries.iter().map(|entry| entry.operation.clone()))
             .text("flow", text(|lineage| lineage.flow.to_string()))
-            .text("inputs", text(|lineage| inputs_text(&lineage.inputs)))
+            .text("inputs", text(Lineage::inputs_text))
             .count("records_in", of(|lineage| lineage.fate.records_in))
             .count("applied", of(|lineage| lineage.fate.applied))
             .count("merged", of(|lineage| lineage.fate.merged))
@@ -60,27 +60,6 @@ impl HistoryEntry {
             .text("engine", entries.iter().map(|entry| entry.engine.clone()))
             .finish()
     }
-}
-
-/// Returns inputs as one line: `shop.orders 0@[12,40) 1@[7,9)` or `silver.customers version 4`.
-pub(crate) fn inputs_text(inputs: &[Input]) -> String {
-    let lines: Vec<String> = inputs.iter().map(input).collect();
-    lines.join("; ")
-}
-
-fn input(input: &Input) -> String {
-    match input {
-        Input::Kafka { topic, ranges, .. } => {
-            let span: Vec<String> = ranges.iter().map(range).collect();
-            format!("{topic} {}", span.join(" "))
-        }
-        Input::Table { table, version } => format!("{table} version {version}"),
-        Input::Files { dataset } => format!("{dataset} as it was"),
-    }
-}
-
-fn range(range: &PartitionRange) -> String {
-    format!("{}@[{},{})", range.partition, range.first, range.next)
 }
 
 /// Engines that copy a log may have turned the record into a string.

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::definitions::{from_count, from_json, from_text, table_name, to_count, to_json};
 use super::failure::Cause;
-use crate::{Commit, Effort, Fate, Input, Lineage, StageMillis, TableName, Timestamp};
+use crate::{Commit, Effort, Fate, Input, Lineage, Location, Name, StageMillis, TableName, Timestamp};
 
 type Result<T> = std::result::Result<T, Cause>;
 
@@ -18,10 +18,10 @@ pub(super) async fn put(connection: &mut SqliteConnection, commit: &Commit) -> R
             run_id, write_id, engine_version, definition_json,
             records_in, records_applied, records_merged, records_filtered, records_dropped, records_quarantined,
             records_dead_lettered, rows_inserted, rows_updated, rows_deleted,
-            fetch_ms, decode_ms, transform_ms, write_ms, commit_ms,
+            fetch_ms, decode_ms, transform_ms, write_ms,
             files_added, files_removed, bytes_added, vectors_written, files_touched, batch_bytes, bytes_written)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-            ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)
+            ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)
         ON CONFLICT (location, delta_version) DO NOTHING";
 
     let Commit { table, location, version, committed_at, lineage, .. } = commit;
@@ -53,33 +53,44 @@ pub(super) async fn put(connection: &mut SqliteConnection, commit: &Commit) -> R
     Ok(())
 }
 
-/// Returns the commits of `table`, or of all, newest first, at most `limit`.
-pub(super) async fn newest(
-    connection: &mut SqliteConnection,
-    table: Option<&TableName>,
-    limit: i64,
-) -> Result<Vec<Commit>> {
-    const OF_ALL: &str = "SELECT * FROM commits ORDER BY committed_at DESC, delta_version DESC, location LIMIT ?1";
-    const OF_ONE: &str = "SELECT * FROM commits WHERE schema_name = ?2 AND table_name = ?3
-        ORDER BY committed_at DESC, delta_version DESC, location LIMIT ?1";
-    const INPUTS_OF_ALL: &str = "SELECT inputs.* FROM commit_inputs AS inputs
-        JOIN (SELECT location, delta_version FROM commits
-              ORDER BY committed_at DESC, delta_version DESC, location LIMIT ?1) AS newest
-        ON inputs.location = newest.location AND inputs.delta_version = newest.delta_version
-        ORDER BY inputs.location, inputs.delta_version, inputs.ordinal";
-    const INPUTS_OF_ONE: &str = "SELECT inputs.* FROM commit_inputs AS inputs
-        JOIN (SELECT location, delta_version FROM commits WHERE schema_name = ?2 AND table_name = ?3
-              ORDER BY committed_at DESC, delta_version DESC, location LIMIT ?1) AS newest
-        ON inputs.location = newest.location AND inputs.delta_version = newest.delta_version
-        ORDER BY inputs.location, inputs.delta_version, inputs.ordinal";
+/// Whose commits are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Of<'a> {
+    All,
+    Table(&'a TableName),
+    Flow(&'a Name),
+}
 
-    let (commits, inputs) = match table {
-        None => (sqlx::query_as(OF_ALL).bind(limit), sqlx::query_as(INPUTS_OF_ALL).bind(limit)),
-        Some(table) => (
-            sqlx::query_as(OF_ONE).bind(limit).bind(table.schema()).bind(table.table()),
-            sqlx::query_as(INPUTS_OF_ONE).bind(limit).bind(table.schema()).bind(table.table()),
-        ),
-    };
+impl Of<'_> {
+    /// Returns the condition on commits, and what it binds from `?2` on.
+    fn condition(&self) -> (&'static str, Vec<&str>) {
+        match self {
+            Self::All => ("TRUE", Vec::new()),
+            Self::Table(table) => ("schema_name = ?2 AND table_name = ?3", vec![table.schema(), table.table()]),
+            Self::Flow(flow) => ("flow = ?2", vec![flow.as_str()]),
+        }
+    }
+}
+
+/// Returns commits, newest first, at most `limit`.
+pub(super) async fn newest(connection: &mut SqliteConnection, of: Of<'_>, limit: i64) -> Result<Vec<Commit>> {
+    const NEWEST_FIRST: &str = "ORDER BY committed_at DESC, delta_version DESC, location LIMIT ?1";
+
+    let (condition, bound) = of.condition();
+    let commits = format!("SELECT * FROM commits WHERE {condition} {NEWEST_FIRST}");
+    let inputs = format!(
+        "SELECT inputs.* FROM commit_inputs AS inputs
+         JOIN (SELECT location, delta_version FROM commits WHERE {condition} {NEWEST_FIRST}) AS newest
+         ON inputs.location = newest.location AND inputs.delta_version = newest.delta_version
+         ORDER BY inputs.location, inputs.delta_version, inputs.ordinal"
+    );
+    // Both texts are put together from constants; whatever is asked for is bound.
+    let mut commits = sqlx::query_as(sqlx::AssertSqlSafe(commits)).bind(limit);
+    let mut inputs = sqlx::query_as(sqlx::AssertSqlSafe(inputs)).bind(limit);
+    for value in bound {
+        commits = commits.bind(value.to_owned());
+        inputs = inputs.bind(value.to_owned());
+    }
     let commits: Vec<CommitRow> = commits.fetch_all(&mut *connection).await?;
     let inputs: Vec<InputRow> = inputs.fetch_all(&mut *connection).await?;
     let mut inputs_of: BTreeMap<(String, i64), Vec<Input>> = BTreeMap::new();
@@ -104,8 +115,28 @@ pub(super) async fn last_version(connection: &mut SqliteConnection, table: &Tabl
     version.map(|version| to_count("delta_version", version)).transpose()
 }
 
+/// Notes up to which version a table's commits are recorded; a note never goes back.
+pub(super) async fn put_recorded(connection: &mut SqliteConnection, location: &Location, version: u64) -> Result<()> {
+    const PUT: &str = "INSERT INTO recorded (location, delta_version) VALUES (?1, ?2)
+        ON CONFLICT (location) DO UPDATE SET delta_version = excluded.delta_version
+        WHERE excluded.delta_version > recorded.delta_version";
+
+    let query = sqlx::query(PUT).bind(location.to_string()).bind(from_count("delta_version", version)?);
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Returns up to which version the commits of the table at `location` are recorded.
+pub(super) async fn recorded(connection: &mut SqliteConnection, location: &Location) -> Result<Option<u64>> {
+    const RECORDED: &str = "SELECT delta_version FROM recorded WHERE location = ?1";
+
+    let query = sqlx::query_scalar(RECORDED).bind(location.to_string());
+    let version: Option<i64> = query.fetch_optional(connection).await?;
+    version.map(|version| to_count("delta_version", version)).transpose()
+}
+
 /// Returns the numbers of a commit, in the order in which [`put`] names their columns.
-fn counts_of(commit: &Commit) -> [(&'static str, u64); 22] {
+fn counts_of(commit: &Commit) -> [(&'static str, u64); 21] {
     let Commit { files_added, files_removed, bytes_added, vectors_written, lineage, .. } = commit;
     let Lineage { fate, millis, effort, rows_inserted, rows_updated, rows_deleted, .. } = lineage;
     [
@@ -123,7 +154,6 @@ fn counts_of(commit: &Commit) -> [(&'static str, u64); 22] {
         ("decode_ms", millis.decode),
         ("transform_ms", millis.transform),
         ("write_ms", millis.write),
-        ("commit_ms", millis.commit),
         ("files_added", *files_added),
         ("files_removed", *files_removed),
         ("bytes_added", *bytes_added),
@@ -193,7 +223,6 @@ struct CommitRow {
     decode_ms: i64,
     transform_ms: i64,
     write_ms: i64,
-    commit_ms: i64,
     files_added: i64,
     files_removed: i64,
     bytes_added: i64,
@@ -264,7 +293,6 @@ impl CommitRow {
             decode: to_count("decode_ms", self.decode_ms)?,
             transform: to_count("transform_ms", self.transform_ms)?,
             write: to_count("write_ms", self.write_ms)?,
-            commit: to_count("commit_ms", self.commit_ms)?,
         })
     }
 }

@@ -63,6 +63,22 @@ async fn many_handles_share_one_new_file() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_file_that_is_open_is_not_replaced_and_one_that_is_replaced_is_not_opened() -> Result<()> {
+    let (_folder, path) = folder()?;
+    let store = SqliteStore::open(&path).await?;
+    let refused = Hold::alone(&path).err().ok_or_else(|| Error::internal("an open catalog was given away"))?;
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.message().contains("another process has it open"), "{refused}");
+    store.close().await;
+
+    let alone = Hold::alone(&path)?;
+    let refused = SqliteStore::open(&path).await.err().ok_or_else(|| Error::internal("it was opened meanwhile"))?;
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{}", refused.chain());
+    drop(alone);
+    SqliteStore::open(&path).await.map(drop)
+}
+
+#[tokio::test]
 async fn a_reader_is_not_held_up_by_a_writer() -> Result<()> {
     let (_folder, path) = folder()?;
     let (writing, reading) = (SqliteStore::open(&path).await?, SqliteStore::open(&path).await?);

@@ -22,6 +22,9 @@ use crate::delta::state::TableState;
 /// The property that would make Delta forget positions: a flow could then land records twice.
 const FORGETS_POSITIONS: &str = "delta.setTransactionRetentionDuration";
 
+/// The property that says how many versions lie between two checkpoints.
+pub const CHECKPOINT_INTERVAL: &str = "delta.checkpointInterval";
+
 /// Writer features that this program honours when it writes.
 const KNOWN_WRITER_FEATURES: &[&str] =
     &["appendOnly", "checkConstraints", "deletionVectors", "invariants", "timestampNtz", "v2Checkpoint"];
@@ -107,7 +110,7 @@ impl Blueprint {
     /// Properties fit for streaming: many small commits, so checkpoints by count, and a log that does not grow for ever.
     fn configuration(&self) -> BTreeMap<String, String> {
         let mut configuration: BTreeMap<String, String> = [
-            ("delta.checkpointInterval", "100"),
+            (CHECKPOINT_INTERVAL, "100"),
             ("delta.logRetentionDuration", "interval 7 days"),
             ("delta.dataSkippingNumIndexedCols", "32"),
         ]

@@ -5,7 +5,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use alluvium_catalog::Error;
+use alluvium_catalog::{Error, nearest};
 
 /// The variable that names the settings file; it is no key of the file itself.
 pub(super) const CONFIG_VARIABLE: &str = "ALLUVIUM_CONFIG";
@@ -162,7 +162,7 @@ pub const KEYS: [Key; 43] = [
         path: "limits.checkpoint_interval",
         variable: "ALLUVIUM_CHECKPOINT_INTERVAL",
         default: "100",
-        meaning: "How many versions lie between two checkpoints of a table that is created.",
+        meaning: "How many versions lie between two checkpoints of a table that says nothing else; written into tables that are created.",
     },
     Key {
         path: "upkeep.compaction",
@@ -292,15 +292,6 @@ pub(super) const ONCE_WAIT: RangeInclusive<Duration> = Duration::from_secs(1)..=
 pub(super) const DRAIN_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
 /// A request that takes longer is lost.
 pub(super) const NETWORK_WAIT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
-
-/// Returns the candidate that `word` was most likely meant to be, if one is near enough to be worth naming.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let lower = word.to_ascii_lowercase();
-    let distance = |candidate: &&str| strsim::damerau_levenshtein(&lower, &candidate.to_ascii_lowercase());
-    // A third of the letters wrong is still a slip; more is another word.
-    let near_enough = (word.len() / 3).max(2);
-    candidates.into_iter().min_by_key(distance).filter(|candidate| distance(candidate) <= near_enough)
-}
 
 /// Returns the error for a name that is in no table, with the nearest one that is.
 pub(super) fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Error {

@@ -10,7 +10,7 @@ use alluvium_catalog::{Clock, Error, Fate, Lineage, Location, Positions, Result,
 use alluvium_sql::{ErrorMode, Flow};
 
 use super::{dead_letter_rows, dead_letter_schema};
-use crate::commit::create::Blueprint;
+use crate::commit::create::{Blueprint, CHECKPOINT_INTERVAL};
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use crate::commit::positions::AppIds;
 use crate::commit::{Attempts, Landed, Outcome};
@@ -43,6 +43,8 @@ pub struct DeadLetterPlace<'a> {
     pub limits: LandLimits,
     /// Checks laws.
     pub watch: Watch,
+    /// How many versions lie between two checkpoints of a table that is created.
+    pub checkpoint_interval: u64,
 }
 
 /// Returns where the dead-letter table of a flow lies, if it has one.
@@ -61,13 +63,13 @@ impl DeadLetters {
     /// # Errors
     /// As of [`Blueprint::open_or_create`].
     pub async fn open(flow: Arc<Flow>, place: DeadLetterPlace<'_>) -> Result<Self> {
-        let DeadLetterPlace { log, table, clock, limits, watch } = place;
+        let DeadLetterPlace { log, table, clock, limits, watch, checkpoint_interval } = place;
         let blueprint = Blueprint {
             schema: dead_letter_schema(),
             partitioned_by: Vec::new(),
             deletion_vectors: false,
             comment: Some("Records that could not become rows".to_owned()),
-            properties: std::collections::BTreeMap::new(),
+            properties: [(CHECKPOINT_INTERVAL.to_owned(), checkpoint_interval.to_string())].into(),
         };
         let state = blueprint.open_or_create(&log, clock.as_ref()).await?;
         let folder = DataFolder {

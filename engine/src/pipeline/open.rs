@@ -1,21 +1,23 @@
 //! Opens a flow: proves the store, finds or creates its tables, makes its index, compiles its SQL, joins its topic.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use alluvium_catalog::{ErrorKind, Location, Result, TableName};
+use alluvium_catalog::{ErrorKind, Location, Result, Table, TableName};
 use alluvium_sql::{Change, Flow, TableReader, Transform};
 
 use super::back::Back;
 use super::front::Front;
 use super::worker::Worker;
 use super::{FlowRun, Tally, identity};
-use crate::commit::create::Blueprint;
+use crate::commit::create::{Blueprint, CHECKPOINT_INTERVAL};
 use crate::commit::definitions::{check_keeper, check_key};
 use crate::commit::land::{LandLimits, Landing, LandingParts};
 use crate::commit::positions::{AppIds, NewestPositions};
 use crate::commit::probe::prove_conditional_create;
 use crate::dead_letter::{self, DeadLetterPlace, DeadLetters};
 use crate::decode::Decoder;
+use crate::delta::action::Metadata;
 use crate::delta::log::DeltaLog;
 use crate::invariant::Watch;
 use crate::record::{Recorder, register};
@@ -216,7 +218,9 @@ pub async fn ensure_table(flow: &Flow, world: &World) -> Result<()> {
     let dead_letter_place = dead_letter::location(flow, &world.warehouse)?;
     register(world.catalog.as_ref(), world.registry.as_ref(), &flow.definition, dead_letter_place).await?;
     let log = DeltaLog::open(&world.stores, &flow.definition.table.location)?;
-    blueprint(flow, &transform).0.open_or_create(&log, world.clock.as_ref()).await.map(drop)
+    let (mut blueprint, _) = blueprint(flow, &transform);
+    set_interval(&mut blueprint.properties, world);
+    blueprint.open_or_create(&log, world.clock.as_ref()).await.map(drop)
 }
 
 /// Returns what the flow's table has to be like, and for upserts the columns that order its rows.
@@ -236,6 +240,23 @@ fn blueprint(flow: &Flow, transform: &Transform) -> (Blueprint, Option<UpsertCol
     }
 }
 
+/// Writes the setting into a table that is created and says nothing else, so that every engine keeps to it.
+fn set_interval(properties: &mut BTreeMap<String, String>, world: &World) {
+    let interval = world.settings.checkpoint_interval;
+    properties.entry(CHECKPOINT_INTERVAL.to_owned()).or_insert_with(|| interval.to_string());
+}
+
+/// Returns what the file declares of a table and the table that is there holds otherwise: the name, both values.
+fn kept<'a>(table: &'a Table, metadata: &'a Metadata) -> Vec<(&'a str, &'a str, &'a str)> {
+    let comment = table.comment.iter().map(|comment| ("COMMENT", comment, metadata.description.as_ref()));
+    let held = |key: &String| metadata.configuration.get(key);
+    // The program's own properties are read from the file, whatever the table holds.
+    let properties = table.properties.iter().filter(|(key, _)| !key.starts_with("alluvium."));
+    let properties = properties.map(|(key, value)| (key.as_str(), value, held(key)));
+    let differing = comment.chain(properties).filter(|(_, declared, held)| *held != Some(*declared));
+    differing.map(|(what, declared, held)| (what, declared.as_str(), held.map_or("", String::as_str))).collect()
+}
+
 async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &Watch) -> Result<Opened> {
     let table = &flow.definition.table;
     let log = DeltaLog::open(&world.stores, &table.location)?;
@@ -246,9 +267,16 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
         partitioned_by: table.partitioned_by.clone(),
         clock: Arc::clone(&world.clock),
     };
-    let (blueprint, columns) = blueprint(flow, transform);
+    let (mut blueprint, columns) = blueprint(flow, transform);
+    set_interval(&mut blueprint.properties, world);
     let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
     check_key(&flow.definition, &state.metadata.configuration, &table.location)?;
+    for (what, declared, held) in kept(table, &state.metadata) {
+        tracing::warn!(
+            flow = %flow.name(), table = %table.name, what, declared, held,
+            "the table was there before and stays as it is: change it with ALTER TABLE"
+        );
+    }
     let writer: Box<dyn Writer> = match columns {
         None => Box::new(AppendWriter::new(folder)),
         Some(columns) => {
@@ -284,6 +312,7 @@ async fn open_dead_letters(
         clock: Arc::clone(&world.clock),
         limits: land_limits(world),
         watch: watch.clone(),
+        checkpoint_interval: world.settings.checkpoint_interval.get(),
     };
     let upkeep = upkeep_parts(flow, log.location().clone(), world);
     let dead_letters = DeadLetters::open(Arc::clone(flow), place).await?.with_upkeep(upkeep);
@@ -314,4 +343,34 @@ fn land_limits(world: &World) -> LandLimits {
 /// Processes that run the same flow share the topic's partitions.
 fn group_id(flow: &Flow) -> String {
     flow.definition.source.options.get("group.id").cloned().unwrap_or_else(|| format!("alluvium-{}", flow.name()))
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_catalog::Error;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_an_existing_table_keeps_is_told() -> Result<()> {
+        let table: Table = serde_json::from_value(json!({
+            "name": "silver.orders", "location": "memory:///lake/silver/orders", "columns": [], "primary_key": [],
+            "partitioned_by": [], "comment": "new words", "properties": {
+                "delta.logRetentionDuration": "interval 30 days", "delta.checkpointInterval": "10",
+                "delta.randomizeFilePrefixes": "true", "alluvium.tombstone.retention": "1 day"},
+        }))
+        .map_err(|source| Error::internal("test table").with_source(source))?;
+        let mut metadata = Metadata { description: Some("old words".to_owned()), ..Metadata::default() };
+        for (key, value) in [("delta.logRetentionDuration", "interval 7 days"), ("delta.checkpointInterval", "10")] {
+            metadata.configuration.insert(key.to_owned(), value.to_owned());
+        }
+        let expected = [
+            ("COMMENT", "new words", "old words"),
+            ("delta.logRetentionDuration", "interval 30 days", "interval 7 days"),
+            ("delta.randomizeFilePrefixes", "true", ""),
+        ];
+        assert_eq!(kept(&table, &metadata), expected);
+        Ok(())
+    }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::budget::Budget;
 use super::turn::Turns;
 use super::{UpkeepParts, clean, kernel};
+use crate::commit::create::CHECKPOINT_INTERVAL;
 use crate::commit::land::Landing;
 use crate::delta::log::{DeltaLog, Version};
 use crate::delta::state::TableState;
@@ -51,7 +52,7 @@ impl LogWork {
         }
         let (version, bytes) = (landing.state().version, landing.log_bytes());
         let settings = &self.parts.settings;
-        let is_due = version >= self.last.0 + self.parts.checkpoint_interval.max(1)
+        let is_due = version >= self.last.0 + interval(landing.state(), self.parts.checkpoint_interval)
             || bytes >= self.last.1 + settings.checkpoint_bytes;
         let parts = self.parts.clone();
         if is_due {
@@ -70,6 +71,12 @@ impl LogWork {
     pub(super) async fn close(&mut self, limit: Duration) {
         drop(self.turns.finish(self.parts.clock.as_ref(), limit).await);
     }
+}
+
+/// Returns how many versions lie between two checkpoints: what the table says, else `setting`.
+fn interval(state: &TableState, setting: u64) -> u64 {
+    let said = state.metadata.configuration.get(CHECKPOINT_INTERVAL).and_then(|text| text.trim().parse().ok());
+    said.unwrap_or(setting).max(1)
 }
 
 /// Writes a checkpoint, then removes what it makes superfluous.
@@ -102,4 +109,20 @@ async fn turn<T>(parts: &UpkeepParts, work: Work, doing: impl Future<Output = Re
         ),
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_own_interval_goes_over_the_setting() {
+        let of = |text: Option<&str>| {
+            let mut state = TableState::default();
+            let configuration = &mut state.metadata.configuration;
+            configuration.extend(text.map(|text| (CHECKPOINT_INTERVAL.to_owned(), text.to_owned())));
+            interval(&state, 100)
+        };
+        assert_eq!((of(None), of(Some("10")), of(Some("0")), of(Some("soon"))), (100, 10, 1, 100));
+    }
 }

@@ -221,10 +221,12 @@ async fn a_process_without_an_index_compacts_a_table_that_another_writes() -> Re
 
 #[tokio::test]
 async fn upkeep_compacts_beside_batches_and_ends_what_it_began() -> Result<()> {
-    let scene = Scene::upserts()?;
+    let mut scene = Scene::upserts()?;
+    // The table's own interval goes over the setting.
+    scene.properties.insert("delta.checkpointInterval".to_owned(), "5".to_owned());
     let (mut landing, mut model) = (scene.open().await?, Model::new());
     let settings = UpkeepSettings { files_min: 3, wall_percent: 100, ..UpkeepSettings::default() };
-    let (mut upkeep, metrics) = scene.upkeep(settings, 5)?;
+    let (mut upkeep, metrics) = scene.upkeep(settings, 1_000)?;
     for id in 0..12 {
         upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (20 + id / 2, id, Some("b"))]).await?;
         upkeep.landed(&mut landing).await;

@@ -1,12 +1,13 @@
 //! The catalog after a run, and after it was lost and written again from the tables: the same content.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::harness::TestResult;
 use crate::harness::lake::Lake;
-use crate::harness::program::Program;
+use crate::harness::program::{LIMIT, Program};
 use crate::harness::shop::{self, Shop};
 
 /// Everything that the catalog can be asked, with what it answers.
@@ -88,7 +89,7 @@ async fn a_lost_catalog_is_written_again_with_the_same_content() -> TestResult {
 async fn the_catalog_tells_what_ran_and_where_it_came_from() -> TestResult {
     let shop = shop_with_a_past().await?;
     let answers = ask_everything(&shop.program)?;
-    let listed = answers["catalog list --json"].as_array().cloned().unwrap_or_default();
+    let listed = answers["catalog list --json"]["datasets"].as_array().cloned().unwrap_or_default();
     let names: Vec<&str> = listed.iter().filter_map(|dataset| dataset["name"].as_str()).collect();
     assert_eq!(names, ["bronze.orders", "lake.files", "ops.orders_rejects", "silver.orders"]);
     let history = answers["catalog history silver.orders --limit 1000 --json"].as_array().cloned().unwrap_or_default();
@@ -104,6 +105,37 @@ async fn the_catalog_tells_what_ran_and_where_it_came_from() -> TestResult {
     let shown = answers["catalog show lake.files --json"].to_string();
     assert!(shown.contains("ann") && shown.contains("pii"), "{shown}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_is_not_written_again_under_a_running_program() -> TestResult {
+    let shop = Shop::open(Lake::on_disk()?, 1).await?;
+    let mut running = shop.program.start(&["run", "orders.sql"])?;
+    running.wait_for("flow", 2, LIMIT)?;
+    let refused = shop.program.run(&["catalog", "rebuild"])?;
+    refused.check(1)?;
+    assert!(refused.err.contains("another process has it open"), "{}", refused.err);
+    assert!(running.is_running()?);
+    // What it lands from now on is in the catalog that everybody sees.
+    let before = n_commits(&shop.program)?;
+    shop.sell(1).await?;
+    let begun = Instant::now();
+    while n_commits(&shop.program)? == before {
+        assert!(begun.elapsed() < LIMIT, "no commit was recorded");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    running.terminate()?;
+    running.wait(LIMIT)?.check(0)?;
+    let history = ["catalog", "history", "silver.orders", "--limit", "1000", "--json"];
+    let before = shop.program.json(&history)?;
+    shop.program.done(&["catalog", "rebuild"])?;
+    assert_eq!(shop.program.json(&history)?, before);
+    Ok(())
+}
+
+fn n_commits(program: &Program) -> TestResult<usize> {
+    let history = program.json(&["catalog", "history", "silver.orders", "--limit", "1000", "--json"])?;
+    Ok(history.as_array().map_or(0, Vec::len))
 }
 
 #[test]

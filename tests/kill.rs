@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::harness::lake::Lake;
 use crate::harness::ledger::{Ledger, Workload};
-use crate::harness::pipeline::{self, JOURNAL, STATE, Variant};
+use crate::harness::pipeline::{self, JOURNAL, REJECTS, STATE, Variant};
 use crate::harness::program::Program;
 use crate::harness::services::Bucket;
 use crate::harness::topic::Topic;
@@ -71,6 +71,24 @@ async fn compactions(lake: &Lake) -> TestResult<usize> {
     Ok(n_compactions)
 }
 
+/// Checks that the catalog has lost no commit over the kills: what it tells is what the logs tell.
+fn check_history(program: &Program) -> TestResult {
+    let history = |table: &str| program.json(&["catalog", "history", table, "--limit", "100000", "--json"]);
+    let tables = [JOURNAL, STATE, REJECTS];
+    let before = tables.map(history).into_iter().collect::<TestResult<Vec<_>>>()?;
+    program.done(&["catalog", "rebuild"])?;
+    for (table, before) in tables.into_iter().zip(before) {
+        let versions = |commits: &serde_json::Value| -> Vec<u64> {
+            commits.as_array().into_iter().flatten().filter_map(|commit| commit["version"].as_u64()).collect()
+        };
+        let after = history(table)?;
+        assert_eq!(versions(&before), versions(&after), "commits of {table} before and after a rebuild");
+        assert_eq!(before, after, "what is told of the commits of {table}");
+        assert!(!versions(&after).is_empty(), "nothing landed in {table}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_random_moments_every_record_still_lands_once_on_minio() -> TestResult {
     let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
@@ -108,6 +126,7 @@ async fn land_through_kills(kafka: &str, bucket: &Bucket, kills: usize) -> TestR
     }
     program.start(&["run", "--once", &file])?.wait(Duration::from_secs(120))?.check(0)?;
     audit::both_flows(&lake, &ledger, topic.name()).await?;
+    check_history(&program)?;
     let n_compactions = compactions(&lake).await?;
     writeln!(std::io::stderr(), "kill on {}: {kills} kills, {n_compactions} compactions", bucket.endpoint)?;
     assert!(n_compactions > 0, "nothing was compacted meanwhile");

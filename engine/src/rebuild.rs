@@ -4,6 +4,7 @@
 //! were; a run comes back as long as its commits tell, from the first to the last of them. What only the catalog knew
 //! does not: runs that landed nothing, how a run ended, definitions that no flow used. The new file is made beside
 //! the old one, which is kept until the next rebuild; a crash on the way leaves the old one or none, never half of one.
+//! No other process may have the old one open: it would go on writing there, and what it wrote would be lost.
 
 mod find;
 pub mod log;
@@ -12,11 +13,13 @@ mod read;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use alluvium_catalog::store::{CatalogStore, Run, SqliteStore};
+use alluvium_catalog::store::{CatalogStore, Hold, Run, SqliteStore};
 use alluvium_catalog::{
     Commit, Dataset, DatasetKind, Definition, Error, Location, Registry, Result, Stores, TableName, Timestamp,
 };
 use uuid::Uuid;
+
+use crate::delta::log::Version;
 
 /// What is read, and which file is written.
 #[derive(Debug)]
@@ -72,6 +75,8 @@ struct TableStory {
     /// Definitions with the time they were put to work, oldest first.
     definitions: Vec<(i64, Definition)>,
     commits: Vec<Commit>,
+    /// The newest version that was read.
+    version: Option<Version>,
 }
 
 impl Rebuild<'_> {
@@ -79,8 +84,9 @@ impl Rebuild<'_> {
     ///
     /// # Errors
     /// `Unavailable` when a store does not answer, `Data` when a log is damaged, `Invalid` when a location that was given
-    /// holds no table of a flow, or the catalog's file cannot be written.
+    /// holds no table of a flow, the catalog's file cannot be written, or another process has it open.
     pub async fn run(&self) -> Result<Restored> {
+        let _alone = Hold::alone(self.catalog)?;
         let fresh = beside(self.catalog, ".rebuild");
         remove_database(&fresh)?;
         let store = SqliteStore::open(&fresh).await?;
@@ -189,6 +195,11 @@ async fn write(store: &dyn CatalogStore, registered: &[Dataset], stories: &[Tabl
     for commit in stories.iter().flat_map(|story| &story.commits) {
         store.put_commit(commit).await?;
     }
+    for story in stories {
+        if let Some(version) = story.version {
+            store.put_recorded(&story.location, version).await?;
+        }
+    }
     for run in runs(stories) {
         store.put_run(&run).await?;
     }
@@ -234,7 +245,7 @@ fn swap(fresh: &Path, catalog: &Path) -> Result<()> {
 }
 
 fn remove_database(file: &Path) -> Result<()> {
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", ".lock"] {
         let path = beside(file, suffix);
         match std::fs::remove_file(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

@@ -14,7 +14,7 @@ use crate::commit::create::{Blueprint, CHECKPOINT_INTERVAL};
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use crate::commit::positions::AppIds;
 use crate::commit::{Attempts, Landed, Outcome};
-use crate::delta::log::DeltaLog;
+use crate::delta::log::{DeltaLog, Version};
 use crate::hop::{ChangeOrder, Changes, Reject, Spent};
 use crate::invariant::Watch;
 use crate::upkeep::{Upkeep, UpkeepParts};
@@ -100,6 +100,11 @@ impl DeadLetters {
     /// Returns the table's name.
     pub fn table(&self) -> &TableName {
         &self.table
+    }
+
+    /// Returns the newest version known.
+    pub fn version(&self) -> Version {
+        self.landing.state().version
     }
 
     /// Returns where the table lies.

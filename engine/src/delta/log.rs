@@ -96,10 +96,21 @@ impl DeltaLog {
     /// # Errors
     /// As of [`read`](Self::read).
     pub async fn read_tail(&self, first: Version) -> Result<Vec<LogEntry>> {
+        self.read_some(first, usize::MAX).await
+    }
+
+    /// As [`read_tail`](Self::read_tail), at most `n_max` versions.
+    ///
+    /// # Errors
+    /// As of [`read`](Self::read).
+    pub async fn read_some(&self, first: Version, n_max: usize) -> Result<Vec<LogEntry>> {
         let mut tail = Vec::new();
         let mut next = first;
         loop {
-            let wave = if tail.is_empty() { 1 } else { FETCHES };
+            let wave = if tail.is_empty() { 1 } else { FETCHES.min(n_max - tail.len()) };
+            if wave == 0 {
+                return Ok(tail);
+            }
             let last = next + wave as u64;
             let reads: Vec<_> = (next..last).map(|version| self.read(version)).collect();
             let mut entries = futures::stream::iter(reads).buffered(FETCHES);

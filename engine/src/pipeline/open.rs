@@ -107,8 +107,9 @@ impl FlowRun {
         register(world.catalog.as_ref(), world.registry.as_ref(), &flow.definition, dead_letter_place.clone()).await?;
         let opened = open_table(&flow, &transform, world, &watch).await?;
         let table = &flow.definition.table;
-        let recorder = Recorder::new(Arc::clone(&world.catalog), table.name.clone(), table.location.clone());
-        recorder.repair(opened.landing.log(), opened.version).await;
+        let log = opened.landing.log().clone();
+        let mut recorder = Recorder::new(Arc::clone(&world.catalog), table.name.clone(), log);
+        recorder.repair(opened.version).await;
         let dead_letters = match dead_letter_place {
             Some((name, location)) => {
                 let log = DeltaLog::open(&world.stores, &location)?;
@@ -316,7 +317,8 @@ async fn open_dead_letters(
     };
     let upkeep = upkeep_parts(flow, log.location().clone(), world);
     let dead_letters = DeadLetters::open(Arc::clone(flow), place).await?.with_upkeep(upkeep);
-    let recorder = Recorder::new(Arc::clone(&world.catalog), table, log.location().clone());
+    let mut recorder = Recorder::new(Arc::clone(&world.catalog), table, log);
+    recorder.repair(dead_letters.version()).await;
     Ok((dead_letters, recorder))
 }
 

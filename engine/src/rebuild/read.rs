@@ -34,7 +34,8 @@ pub(super) async fn story(stores: &Stores, table: &Found) -> Result<TableStory> 
     for entry in &entries {
         commits.extend(commit_of(entry, &name, &table.location)?);
     }
-    Ok(TableStory { name, location: table.location.clone(), definitions, commits })
+    let version = entries.last().map(|entry| entry.version);
+    Ok(TableStory { name, location: table.location.clone(), definitions, commits, version })
 }
 
 /// Returns the definitions in a log with the times they were put to work. A version that writes the properties repeats

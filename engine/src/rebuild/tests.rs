@@ -130,6 +130,10 @@ async fn the_old_catalog_is_kept_beside_the_new_one() -> Result<()> {
     }
     let store = SqliteStore::open(&catalog).await?;
     assert_eq!(store.commits(None, 10).await?.len(), 4);
+    assert_eq!(store.recorded(&format!("{WAREHOUSE}/silver/orders").parse()?).await?, Some(3));
+    let refused = rebuild.run().await;
+    assert!(refused.is_err_and(|error| error.message().contains("another process has it open")));
+    assert_eq!(store.commits(None, 10).await?.len(), 4);
     store.close().await;
     assert!(beside(&catalog, ".before").is_file());
     assert!(!beside(&catalog, ".rebuild").exists());

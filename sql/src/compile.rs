@@ -9,7 +9,7 @@
 
 mod flow;
 mod output;
-mod places;
+pub(crate) mod places;
 pub(crate) mod plan;
 mod scope;
 mod shape;

@@ -9,6 +9,7 @@ mod flow;
 mod reading;
 mod source;
 mod table;
+mod tuning;
 pub(crate) mod units;
 
 pub(crate) use connection::connection_options;

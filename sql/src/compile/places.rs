@@ -17,10 +17,11 @@ use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
 
 /// A piece of a file that is being planned.
 #[derive(Debug, Clone)]
-pub(super) struct Place<'a> {
-    pub(super) source: &'a Arc<SourceText>,
+pub(crate) struct Place<'a> {
+    /// The file.
+    pub(crate) source: &'a Arc<SourceText>,
     /// Where the piece is.
-    pub(super) span: TextSpan,
+    pub(crate) span: TextSpan,
 }
 
 impl Place<'_> {
@@ -50,7 +51,7 @@ impl Place<'_> {
     }
 
     /// Returns the planner's errors about `planned`, which is the piece.
-    pub(super) fn planner_errors(&self, error: &DataFusionError, planned: &impl Visit) -> Vec<Diagnostic> {
+    pub(crate) fn planner_errors(&self, error: &DataFusionError, planned: &impl Visit) -> Vec<Diagnostic> {
         error.iter().map(|error| self.planner_error(error, planned)).collect()
     }
 

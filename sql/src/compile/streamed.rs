@@ -6,6 +6,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::execution::context::SessionState;
+use datafusion::logical_expr::Volatility;
 use datafusion::sql::sqlparser::ast::{
     Distinct, Expr, Function, GroupByExpr, Ident, LimitClause, ObjectName, Query, Select, SetExpr, SetOperator,
     Spanned, TableFactor, Visit, Visitor,
@@ -49,7 +50,7 @@ pub(super) fn reads(query: &Query, state: &SessionState) -> Reads {
 
 /// Returns what `expression`, which stands outside a query, must not do.
 pub(super) fn expression_offences(expression: &Expr, state: &SessionState) -> Vec<Offence> {
-    let mut calls = Calls { state, depth: 0, offences: clock_offences(expression) };
+    let mut calls = Calls { state, depth: 0, offences: fickle_offences(expression, state) };
     let _ = expression.visit(&mut calls);
     if has_subquery(expression) {
         let message = "a subquery cannot stand here".to_owned();
@@ -137,7 +138,7 @@ impl Visitor for Batches<'_> {
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
         if let Expr::Function(function) = expression {
-            self.offences.extend(clock_offence(function));
+            self.offences.extend(fickle_offence(function, self.state));
         }
         ControlFlow::Continue(())
     }
@@ -257,30 +258,47 @@ impl Visitor for Calls<'_> {
     }
 }
 
-fn clock_offences(expression: &Expr) -> Vec<Offence> {
-    struct Find(Vec<Offence>);
-    impl Visitor for Find {
+fn fickle_offences(expression: &Expr, state: &SessionState) -> Vec<Offence> {
+    struct Find<'a>(&'a SessionState, Vec<Offence>);
+    impl Visitor for Find<'_> {
         type Break = ();
         fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
             if let Expr::Function(function) = expression {
-                self.0.extend(clock_offence(function));
+                self.1.extend(fickle_offence(function, self.0));
             }
             ControlFlow::Continue(())
         }
     }
-    let mut find = Find(Vec::new());
+    let mut find = Find(state, Vec::new());
     let _ = expression.visit(&mut find);
-    find.0
+    find.1
 }
 
-/// A clock is read once, when the query is planned: at the start of the flow, not at the row.
-fn clock_offence(function: &Function) -> Option<Offence> {
-    const CLOCKS: [&str; 6] = ["now", "current_timestamp", "current_date", "current_time", "today", "localtimestamp"];
-    let name = function.name.to_string().to_lowercase();
-    CLOCKS.contains(&name.as_str()).then(|| Offence {
-        code: code::PER_BATCH,
-        message: format!("{name} would be the time at which the flow was started"),
-        hint: Some("use a source column METADATA FROM 'timestamp'"),
-        span: function.name.span(),
-    })
+/// Refuses a call that would give another value when its record is read again, as every record may be.
+fn fickle_offence(function: &Function, state: &SessionState) -> Option<Offence> {
+    let name = called(function);
+    let (message, hint) = match state.scalar_functions().get(&name)?.signature().volatility {
+        Volatility::Immutable => return None,
+        // A clock is read once, when the query is planned: at the start of the flow, not at the row.
+        Volatility::Stable => (
+            format!("{name} would be the time at which the flow was started"),
+            "use a source column METADATA FROM 'timestamp'",
+        ),
+        Volatility::Volatile => (
+            format!("{name} gives another value when a record is read again"),
+            "compute it from the record's own columns, or when reading the table",
+        ),
+    };
+    Some(Offence { code: code::PER_BATCH, message, hint: Some(hint), span: function.name.span() })
+}
+
+/// Returns the name by which the planner looks the function up.
+fn called(function: &Function) -> String {
+    match function.name.0.as_slice() {
+        [part] => match part.as_ident() {
+            Some(ident) if ident.quote_style.is_some() => ident.value.clone(),
+            _ => part.to_string().to_lowercase(),
+        },
+        _ => function.name.to_string(),
+    }
 }

@@ -444,6 +444,9 @@ async fn what_would_mean_per_batch() {
             "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) UNION ALL SELECT n, code FROM dim.countries",
             "CREATE FLOW f AS INSERT INTO bronze.events BY NAME WITH s AS (SELECT * FROM STREAM(orders_raw)) SELECT order_id, status FROM (SELECT DISTINCT order_id, status FROM s)",
             "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, CAST(now() AS STRING) AS status FROM STREAM(orders_raw) WHERE updated_at < CURRENT_TIMESTAMP",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, CAST(\"now\"() AS STRING) AS status FROM STREAM(orders_raw)",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, uuid() AS status FROM STREAM(orders_raw) WHERE RANDOM() < 0.5",
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, CAST(today() AS STRING) AS status FROM STREAM(orders_raw)",
         ]).await;
     insta::assert_snapshot!(shown);
 }

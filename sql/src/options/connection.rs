@@ -6,7 +6,7 @@ use std::sync::Arc;
 use alluvium_catalog::OptionValue;
 
 use super::reading::{Reading, one_of, plain, secret};
-use super::{Known, Owned};
+use super::{Known, Owned, tuning};
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
 use crate::statement::{Literal, WrittenOption};
 
@@ -26,51 +26,8 @@ const KNOWN: [Known; 13] = [
     Known { key: "client.id", default: Some("alluvium"), doc: "the name that brokers log" },
 ];
 
-/// What tunes librdkafka and changes no promise.
-const TUNING: [&str; 39] = [
-    "api.version.request",
-    "api.version.request.timeout.ms",
-    "broker.address.family",
-    "broker.address.ttl",
-    "client.dns.lookup",
-    "client.rack",
-    "connections.max.idle.ms",
-    "debug",
-    "fetch.error.backoff.ms",
-    "fetch.max.bytes",
-    "fetch.message.max.bytes",
-    "fetch.min.bytes",
-    "fetch.queue.backoff.ms",
-    "fetch.wait.max.ms",
-    "group.instance.id",
-    "heartbeat.interval.ms",
-    "isolation.level",
-    "max.in.flight.requests.per.connection",
-    "max.partition.fetch.bytes",
-    "max.poll.interval.ms",
-    "message.max.bytes",
-    "metadata.max.age.ms",
-    "queued.max.messages.kbytes",
-    "queued.min.messages",
-    "receive.message.max.bytes",
-    "reconnect.backoff.max.ms",
-    "reconnect.backoff.ms",
-    "retry.backoff.max.ms",
-    "retry.backoff.ms",
-    "session.timeout.ms",
-    "socket.connection.setup.timeout.ms",
-    "socket.keepalive.enable",
-    "socket.max.fails",
-    "socket.nagle.disable",
-    "socket.receive.buffer.bytes",
-    "socket.send.buffer.bytes",
-    "socket.timeout.ms",
-    "topic.metadata.propagation.max.ms",
-    "topic.metadata.refresh.interval.ms",
-];
-
 /// What the engine sets itself, because a promise hangs on it.
-const OWNED: [Owned; 12] = [
+const OWNED: [Owned; 13] = [
     ("auto.commit.interval.ms", POSITIONS),
     ("auto.offset.reset", "where reading begins is 'scan.startup.mode' of the source"),
     ("check.crcs", "checksums are always checked"),
@@ -79,6 +36,7 @@ const OWNED: [Owned; 12] = [
     ("enable.partition.eof", "the engine asks for it where it needs it"),
     ("group.id", "it is an option of the source"),
     ("group.protocol", "groups rebalance cooperatively"),
+    ("isolation.level", "records of transactions that were aborted are never read"),
     ("metadata.broker.list", "use 'bootstrap.servers'"),
     ("partition.assignment.strategy", "groups rebalance cooperatively"),
     ("schema.registry.url", "schema registries are not supported yet"),
@@ -98,8 +56,9 @@ pub(crate) fn connection_options(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> BTreeMap<String, OptionValue> {
     let mut reading = Reading { source, owner, written, known: KNOWN.to_vec(), diagnostics };
-    reading.check(&OWNED, &TUNING);
-    check_values(&mut reading);
+    reading.check(&OWNED, &tuning::names());
+    tuning::check(&mut reading);
+    let canonical = check_values(&mut reading);
     let mut options = BTreeMap::new();
     for option in written {
         let value = match &option.value.value {
@@ -112,25 +71,65 @@ pub(crate) fn connection_options(
                     continue;
                 }
             },
-            literal => OptionValue::Text(plain(literal).unwrap_or_default()),
+            literal => {
+                let key = option.key.value.as_str();
+                let spelt = canonical.iter().find(|(known, _)| *known == key).map(|(_, value)| (*value).to_owned());
+                OptionValue::Text(spelt.or_else(|| plain(literal)).unwrap_or_default())
+            }
         };
         options.insert(option.key.value.clone(), value);
     }
     options
 }
 
-fn check_values(reading: &mut Reading<'_>) {
+/// Checks the values that are words, and returns them as librdkafka spells them: it compares some of them exactly.
+fn check_values(reading: &mut Reading<'_>) -> Vec<(&'static str, &'static str)> {
+    let words: [(&'static str, &[&'static str]); 5] = [
+        ("security.protocol", &PROTOCOLS),
+        ("sasl.mechanism", &MECHANISMS),
+        ("sasl.mechanisms", &MECHANISMS),
+        ("ssl.endpoint.identification.algorithm", &["https", "none"]),
+        ("enable.ssl.certificate.verification", &["true", "false"]),
+    ];
+    let mut canonical = Vec::new();
+    for (key, valid) in words {
+        canonical.extend(reading.written_value(key, |text| one_of(text, valid)).map(|value| (key, value)));
+    }
     reading.required("bootstrap.servers", servers);
-    let protocol = reading.value("security.protocol", |text| one_of(text, &PROTOCOLS));
+    if reading.find("sasl.mechanism").is_some() && reading.find("sasl.mechanisms").is_some() {
+        reading.refuse("sasl.mechanisms", "it is the same option as 'sasl.mechanism', which is given, too");
+    }
+    let protocol = canonical.iter().find(|(key, _)| *key == "security.protocol").map(|(_, protocol)| *protocol);
+    if protocol.is_some() || reading.find("security.protocol").is_none() {
+        check_security(reading, protocol);
+    }
+    canonical
+}
+
+/// Checks that what secures a connection is there and takes effect: librdkafka would say nothing, and connect without.
+fn check_security(reading: &mut Reading<'_>, protocol: Option<&'static str>) {
+    let has_sasl = protocol.is_some_and(|protocol| protocol.starts_with("SASL"));
+    let has_tls = protocol.is_some_and(|protocol| protocol.ends_with("SSL"));
     let mechanism = if reading.find("sasl.mechanisms").is_some() { "sasl.mechanisms" } else { "sasl.mechanism" };
-    reading.value(mechanism, |text| one_of(text, &MECHANISMS));
-    reading.value("ssl.endpoint.identification.algorithm", |text| one_of(text, &["https", "none"]));
-    reading.value("enable.ssl.certificate.verification", |text| one_of(text, &["true", "false"]));
-    if protocol.is_some_and(|protocol| protocol.starts_with("SASL")) {
+    if has_sasl {
         for key in [mechanism, "sasl.username", "sasl.password"] {
             if reading.find(key).is_none() {
                 reading.missing(key, &format!("option '{key}' is missing, which SASL needs"));
             }
+        }
+    }
+    for (is_used, prefixes, needed) in [
+        (has_sasl, &["sasl."][..], "SASL_SSL or SASL_PLAINTEXT"),
+        (has_tls, &["ssl.", "enable.ssl."][..], "SSL or SASL_SSL"),
+    ] {
+        let idle = |option: &&WrittenOption| prefixes.iter().any(|prefix| option.key.value.starts_with(prefix));
+        let known = |option: &&WrittenOption| KNOWN.iter().any(|known| known.key == option.key.value);
+        // One error for one question, whatever else hangs on the protocol.
+        if let Some(option) = reading.written.iter().filter(known).find(idle).filter(|_| !is_used) {
+            let said = protocol.unwrap_or("PLAINTEXT, the default");
+            let message = format!("option '{}' has no effect: 'security.protocol' is {said}", option.key.value);
+            let diagnostic = Diagnostic::new(code::BAD_OPTION, reading.source, option.key.span.clone(), message);
+            reading.report(diagnostic.with_hint(format!("set 'security.protocol' to {needed}")));
         }
     }
 }

@@ -175,3 +175,11 @@ pub(super) fn one_of(text: &str, valid: &[&'static str]) -> Result<&'static str,
     let found = valid.iter().copied().find(|value| value.eq_ignore_ascii_case(text));
     found.ok_or_else(|| format!("'{text}' is none of {}", valid.join(", ")))
 }
+
+/// Returns the truth that `text` is.
+///
+/// # Errors
+/// The valid values.
+pub(super) fn switch(text: &str) -> Result<bool, String> {
+    Ok(one_of(text, &["true", "false"])? == "true")
+}

@@ -39,6 +39,14 @@ fn slips_in_connections_are_shown_with_hints() -> Result<(), Diagnostics> {
         "'bootstrap.servers' = 'a:1', 'enable.auto.commit' = true, 'auto.offset.reset' = 'earliest', 'group.id' = 'g'",
         "'bootstrap.servers' = 'a:1', 'ssl.key.password' = secret('vault', 'x')",
         "'bootstrap.servers' = secret('env', 'X'), 'sasl.mechanism' = 'OAUTHBEARER'",
+        "'bootstrap.servers' = 'a:1', 'sasl.username' = 'u', 'sasl.mechanism' = 'PLAIN'",
+        "'bootstrap.servers' = 'a:1', 'security.protocol' = 'SSL', 'sasl.username' = 'u'",
+        "'bootstrap.servers' = 'a:1', 'ssl.ca.location' = '/ca.pem', 'security.protocol' = 'plaintext'",
+        "'bootstrap.servers' = 'a:1', 'security.protocol' = 'SASL_SSL', 'sasl.mechanism' = 'PLAIN',
+         'sasl.mechanisms' = 'PLAIN', 'sasl.username' = 'u', 'sasl.password' = secret('env', 'P')",
+        "'bootstrap.servers' = 'a:1', 'isolation.level' = 'read_uncommitted'",
+        "'bootstrap.servers' = 'a:1', 'session.timeout.ms' = 'abc', 'fetch.min.bytes' = 0, 'debug' = 'cgrp, fech',
+         'socket.keepalive.enable' = 'yes', 'broker.address.family' = 'v5', 'client.rack' = ''",
     ] {
         let (source, options) = written(options)?;
         let mut diagnostics = Vec::new();
@@ -52,13 +60,18 @@ fn slips_in_connections_are_shown_with_hints() -> Result<(), Diagnostics> {
 #[test]
 fn a_secured_connection_is_taken() -> Result<(), Diagnostics> {
     let (source, options) = written(
-        "'bootstrap.servers' = 'a:1, b', 'security.protocol' = 'sasl_ssl', 'sasl.mechanisms' = 'SCRAM-SHA-512',
-         'sasl.username' = 'u', 'sasl.password' = secret('env', 'P'), 'fetch.min.bytes' = 1",
+        "'bootstrap.servers' = 'a:1, b', 'security.protocol' = 'sasl_ssl', 'sasl.mechanisms' = 'scram-sha-512',
+         'sasl.username' = 'u', 'sasl.password' = secret('env', 'P'), 'fetch.min.bytes' = 1, 'debug' = 'cgrp,fetch',
+         'topic.metadata.refresh.interval.ms' = -1, 'socket.keepalive.enable' = true",
     )?;
     let mut diagnostics = Vec::new();
     let options = connection_options(&source, 0..0, &options, &mut diagnostics);
     assert_eq!(diagnostics, []);
     assert_eq!(options.get("fetch.min.bytes"), Some(&OptionValue::Text("1".to_owned())));
+    // librdkafka compares the mechanism exactly.
+    let text = |text: &str| Some(OptionValue::Text(text.to_owned()));
+    assert_eq!(options.get("security.protocol").cloned(), text("SASL_SSL"));
+    assert_eq!(options.get("sasl.mechanisms").cloned(), text("SCRAM-SHA-512"));
     assert!(matches!(options.get("sasl.password"), Some(OptionValue::Secret(secret)) if secret.name == "P"));
     Ok(())
 }

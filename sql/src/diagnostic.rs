@@ -196,20 +196,13 @@ fn line(diagnostic: &Diagnostic) -> String {
 
 /// Returns `did you mean '..'?` for a valid name that is near, or the list of valid names if that is short.
 pub(crate) fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    /// Below this likeness a proposal confuses more than it helps (found by trying typical slips).
-    const LIKENESS_MIN: f64 = 0.75;
     /// More names than this are not a hint.
     const NAMES_MAX: usize = 8;
     let valid: Vec<&str> = valid.into_iter().collect();
-    let lower = written.to_lowercase();
-    let best = valid
-        .iter()
-        .map(|name| (strsim::jaro_winkler(&lower, &name.to_lowercase()), *name))
-        .max_by(|left, right| left.0.total_cmp(&right.0));
-    match best {
-        Some((likeness, name)) if likeness >= LIKENESS_MIN => Some(format!("did you mean '{name}'?")),
-        Some(_) if valid.len() <= NAMES_MAX => Some(format!("there are: {}", valid.join(", "))),
-        _ => None,
+    match alluvium_catalog::nearest(written, valid.iter().copied()) {
+        Some(name) => Some(format!("did you mean '{name}'?")),
+        None if !valid.is_empty() && valid.len() <= NAMES_MAX => Some(format!("there are: {}", valid.join(", "))),
+        None => None,
     }
 }
 

@@ -56,10 +56,8 @@ const TERMINAL_ROWS_MAX: usize = 200;
 pub enum Exit {
     /// All went well.
     Ok,
-    /// A statement or command failed.
+    /// A statement or command failed, or a script could not be read.
     SqlError,
-    /// It was called wrongly: a file that cannot be read.
-    Usage,
     /// The catalog, a table or a topic could not be reached.
     Unavailable,
     /// Ctrl-C.
@@ -72,7 +70,6 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::SqlError => 1,
-            Self::Usage => 2,
             Self::Unavailable => 3,
             // 128 + SIGINT, as shells count.
             Self::Interrupted => 130,
@@ -209,6 +206,7 @@ impl Repl {
                 }
             }
         };
+        self.runner.is_typed = true;
         if !self.runner.options.is_quiet {
             self.runner.say("Alluvium SQL. End statements with ';', see the commands with '\\?', quit with '\\q'.");
         }
@@ -218,10 +216,11 @@ impl Repl {
             match editor.read(vocabulary).await {
                 Ok(Typed::Text(text)) => {
                     let source = Arc::new(SourceText::new("input", text));
-                    match self.runner.text(&source).await {
-                        Ok(Next::Quit) => break,
-                        // What failed was reported, and the prompt comes back.
-                        Ok(Next::Go) | Err(_) => self.runner.failed = None,
+                    let next = self.runner.text(&source).await;
+                    // What failed was reported, and the prompt comes back.
+                    self.runner.failed = None;
+                    if next == Ok(Next::Quit) {
+                        break;
                     }
                 }
                 Ok(Typed::GivenUp) => {}

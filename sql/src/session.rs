@@ -24,11 +24,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Dataset, DatasetKind, Error, FlowKind, Location, Name, Result, TableName};
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::ObjectName;
@@ -40,7 +42,9 @@ use crate::compile::plan::dialect_session;
 use crate::diagnostic::nearest;
 use crate::locate::Locate;
 use crate::statement::{DescribeHistory, ExplainUpsert, Show, Statement, string_literal};
+use crate::system::Columns;
 use crate::tables::{HistoryEntry, TableReader};
+use crate::types::sql_type;
 use catalogs::{Known, QueryCatalogs};
 
 /// What a table that was opened by its location is called.
@@ -198,6 +202,9 @@ impl Session {
             Err(cause) => return Err(catalogs.explain(&state, &statement, cause)),
         };
         guard::check(&plan)?;
+        if let LogicalPlan::DescribeTable(describe) = &plan {
+            return self.show(described(&describe.schema)?);
+        }
         let frame = self.context.execute_logical_plan(plan).await;
         frame.map(Answer::new).map_err(|cause| failure::from_datafusion("cannot run the statement", cause))
     }
@@ -316,6 +323,17 @@ fn upsert_costs(flow: &str) -> String {
         GROUP BY flow, \"table\"",
         string_literal(flow)
     )
+}
+
+/// Returns the columns of a table in the words of this dialect, without hidden ones.
+fn described(schema: &Schema) -> Result<RecordBatch> {
+    let shown: Vec<_> = schema.fields().iter().filter(|field| !hidden::is_hidden(field.name())).collect();
+    let nullable = |is_nullable: bool| if is_nullable { "YES" } else { "NO" }.to_owned();
+    Columns::new()
+        .text("column_name", shown.iter().map(|field| Some(field.name().clone())))
+        .text("data_type", shown.iter().map(|field| Some(sql_type(field.data_type()))))
+        .text("is_nullable", shown.iter().map(|field| Some(nullable(field.is_nullable()))))
+        .finish()
 }
 
 fn query_statement(query: &str) -> Result<DfStatement> {

@@ -91,7 +91,6 @@ async fn run_in(
     Ok(match Box::pin(repl.run(input)).await {
         repl::Exit::Ok => Exit::Done,
         repl::Exit::SqlError => Exit::Failed,
-        repl::Exit::Usage => Exit::Usage,
         repl::Exit::Unavailable => Exit::Unavailable,
         repl::Exit::Interrupted => Exit::Interrupted,
     })

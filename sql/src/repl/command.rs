@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use alluvium_catalog::{Error, Result, TableName};
+use alluvium_catalog::{Error, Result, TableName, nearest};
 
 use super::render::{Expanded, Format};
 
@@ -29,8 +29,8 @@ pub enum Command {
     Flows,
     /// `\commits [TABLE]`: lists the newest commits.
     Commits(Option<TableName>),
-    /// `\lineage TABLE`: shows what a table is made from and what is made from it.
-    Lineage(TableName),
+    /// `\lineage NAME`: shows what a table, topic, flow or source is made from and what is made from it.
+    Lineage(String),
     /// `\timing [on|off]`: shows or hides the time a statement took; turns over without argument.
     Timing(Option<bool>),
     /// `\x [on|off|auto]`: one line a column; turns over without argument.
@@ -101,11 +101,11 @@ const ENTRIES: &[Entry] = &[
     },
     Entry {
         words: &["lineage"],
-        takes: "TABLE",
-        does: "show what a table is made from and what is made from it",
+        takes: "NAME",
+        does: "show what a table, topic, flow or source is made from and what is made from it",
         parse: |argument| {
-            let table = argument.table()?;
-            table.map(Command::Lineage).ok_or_else(|| argument.missing("a table"))
+            let name = argument.text().map(|name| name.replace(['"', '`'], ""));
+            name.map(Command::Lineage).ok_or_else(|| argument.missing("the name of a table, topic, flow or source"))
         },
     },
     Entry {
@@ -248,17 +248,6 @@ fn unknown(word: &str) -> Error {
     })
 }
 
-/// Returns the candidate that `word` is most likely a misspelling of, if any is near.
-pub(super) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Below 0.75 Jaro-Winkler begins to propose words that share no more than a letter.
-    const LIKENESS_MIN: f64 = 0.75;
-    candidates
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, candidate)| candidate)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,7 +272,7 @@ mod tests {
         check(r"\flows", &Command::Flows)?;
         check(r"\commits", &Command::Commits(None))?;
         check(r"\commits silver.orders", &Command::Commits(Some(orders.clone())))?;
-        check(r"\lineage silver.orders", &Command::Lineage(orders))?;
+        check(r"\lineage silver.orders", &Command::Lineage("silver.orders".to_owned()))?;
         check(r"\timing", &Command::Timing(None))?;
         check(r"\timing off", &Command::Timing(Some(false)))?;
         check(r"\x auto", &Command::Expanded(Some(Expanded::Auto)))?;

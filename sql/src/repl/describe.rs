@@ -1,12 +1,12 @@
 //! The answers of the commands that show what the catalog knows, as rows, so that every format can show them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use alluvium_catalog::store::FlowEntry;
 use alluvium_catalog::{
-    Commit, Connection, Dataset, DatasetKind, Error, FlowKind, FlowVersion, Input, OptionValue, Origin, Result, Source,
-    TableName,
+    Branch, Commit, Connection, Dataset, DatasetKind, Direction, Error, FlowVersion, Graph, Result, Source, TableName,
+    newest_versions,
 };
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 
@@ -14,9 +14,6 @@ use super::backend::{Backend, Opened};
 
 /// Commits listed at once: a few screens.
 const COMMITS_MAX: usize = 100;
-
-/// The option that says where a cluster is.
-const BOOTSTRAP: &str = "bootstrap.servers";
 
 /// Rows and what stands above them.
 #[derive(Debug)]
@@ -47,39 +44,43 @@ pub(super) async fn everything(backend: &dyn Backend) -> Result<Described> {
         ..Listed::new(&source.name, "source")
     }));
     listed.extend(catalog.connections().await?.iter().map(|connection| Listed {
-        location: connection.options.get(BOOTSTRAP).map(option_text),
+        location: Some(connection.address()),
         ..Listed::new(&connection.name, "connection")
     }));
     list(&listed)
 }
 
-/// Lists the catalog's Delta tables.
+/// Lists the catalog's Delta tables, and those that were only opened here.
 pub(super) async fn tables(backend: &dyn Backend) -> Result<Described> {
-    let mut datasets = backend.catalog().datasets().await?;
-    datasets.retain(|dataset| matches!(dataset.kind, DatasetKind::Delta | DatasetKind::DeadLetter));
-    list(&datasets.iter().map(Listed::of_dataset).collect::<Vec<_>>())
+    let datasets = backend.catalog().datasets().await?;
+    let mut opened = backend.tables().await?;
+    opened.retain(|name| datasets.iter().all(|dataset| dataset.name != *name));
+    let delta = datasets.iter().filter(|dataset| matches!(dataset.kind, DatasetKind::Delta | DatasetKind::DeadLetter));
+    let mut listed: Vec<Listed> = delta.map(Listed::of_dataset).collect();
+    listed.extend(opened.iter().map(|name| Listed::new(name, "opened")));
+    list(&listed)
 }
 
 /// A line of a list.
 struct Listed {
     name: String,
-    kind: &'static str,
+    kind: String,
     location: Option<String>,
     owner: Option<String>,
     description: Option<String>,
 }
 
 impl Listed {
-    fn new(name: &impl ToString, kind: &'static str) -> Self {
-        Self { name: name.to_string(), kind, location: None, owner: None, description: None }
+    fn new(name: &impl ToString, kind: impl ToString) -> Self {
+        Self { name: name.to_string(), kind: kind.to_string(), location: None, owner: None, description: None }
     }
 
     fn of_dataset(dataset: &Dataset) -> Self {
         Self {
             location: Some(dataset.location.to_string()),
             owner: dataset.owner.clone(),
-            description: about(dataset),
-            ..Self::new(&dataset.name, kind(dataset.kind))
+            description: dataset.about().map(str::to_owned),
+            ..Self::new(&dataset.name, dataset.kind)
         }
     }
 }
@@ -87,7 +88,7 @@ impl Listed {
 fn list(listed: &[Listed]) -> Result<Described> {
     Ok(rows(vec![
         ("name", texts(listed.iter().map(|line| line.name.clone()))),
-        ("kind", texts(listed.iter().map(|line| line.kind.to_owned()))),
+        ("kind", texts(listed.iter().map(|line| line.kind.clone()))),
         ("location", maybe_texts(listed.iter().map(|line| line.location.clone()))),
         ("owner", maybe_texts(listed.iter().map(|line| line.owner.clone()))),
         ("description", maybe_texts(listed.iter().map(|line| line.description.clone()))),
@@ -127,12 +128,13 @@ pub(super) async fn sources(backend: &dyn Backend) -> Result<Described> {
 
 /// Lists the flows by their newest versions.
 pub(super) async fn flows(backend: &dyn Backend) -> Result<Described> {
-    let flows = newest(backend.catalog().flows().await?);
+    let flows = backend.catalog().flows().await?;
+    let flows: Vec<&FlowEntry> = newest_versions(&flows).collect();
     let version = |get: fn(&FlowVersion) -> String| texts(flows.iter().map(|entry| get(&entry.version)));
     Ok(rows(vec![
         ("flow", version(|version| version.flow.to_string())),
         ("version", numbers(flows.iter().map(|entry| entry.seq))),
-        ("kind", version(|version| flow_kind(version.kind).to_owned())),
+        ("kind", version(|version| version.kind.to_string())),
         ("source", version(|version| version.source.to_string())),
         ("table", version(|version| version.table.to_string())),
         ("lookups", version(|version| joined(&version.lookups))),
@@ -155,7 +157,7 @@ pub(super) async fn commits(backend: &dyn Backend, table: Option<&TableName>) ->
         ("updated", number(|commit| commit.lineage.rows_updated)),
         ("deleted", number(|commit| commit.lineage.rows_deleted)),
         ("rejected", number(|commit| commit.lineage.fate.dead_lettered + commit.lineage.fate.dropped)),
-        ("read", texts(commits.iter().map(inputs))),
+        ("read", texts(commits.iter().map(|commit| commit.lineage.inputs_text()))),
     ])?
     .into())
 }
@@ -185,30 +187,20 @@ pub(super) async fn describe(backend: &dyn Backend, name: &TableName) -> Result<
 /// Secrets are references in the catalog, and shown as such.
 fn describe_connection(connection: &Connection) -> Result<Described> {
     let options = &connection.options;
-    let rows =
-        rows(vec![("option", texts(options.keys().cloned())), ("value", texts(options.values().map(option_text)))])?;
+    let rows = rows(vec![
+        ("option", texts(options.keys().cloned())),
+        ("value", texts(options.values().map(ToString::to_string))),
+    ])?;
     Ok(Described { heading: vec![format!("connection {} of type {}", connection.name, connection.kind)], rows })
 }
 
-fn option_text(value: &OptionValue) -> String {
-    match value {
-        OptionValue::Text(text) => text.clone(),
-        OptionValue::Secret(secret) => secret.to_string(),
-    }
-}
-
 fn describe_source(source: &Source) -> Result<Described> {
-    let from = |origin: &Origin| match origin {
-        Origin::Value => "value".to_owned(),
-        Origin::Metadata(key) => format!("metadata {key:?}").to_lowercase(),
-        Origin::Computed(expression) => format!("as {expression}"),
-    };
     let columns = &source.columns;
     let rows = rows(vec![
         ("column", texts(columns.iter().map(|column| column.column.name.clone()))),
         ("type", texts(columns.iter().map(|column| column.column.data_type.clone()))),
         ("nullable", booleans(columns.iter().map(|column| column.column.nullable))),
-        ("from", texts(columns.iter().map(|column| from(&column.origin)))),
+        ("from", texts(columns.iter().map(|column| column.origin.to_string()))),
         ("tags", maybe_texts(columns.iter().map(|column| tags(&column.column.tags)))),
         ("comment", maybe_texts(columns.iter().map(|column| column.column.comment.clone()))),
     ])?;
@@ -254,10 +246,10 @@ fn describe_declared(dataset: &Dataset) -> Result<Described> {
 
 fn heading(name: &TableName, dataset: Option<&Dataset>) -> Vec<String> {
     let Some(dataset) = dataset else { return vec![name.to_string()] };
-    let mut heading = vec![format!("{} {name}", kind(dataset.kind))];
+    let mut heading = vec![format!("{} {name}", dataset.kind)];
     heading.push(format!("  location     {}", dataset.location));
     heading.extend(dataset.owner.iter().map(|owner| format!("  owner        {owner}")));
-    heading.extend(about(dataset).map(|description| format!("  description  {description}")));
+    heading.extend(dataset.about().map(|description| format!("  description  {description}")));
     if !dataset.tags.is_empty() {
         heading.push(format!("  tags         {}", dataset.tags.join(", ")));
     }
@@ -270,85 +262,37 @@ fn heading(name: &TableName, dataset: Option<&Dataset>) -> Vec<String> {
     heading
 }
 
-/// Shows what `table` is made from and what is made from it, all the way, by the newest flow versions.
-pub(super) async fn lineage(backend: &dyn Backend, table: &TableName) -> Result<Described> {
-    let flows = newest(backend.catalog().flows().await?);
-    let is_known = flows.iter().any(|entry| entry.version.table == *table || entry.version.lookups.contains(table));
-    if !is_known && backend.catalog().dataset(table).await?.is_none() {
-        return Err(Error::invalid(format!("the catalog has no table {table}")).with_hint("'\\d' lists what there is"));
-    }
-    let sources = backend.catalog().sources().await?;
-    let topic = |flow: &FlowVersion| {
-        let source = sources.iter().find(|source| source.name == flow.source);
-        source.map_or(String::new(), |source| format!(" (topic {})", source.topic))
+/// Shows what a table, topic, flow or source is made from and what is made from it, all the way.
+pub(super) async fn lineage(backend: &dyn Backend, name: &str) -> Result<Described> {
+    let catalog = backend.catalog();
+    let graph = Graph::load(catalog).await?;
+    let Some(node) = graph.find(name, catalog).await? else {
+        let error = Error::invalid(format!("the catalog has no table, topic, flow or source '{name}'"));
+        return Err(error.with_hint("'\\d' lists what there is"));
     };
-    let mut edges: Vec<(&str, u64, String, &FlowVersion)> = Vec::new();
-    for (depth, flow) in walk(&flows, table, |flow, table| flow.table == *table, |flow| flow.lookups.clone()) {
-        edges.push(("upstream", depth, format!("source {}{}", flow.source, topic(flow)), flow));
-        edges.extend(flow.lookups.iter().map(|lookup| ("upstream", depth, lookup.to_string(), flow)));
-    }
-    let made = |flow: &FlowVersion| vec![flow.table.clone()];
-    for (depth, flow) in walk(&flows, table, |flow, table| flow.lookups.contains(table), made) {
-        edges.push(("downstream", depth, flow.table.to_string(), flow));
+    let mut lines = Vec::new();
+    for (direction, word) in [(Direction::Up, "upstream"), (Direction::Down, "downstream")] {
+        flatten(&graph.tree(&node, direction), word, 1, &mut lines);
     }
     Ok(rows(vec![
-        ("direction", texts(edges.iter().map(|(direction, ..)| (*direction).to_owned()))),
-        ("distance", numbers(edges.iter().map(|(_, depth, ..)| *depth))),
-        ("what", texts(edges.iter().map(|(_, _, what, _)| what.clone()))),
-        ("by flow", texts(edges.iter().map(|(.., flow)| flow.flow.to_string()))),
-        ("defined at", texts(edges.iter().map(|(.., flow)| format!("{}:{}", flow.file, flow.line)))),
+        ("direction", texts(lines.iter().map(|(word, ..)| (*word).to_owned()))),
+        ("distance", numbers(lines.iter().map(|(_, distance, _)| *distance))),
+        ("what", texts(lines.iter().map(|(.., branch)| branch.node.to_string()))),
+        ("as", texts(lines.iter().map(|(.., branch)| branch.edge.role().to_owned()))),
+        ("by flow", texts(lines.iter().map(|(.., branch)| branch.edge.flow.to_string()))),
+        ("into", texts(lines.iter().map(|(.., branch)| branch.edge.to.to_string()))),
+        ("commits", numbers(lines.iter().map(|(.., branch)| branch.seen.commits))),
+        ("records", numbers(lines.iter().map(|(.., branch)| branch.seen.records))),
     ])?
     .into())
 }
 
-/// Returns the flows that touch `start`, then those that touch what these lead to, each once, with its distance.
-fn walk<'a>(
-    flows: &'a [FlowEntry],
-    start: &TableName,
-    touches: impl Fn(&FlowVersion, &TableName) -> bool,
-    leads_to: impl Fn(&FlowVersion) -> Vec<TableName>,
-) -> Vec<(u64, &'a FlowVersion)> {
-    let mut found = Vec::new();
-    let mut seen = BTreeSet::from([start.clone()]);
-    let mut next = VecDeque::from([(1, start.clone())]);
-    while let Some((depth, table)) = next.pop_front() {
-        for flow in flows.iter().map(|entry| &entry.version).filter(|flow| touches(flow, &table)) {
-            if !found.iter().any(|(_, known): &(u64, &FlowVersion)| known.flow == flow.flow) {
-                found.push((depth, flow));
-            }
-            next.extend(
-                leads_to(flow).into_iter().filter(|table| seen.insert(table.clone())).map(|table| (depth + 1, table)),
-            );
-        }
+/// Lays a tree out as lines, what is near before what lies behind it.
+fn flatten(branches: &[Branch], word: &'static str, distance: u64, lines: &mut Vec<(&'static str, u64, Branch)>) {
+    for branch in branches {
+        lines.push((word, distance, branch.clone()));
+        flatten(&branch.below, word, distance + 1, lines);
     }
-    found
-}
-
-fn newest(flows: Vec<FlowEntry>) -> Vec<FlowEntry> {
-    let mut newest: BTreeMap<_, FlowEntry> = BTreeMap::new();
-    for entry in flows {
-        let known = newest.get(&entry.version.flow).map_or(0, |known| known.seq);
-        if entry.seq >= known {
-            newest.insert(entry.version.flow.clone(), entry);
-        }
-    }
-    newest.into_values().collect()
-}
-
-fn about(dataset: &Dataset) -> Option<String> {
-    dataset.description.clone().or_else(|| dataset.table.as_ref()?.comment.clone())
-}
-
-fn inputs(commit: &Commit) -> String {
-    let input = |input: &Input| match input {
-        Input::Kafka { topic, ranges, .. } => {
-            let ranges = ranges.iter().map(|range| format!("{}:[{}, {})", range.partition, range.first, range.next));
-            format!("{topic} {}", ranges.collect::<Vec<_>>().join(" "))
-        }
-        Input::Table { table, version } => format!("{table}@{version}"),
-        Input::Files { dataset } => dataset.to_string(),
-    };
-    commit.lineage.inputs.iter().map(input).collect::<Vec<_>>().join("; ")
 }
 
 fn tags(tags: &[String]) -> Option<String> {
@@ -357,23 +301,6 @@ fn tags(tags: &[String]) -> Option<String> {
 
 fn joined(names: &[TableName]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn kind(kind: DatasetKind) -> &'static str {
-    match kind {
-        DatasetKind::Delta => "delta",
-        DatasetKind::DeadLetter => "dead letters",
-        DatasetKind::Parquet => "parquet",
-        DatasetKind::Csv => "csv",
-        DatasetKind::Json => "json",
-    }
-}
-
-fn flow_kind(kind: FlowKind) -> &'static str {
-    match kind {
-        FlowKind::Append => "append",
-        FlowKind::AutoCdc => "auto cdc",
-    }
 }
 
 fn texts(values: impl IntoIterator<Item = String>) -> ArrayRef {

@@ -1,15 +1,22 @@
-//! Shows errors: with the text and a caret where the place is known, with the chain of causes and the hint elsewhere.
+//! Shows errors: with the text and a caret where the place is known or can be found, with the chain of causes elsewhere.
+//!
+//! The planner knows some places, and [`places`](crate::compile::places) finds others in the text. What is wrong with a
+//! statement as a whole is shown at the table that it is about, or else at the statement's first line.
 
 use std::error::Error as StdError;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use alluvium_catalog::Error;
-use datafusion::common::Diagnostic as PlanDiagnostic;
+use alluvium_catalog::{Error, ErrorKind};
 use datafusion::error::DataFusionError;
-use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{ObjectName, Spanned, visit_relations};
 
 use super::backend::Written;
+use crate::compile::places::Place;
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, code};
+use crate::parser::parse_file;
+use crate::statement::Statement;
 
 /// Returns what a reader of the screen should see of `error`.
 pub(super) fn explain(error: &Error, written: Option<&Written>, is_coloured: bool) -> String {
@@ -17,8 +24,8 @@ pub(super) fn explain(error: &Error, written: Option<&Written>, is_coloured: boo
         if let Some(diagnostics) = written_diagnostics(error, written) {
             return diagnostics.render(is_coloured);
         }
-        if let Some(diagnostic) = planned_diagnostic(error, written) {
-            return Diagnostics::from(diagnostic).render(is_coloured);
+        if let Some(diagnostics) = found_diagnostics(error, written) {
+            return diagnostics.render(is_coloured);
         }
     }
     let mut text = format!("error: {}\n", error.chain());
@@ -26,6 +33,14 @@ pub(super) fn explain(error: &Error, written: Option<&Written>, is_coloured: boo
         text.push_str(&format!("  hint: {hint}\n"));
     }
     text
+}
+
+/// Says that a command follows a statement before it has ended, at the statement's end.
+pub(super) fn broken_off(written: &Written) -> Error {
+    let end = written.span.end.saturating_sub(1)..written.span.end;
+    let message = "a command follows before the statement has ended, which was not run";
+    let diagnostic = Diagnostic::new(code::SYNTAX, &written.source, end, message);
+    diagnostic.with_hint("end the statement with ';'").into()
 }
 
 /// Returns the parser's and compiler's own errors, at their places in the whole text.
@@ -45,20 +60,62 @@ fn moved(diagnostic: &Diagnostic, written: &Written) -> Diagnostic {
     moved
 }
 
-/// Returns what DataFusion's planner says, if it knows where.
-fn planned_diagnostic(error: &Error, written: &Written) -> Option<Diagnostic> {
-    let cause = causes(error).find_map(|cause| cause.downcast_ref::<DataFusionError>())?;
-    let planned: &PlanDiagnostic = cause.diagnostic()?;
-    let place = planned.span?;
-    let place =
-        Span::new(Location::new(place.start.line, place.start.column), Location::new(place.end.line, place.end.column));
-    let statement = Arc::new(SourceText::new(written.source.name(), written.text()));
-    let diagnostic = Diagnostic::new(code::PLAN, &statement, statement.range(place)?, planned.message.clone());
-    let help = planned.helps.iter().map(|help| help.message.as_str());
-    let notes = planned.notes.iter().map(|note| note.message.as_str());
-    let hint: Vec<&str> = error.hint().into_iter().chain(help).chain(notes).collect();
-    let diagnostic = if hint.is_empty() { diagnostic } else { diagnostic.with_hint(hint.join("; ")) };
-    Some(moved(&diagnostic, written))
+/// Returns what is wrong with a statement that could be read, at the places that the planner knows or that are found.
+fn found_diagnostics(error: &Error, written: &Written) -> Option<Diagnostics> {
+    if error.kind() != ErrorKind::Invalid {
+        return None;
+    }
+    let text = Arc::new(SourceText::new(written.source.name(), written.text()));
+    let statement = parse_file(&text).ok()?.pop()?.value;
+    let place = Place { source: &text, span: first_line(written.text()) };
+    let planned = causes(error).find_map(|cause| cause.downcast_ref::<DataFusionError>());
+    let found = match (planned, sql_of(&statement)) {
+        (Some(cause), Some(sql)) => place.planner_errors(cause, sql),
+        _ => {
+            let message = error.chain();
+            let span = table_in(&statement, &message).and_then(|name| text.range(name.span()));
+            vec![Diagnostic::new(code::PLAN, &text, span.unwrap_or(place.span), message)]
+        }
+    };
+    let hinted = found.into_iter().map(|diagnostic| match error.hint() {
+        Some(hint) => diagnostic.with_hint(hint),
+        None => diagnostic,
+    });
+    Some(Diagnostics(hinted.map(|diagnostic| moved(&diagnostic, written)).collect()))
+}
+
+/// Returns the table of the statement that a message names.
+fn table_in(statement: &Statement, message: &str) -> Option<ObjectName> {
+    let is_named = |name: &ObjectName| {
+        let parts: Vec<&str> =
+            name.0.iter().filter_map(|part| part.as_ident()).map(|ident| ident.value.as_str()).collect();
+        message.contains(&parts.join("."))
+    };
+    if let Statement::DescribeHistory(describe) = statement {
+        return Some(describe.table.clone()).filter(is_named);
+    }
+    let found = visit_relations(sql_of(statement)?, |name| {
+        if is_named(name) { ControlFlow::Break(name.clone()) } else { ControlFlow::Continue(()) }
+    });
+    found.break_value()
+}
+
+fn sql_of(statement: &Statement) -> Option<&datafusion::sql::sqlparser::ast::Statement> {
+    fn inner(statement: &DfStatement) -> Option<&datafusion::sql::sqlparser::ast::Statement> {
+        match statement {
+            DfStatement::Statement(statement) => Some(statement.as_ref()),
+            DfStatement::Explain(explain) => inner(&explain.statement),
+            _ => None,
+        }
+    }
+    match statement {
+        Statement::Sql(statement) => inner(statement),
+        _ => None,
+    }
+}
+
+fn first_line(text: &str) -> Range<usize> {
+    0..text.find('\n').map_or(text, |end| &text[..end]).trim_end().len()
 }
 
 fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
@@ -67,7 +124,7 @@ fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
 
 #[cfg(test)]
 mod tests {
-    use datafusion::common::{Location as PlanLocation, Span as PlanSpan};
+    use datafusion::common::{Diagnostic as PlanDiagnostic, Location as PlanLocation, Span as PlanSpan};
 
     use super::*;
 

@@ -12,12 +12,11 @@ mod table;
 use std::fmt;
 use std::io::Write;
 use std::str::FromStr;
+use std::time::Duration;
 
-use alluvium_catalog::{Error, Result};
+use alluvium_catalog::{Error, Result, grouped, nearest};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-
-use super::command::nearest;
 
 /// What rows are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +137,7 @@ impl Rendered {
     pub fn note(&self) -> Option<String> {
         (self.shown < self.total).then(|| {
             let or_more = if self.is_cut { "more than " } else { "" };
-            format!("{} of {or_more}{} rows; \\rows all", grouped(self.shown), grouped(self.total))
+            format!("{} of {or_more}{} rows; \\rows all", grouped(self.shown as u64), grouped(self.total as u64))
         })
     }
 }
@@ -188,7 +187,7 @@ impl Renderer {
     /// Writes `batch` as far as it is to be shown.
     ///
     /// # Errors
-    /// `Unavailable` when `out` fails, `Data` when a value cannot be shown.
+    /// `Closed` when `out` fails, `Data` when a value cannot be shown.
     pub fn write(&mut self, batch: &RecordBatch, out: &mut dyn Write) -> Result<Appetite> {
         let n_rows = batch.num_rows();
         let room = self.rows_max.map_or(n_rows, |rows_max| rows_max.saturating_sub(self.rendered.shown));
@@ -208,7 +207,7 @@ impl Renderer {
     /// Writes what is still held, and the end.
     ///
     /// # Errors
-    /// `Unavailable` when `out` fails.
+    /// `Closed` when `out` fails.
     pub fn finish(mut self, out: &mut dyn Write) -> Result<Rendered> {
         self.layout.finish(out)?;
         out.flush().map_err(unwritable)?;
@@ -222,28 +221,18 @@ impl fmt::Debug for Renderer {
     }
 }
 
-/// Returns `number` with commas between thousands.
-pub(super) fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.char_indices() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
+/// Returns a time as people say it.
+pub(super) fn took(time: Duration) -> String {
+    match time.as_secs() {
+        0 => format!("{} ms", time.as_millis()),
+        1..60 => format!("{:.2} s", time.as_secs_f64()),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
     }
-    text
-}
-
-/// Returns `1 row` or `12 rows`.
-pub(super) fn counted(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", grouped(number))
 }
 
 /// Says that rows cannot be written, and keeps why: a pipe that was closed is nobody's error.
 pub(super) fn unwritable(source: std::io::Error) -> Error {
-    Error::unavailable("cannot write the result").with_source(source)
+    Error::closed("cannot write the result").with_source(source)
 }
 
 #[cfg(test)]

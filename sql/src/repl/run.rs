@@ -8,16 +8,16 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use alluvium_catalog::{Error, ErrorKind, Result};
+use alluvium_catalog::{Error, ErrorKind, Result, counted};
 use arrow::array::RecordBatch;
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::backend::{Backend, Written};
 use super::command::{Command, RowsMax};
 use super::describe::{self, Described};
-use super::explain::explain;
+use super::explain::{broken_off, explain};
 use super::input::{Lines, STATEMENT_BYTES_MAX, too_long};
-use super::render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer, counted, unwritable};
+use super::render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer, took, unwritable};
 use super::script::{Piece, Script};
 use super::work::{Part, Work};
 use super::{Exit, ReplOptions};
@@ -64,6 +64,8 @@ pub(super) struct Runner {
     depth: usize,
     /// The first failure of a script that went on.
     pub(super) failed: Option<Exit>,
+    /// Whether somebody types, and sees what fails.
+    pub(super) is_typed: bool,
 }
 
 impl Runner {
@@ -74,7 +76,7 @@ impl Runner {
         out: Box<dyn Write + Send>,
         err: Box<dyn Write + Send>,
     ) -> Self {
-        Self { backend, options, out, err, file: None, depth: 0, failed: None }
+        Self { backend, options, out, err, file: None, depth: 0, failed: None, is_typed: false }
     }
 
     /// Runs all of a text; what does not end with `;` is its last statement.
@@ -99,7 +101,7 @@ impl Runner {
             Ok(text) => self.text(&Arc::new(SourceText::new(path.display().to_string(), text))).await,
             Err(source) => {
                 let error = Error::invalid(format!("cannot read {}", path.display())).with_source(source);
-                self.settle(Failure::Error(error), None, Exit::Usage)
+                self.settle(Failure::Error(error), None, Exit::SqlError)
             }
         }
     }
@@ -162,6 +164,9 @@ impl Runner {
                     Err(failure) => self.settle(failure, None, Exit::SqlError),
                 };
             }
+            Piece::Broken { text, start } => {
+                return self.broken(&Written { source: Arc::clone(source), span: start..start + text.len() });
+            }
             Piece::Statement { text, start, is_expanded } => (text, start, is_expanded),
             Piece::Rest { text, start } => (text, start, false),
         };
@@ -170,6 +175,12 @@ impl Runner {
             Ok(()) => Ok(Next::Go),
             Err(failure) => self.settle(failure, Some(&written), Exit::SqlError),
         }
+    }
+
+    /// Reports a statement that a command broke off. Whoever types sees it and goes on with the command.
+    fn broken(&mut self, written: &Written) -> Result<Next, Exit> {
+        let settled = self.settle(Failure::Error(broken_off(written)), Some(written), Exit::SqlError);
+        if self.is_typed { Ok(Next::Go) } else { settled }
     }
 
     /// Reports a failure and decides whether the next piece runs.
@@ -200,7 +211,7 @@ impl Runner {
         }
         let n_rows = shown?;
         if self.options.timing {
-            let what = n_rows.map_or("done".to_owned(), |n_rows| counted(n_rows, "row"));
+            let what = n_rows.map_or("done".to_owned(), |n_rows| counted(n_rows as u64, "row"));
             self.say(&format!("{what} in {}", took(started.elapsed())));
         }
         Ok(())
@@ -283,7 +294,7 @@ impl Runner {
             Command::Sources => describe::sources(backend).await?,
             Command::Flows => describe::flows(backend).await?,
             Command::Commits(table) => describe::commits(backend, table.as_ref()).await?,
-            Command::Lineage(table) => describe::lineage(backend, &table).await?,
+            Command::Lineage(name) => describe::lineage(backend, &name).await?,
             Command::Include(path) => return self.include(&path).await,
             Command::Quit => return Ok(Next::Quit),
             setting => {
@@ -378,15 +389,6 @@ impl Runner {
 fn stdin_text(line_number: usize, text: String) -> SourceText {
     let name = if line_number == 1 { "stdin".to_owned() } else { format!("stdin, from line {line_number}") };
     SourceText::new(name, text)
-}
-
-/// Returns a time as people say it.
-fn took(time: Duration) -> String {
-    match time.as_secs() {
-        0 => format!("{} ms", time.as_millis()),
-        1..60 => format!("{:.2} s", time.as_secs_f64()),
-        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
-    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,13 @@ pub(super) enum Piece<'a> {
         /// Where it begins.
         start: usize,
     },
+    /// A statement that a command follows before it has ended: it is not run.
+    Broken {
+        /// The beginning of the statement.
+        text: &'a str,
+        /// Where it begins.
+        start: usize,
+    },
     /// What is left: a statement that does not end.
     Rest {
         /// The beginning of the statement.
@@ -61,7 +68,14 @@ impl<'a> Script<'a> {
     }
 
     fn statement(&mut self, start: usize) -> Piece<'a> {
+        let mut begins_line = false;
         for lexeme in Lexer::from(self.text, start) {
+            if begins_line && lexeme.kind == Kind::Backslash && !matches!(lexeme.text, r"\G" | r"\g") {
+                self.at = lexeme.start;
+                return Piece::Broken { text: self.text[start..lexeme.start].trim_end(), start };
+            }
+            let is_break = lexeme.kind == Kind::Space && lexeme.text.contains('\n');
+            begins_line = is_break || (begins_line && lexeme.kind == Kind::Space);
             let is_expanded = lexeme.kind == Kind::Backslash && lexeme.text == r"\G";
             if lexeme.kind == Kind::Semicolon || is_expanded || lexeme.text == r"\g" {
                 self.at = lexeme.end();
@@ -118,6 +132,7 @@ mod tests {
                 Piece::Statement { text, start, is_expanded: false } => format!("{start} {text}"),
                 Piece::Statement { text, start, is_expanded: true } => format!("{start} expanded {text}"),
                 Piece::Command { text, start } => format!("{start} command {text}"),
+                Piece::Broken { text, start } => format!("{start} broken {text}"),
                 Piece::Rest { text, start } => format!("{start} rest {text}"),
             })
             .collect();
@@ -143,6 +158,16 @@ mod tests {
         check("-- then\n.tables\nquit ;\nEXIT", &["8 command .tables", "16 command quit ;", "23 command EXIT"]);
         check("SELECT\n.5;", &["0 SELECT\n.5"]);
         check("\\o it's.csv\nSELECT 1;", &["0 command \\o it's.csv", "12 SELECT 1"]);
+    }
+
+    #[test]
+    fn a_command_on_a_line_of_its_own_ends_no_statement_and_is_none_of_it() {
+        check("SELECT 1\n\\q", &["0 broken SELECT 1", "9 command \\q"]);
+        check("SELECT 1 -- one\n  \\d t\nSELECT 2;", &["0 broken SELECT 1 -- one", "18 command \\d t", "23 SELECT 2"]);
+        check("SELECT 1 /* a\n */ \\x\n;", &["0 SELECT 1 /* a\n */ \\x"]);
+        check("SELECT 1\n\\G", &["0 expanded SELECT 1"]);
+        check("SELECT '\n\\q';", &["0 SELECT '\n\\q'"]);
+        assert!(is_complete("SELECT 1\n\\q"));
     }
 
     #[test]

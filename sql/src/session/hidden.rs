@@ -55,7 +55,7 @@ async fn hidden_columns(name: &ObjectName, catalogs: &QueryCatalogs) -> Result<O
     Ok((!hidden.is_empty()).then_some(hidden))
 }
 
-fn is_hidden(name: &str) -> bool {
+pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with(HIDDEN_PREFIX)
 }
 

@@ -1,6 +1,6 @@
 //! The catalog's definitions as SQL text, so that they are compiled the same way as a file's statements.
 
-use alluvium_catalog::{Column, Connection, MetadataKey, OptionValue, Origin, Source, Table};
+use alluvium_catalog::{Column, Connection, OptionValue, Origin, Source, Table};
 
 use super::string_literal;
 use crate::types::quoted;
@@ -19,7 +19,7 @@ pub(crate) fn source_text(source: &Source) -> String {
     let columns = source.columns.iter().map(|column| match &column.origin {
         Origin::Value => column_text(&column.column, ""),
         Origin::Metadata(key) => {
-            let key = string_literal(&metadata_text(key));
+            let key = string_literal(&key.to_string());
             column_text(&column.column, &format!(" METADATA FROM {key}"))
         }
         Origin::Computed(expression) => format!("{} AS {expression}", quoted(&column.column.name)),
@@ -57,18 +57,6 @@ pub(crate) fn table_text(table: &Table) -> String {
         text += &format!(" TBLPROPERTIES ({})", list(properties));
     }
     text
-}
-
-/// Returns the key as it stands in `METADATA FROM`.
-pub(crate) fn metadata_text(key: &MetadataKey) -> String {
-    match key {
-        MetadataKey::Key => "key".to_owned(),
-        MetadataKey::Topic => "topic".to_owned(),
-        MetadataKey::Partition => "partition".to_owned(),
-        MetadataKey::Offset => "offset".to_owned(),
-        MetadataKey::Timestamp => "timestamp".to_owned(),
-        MetadataKey::Header(name) => format!("headers.{name}"),
-    }
 }
 
 fn column_text(column: &Column, origin: &str) -> String {

@@ -39,7 +39,7 @@ impl Default for PeekLimits {
     }
 }
 
-/// Returns the newest records of `topic`, by partition in offset order.
+/// Returns the newest records of `topic`, newest first, a record of each partition in turn.
 ///
 /// # Errors
 /// `Invalid` when the connection's options, its credentials or the topic are wrong, `Unavailable` when no broker
@@ -128,12 +128,19 @@ impl Collected {
         }
     }
 
+    /// Returns the newest record of each partition, then the one before it of each, and so on: a LIMIT that takes the
+    /// first of them sees the newest of all partitions.
     fn into_records(self) -> Records {
-        let mut all = Records::default();
+        let mut turns = Vec::new();
         for records in self.by_partition.values() {
-            for (index, record) in records.iter().enumerate() {
-                all.push(record, records.headers(index).to_vec());
-            }
+            let n_records = records.len();
+            turns.extend(records.iter().enumerate().map(|(index, record)| (n_records - index, index, records, record)));
+        }
+        // Within a turn the partitions stay in their order.
+        turns.sort_by_key(|(age, ..)| *age);
+        let mut all = Records::default();
+        for (_, index, records, record) in turns {
+            all.push(record, records.headers(index).to_vec());
         }
         all
     }

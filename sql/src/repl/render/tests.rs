@@ -156,10 +156,3 @@ fn a_table_without_limit_is_written_in_parts() -> TestResult {
     assert_eq!(rendered.shown, 25_000);
     Ok(())
 }
-
-#[test]
-fn numbers_are_grouped() {
-    let groups = [0, 12, 999, 1_000, 1_234_567].map(grouped);
-    assert_eq!(groups, ["0", "12", "999", "1,000", "1,234,567"]);
-    assert_eq!([counted(1, "row"), counted(1_200, "row")], ["1 row", "1,200 rows"]);
-}

@@ -163,7 +163,7 @@ async fn exits_tell_what_went_wrong() {
     assert_eq!(exit("GONE").await.code(), 3);
     let missing = vec![ScriptFrom::File("/nowhere/x.sql".into())];
     let ran = run_with(csv(), "", missing).await;
-    assert_eq!(ran.exit.code(), 2);
+    assert_eq!(ran.exit.code(), 1);
     assert!(ran.err.starts_with("error: cannot read /nowhere/x.sql: "), "{}", ran.err);
 }
 
@@ -187,6 +187,27 @@ async fn errors_on_standard_input_name_the_line() {
 async fn quitting_ends_everything() {
     let ran = run_with(csv(), "", arguments(&["SELECT 1 AS a; \\q\nSELECT 2 AS b", "SELECT 3 AS c"])).await;
     assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, "a\n1\n"));
+}
+
+#[tokio::test]
+async fn a_statement_that_a_command_breaks_off_is_not_run() {
+    let script = "SELECT 1 AS a;\nSELECT 2 AS b\n\\timing off\nSELECT 3 AS c;";
+    let ran = run_with(csv(), "", arguments(&[script])).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::SqlError, "a\n1\n"));
+    assert!(ran.err.contains("argument 1:2:13") && ran.err.contains("end the statement with ';'"), "{}", ran.err);
+    let ran = run_with(csv(), script, vec![ScriptFrom::Stdin]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::SqlError, "a\n1\n"));
+}
+
+#[tokio::test]
+async fn whoever_types_goes_on_with_the_command() {
+    let (out, err) = (Captured::default(), Captured::default());
+    let mut runner = Runner::new(Arc::new(Plain::new()), csv(), Box::new(out.clone()), Box::new(err.clone()));
+    runner.is_typed = true;
+    let source = Arc::new(SourceText::new("input", "SELECT 2 AS b\n\\q"));
+    assert_eq!(runner.text(&source).await, Ok(Next::Quit));
+    assert_eq!(out.text(), "");
+    assert!(err.text().contains("was not run"), "{}", err.text());
 }
 
 #[tokio::test]
@@ -261,6 +282,26 @@ async fn a_reader_that_went_away_ends_the_run_in_silence() {
 }
 
 #[tokio::test]
+async fn a_full_disk_is_a_failure_and_no_absent_service() {
+    struct Full;
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let err = Captured::default();
+    let console = Console { stdin: Box::new(Cursor::new(vec![])), out: Box::new(Full), err: Box::new(err.clone()) };
+    let repl = Repl::new(Arc::new(Plain::new()), csv(), console);
+    let exit = repl.run(Input::Scripts(arguments(&["SELECT 1"]))).await;
+    assert_eq!(exit, Exit::SqlError);
+    assert!(err.text().starts_with("error: cannot write the result: "), "{}", err.text());
+}
+
+#[tokio::test]
 async fn functions_are_listed_by_pattern() {
     let ran = run_with(csv(), "", arguments(&["\\df DATE"])).await;
     assert_eq!((ran.exit, ran.out.as_str()), (Exit::Ok, "function\ndate_part\n"));
@@ -268,6 +309,6 @@ async fn functions_are_listed_by_pattern() {
 
 #[test]
 fn times_are_said_as_people_say_them() {
-    let said = [7, 1_234, 61_500].map(|millis| took(Duration::from_millis(millis)));
+    let said = [7, 1_234, 61_500].map(|millis| took(std::time::Duration::from_millis(millis)));
     assert_eq!(said, ["7 ms", "1.23 s", "1 min 1 s"]);
 }

@@ -58,9 +58,21 @@ async fn lake() -> TestResult<Lake> {
 }
 
 async fn run(lake: &Lake, peek: Option<Arc<dyn Peek>>, script: &str) -> TestResult<(Exit, String, String)> {
-    let catalog = Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>;
+    run_in(open(lake)?, lake, peek, script).await
+}
+
+fn open(lake: &Lake) -> TestResult<Session> {
     let settings = SessionSettings { threads: 1, ..SessionSettings::default() };
-    let session = Session::open(Arc::clone(&catalog), Arc::clone(&lake.reader), &settings)?;
+    Ok(Session::open(Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>, Arc::clone(&lake.reader), &settings)?)
+}
+
+async fn run_in(
+    session: Session,
+    lake: &Lake,
+    peek: Option<Arc<dyn Peek>>,
+    script: &str,
+) -> TestResult<(Exit, String, String)> {
+    let catalog = Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>;
     let (out, err) = (Captured::default(), Captured::default());
     let stdin = Box::new(Cursor::new(vec![]));
     let console = Console { stdin, out: Box::new(out.clone()), err: Box::new(err.clone()) };
@@ -94,14 +106,59 @@ async fn tables_are_queried_and_described() -> TestResult {
 }
 
 #[tokio::test]
+async fn nested_types_are_described_in_the_words_of_the_dialect() -> TestResult {
+    let lake = Lake::new()?;
+    let columns = [
+        ("id", "BIGINT"),
+        ("amount", "DECIMAL(18,2)"),
+        ("at", "TIMESTAMP"),
+        ("items", "ARRAY<STRUCT<sku: STRING, sizes: ARRAY<INT>>>"),
+        ("attributes", "MAP<STRING, DOUBLE>"),
+        ("address", "STRUCT<city: STRING, since: DATE>"),
+    ];
+    let mut fields = Vec::new();
+    for (name, text) in columns {
+        let parsed = crate::types::arrow_type(&crate::parser::parse_type(text)?)?;
+        fields.push(arrow::datatypes::Field::new(name, parsed, true));
+    }
+    let location = lake.location("nested")?;
+    crate::tables::fixture::create(&location, &arrow::datatypes::Schema::new(fields), &[]).await?;
+    lake.register("nested", alluvium_catalog::DatasetKind::Delta, &location).await?;
+    let (exit, out, err) = run(&lake, None, "\\format tsv\n\\d nested\nDESCRIBE nested;").await?;
+    assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+    for (name, text) in columns {
+        assert_eq!(out.matches(&format!("{name}\t{text}\t")).count(), 2, "{name}:\n{out}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_that_was_opened_by_its_location_is_listed() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.location("orders")?;
+    crate::tables::fixture::create(&location, &people(&[])?.schema(), &[]).await?;
+    let session = open(&lake)?;
+    session.open_location(&location).await?;
+    let (exit, out, err) = run_in(session, &lake, None, "\\dt\n\\d t\nDESCRIBE t").await?;
+    assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+    assert!(out.contains("default.orders,opened") && out.contains("default.t,opened"), "{out}");
+    assert!(out.contains("id,BIGINT,true") && out.contains("id,BIGINT,YES"), "{out}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn errors_point_into_the_script() -> TestResult {
     let lake = lake().await?;
     let script = "SELECT 1;\nSELECT nme\nFROM silver.people;\nSELEC 1;\n\\d silver.peple\n\
                   CREATE CONNECTION c TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');\n\
-                  SELECT * FROM STREAM(orders_raw);";
+                  SELECT * FROM STREAM(orders_raw);\nSELECT abss(id)\nFROM silver.people;\nSELECT id + name FROM silver.people;\n\
+                  SELECT CAST(id AS NUMBR) FROM silver.people;\nSELECT *\nFROM silver.people VERSION AS OF 99;\n\
+                  DESCRIBE HISTORY silver.peple;\nDELETE FROM silver.people WHERE id = 1;\n\
+                  SELECT id FROM silver.people JOIN silver.people AS p ON true;";
     let (exit, _, err) = run(&lake, None, script).await?;
     assert_eq!(exit, Exit::SqlError);
-    insta::assert_snapshot!(err);
+    let folder = lake.location("")?.to_string();
+    insta::assert_snapshot!(err.replace(folder.trim_end_matches('/'), "lake"));
     Ok(())
 }
 

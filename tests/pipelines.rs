@@ -84,7 +84,7 @@ async fn tables(lake: &Lake, program: &Program) -> TestResult<Vec<String>> {
     let listed = program.json(&["catalog", "list", "--json"])?;
     let mut rows = Vec::new();
     let is_table = |dataset: &&Value| matches!(dataset["kind"].as_str(), Some("delta" | "dead_letter"));
-    for dataset in listed.as_array().into_iter().flatten().filter(is_table) {
+    for dataset in listed["datasets"].as_array().into_iter().flatten().filter(is_table) {
         let name = dataset["name"].as_str().unwrap_or_default();
         let location = dataset["location"].as_str().unwrap_or_default().parse()?;
         for row in reader::deltalake_rows(lake, &location, "SELECT * FROM t").await? {

@@ -7,6 +7,7 @@ pub(crate) mod catalog;
 pub(crate) mod check;
 pub mod console;
 pub mod failure;
+mod find;
 mod lineage;
 mod names;
 mod peek;

@@ -21,10 +21,9 @@ use alluvium_catalog::{Error, Location, Result, StorageSettings};
 use alluvium_sql::BatchLimits;
 use url::Url;
 
-pub use keys::{KEYS, Key, nearest};
+pub use keys::{KEYS, Key};
 pub use upkeep::UpkeepSettings;
 use value::Values;
-pub(crate) use value::{parse_bytes, parse_duration};
 
 /// The file that is read from the current directory when no other is named.
 const FILE: &str = "alluvium.toml";
@@ -295,11 +294,17 @@ fn find_file(flags: &Flags, environment: &Environment) -> Result<Option<PathBuf>
         let usual = PathBuf::from(FILE);
         return Ok(usual.exists().then_some(usual));
     };
-    if !file.is_file() {
-        return Err(Error::invalid(format!("settings file {} does not exist", file.display()))
-            .with_hint("without --config and ALLUVIUM_CONFIG, alluvium.toml is read where it exists"));
+    if file.is_file() {
+        return Ok(Some(file));
     }
-    Ok(Some(file))
+    let said = if file.is_dir() { "is a folder" } else { "does not exist" };
+    let inside = file.join(FILE);
+    let hint = if inside.is_file() {
+        format!("did you mean {}?", inside.display())
+    } else {
+        "without --config and ALLUVIUM_CONFIG, alluvium.toml is read where it exists".to_owned()
+    };
+    Err(Error::invalid(format!("settings file {} {said}", file.display())).with_hint(hint))
 }
 
 /// A catalog is one file on the local disk: beside the tables where those are local, too, else here.

@@ -171,6 +171,7 @@ impl CatalogStore for MemoryStore {
                 let (from, records, version) = match input {
                     Input::Kafka { topic, .. } => (Node::Topic(topic.clone()), commit.lineage.fate.records_in, None),
                     Input::Table { table, version } => (Node::Table(table.clone()), 0, Some(*version)),
+                    Input::Files { dataset } => (Node::Table(dataset.clone()), 0, None),
                 };
                 let edge = Edge { from, to: commit.table.clone(), flow: commit.lineage.flow.clone() };
                 let seen = traffic.entry(edge).or_default();

@@ -1,21 +1,18 @@
 //! `alluvium catalog`: what is registered, what happened to it, where it came from; and writing the catalog again.
 
-use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Commit, Error, Location, Name, Result, TableName, Topic};
+use alluvium_catalog::store::{CatalogStore, FlowEntry, places};
+use alluvium_catalog::{Commit, Error, Graph, Location, Name, Result, TableName, newest_versions};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::console::{Console, Role};
-use super::lineage::{Graph, Node};
+use super::find::{Found, find};
 use super::register::{Forget, Register, forget, register};
-use super::show;
 use super::table::{TextTable, counted, grouped, sized};
 use super::workspace::Workspace;
-use crate::config::{Settings, nearest};
+use super::{lineage, show};
+use crate::config::Settings;
 use crate::rebuild::{Rebuild, Restored};
-
-/// How many commits lineage counts over: all of a year at one a minute.
-const COMMITS_MAX: usize = 500_000;
 
 /// What can be asked of the catalog.
 #[derive(Debug, Subcommand)]
@@ -24,14 +21,14 @@ pub(crate) enum CatalogCommand {
     Register(Register),
     /// Takes a name out of the catalog; what it stood for stays where it is
     Forget(Forget),
-    /// Lists tables and other datasets
+    /// Lists datasets, flows, sources and connections
     List(Format),
-    /// Shows a table, flow, source or connection
+    /// Shows a table, flow, source, connection or topic
     Show(Named),
     /// Shows the commits of a table or flow, newest first
     History(History),
-    /// Shows what a table or topic comes from and goes into
-    Lineage(Named),
+    /// Shows what a table comes from and goes into
+    Lineage(Traced),
     /// Writes the catalog again from the tables' own logs
     Rebuild(RebuildArgs),
 }
@@ -46,6 +43,14 @@ pub(crate) struct Format {
 #[derive(Debug, Args)]
 pub(crate) struct Named {
     /// schema.table, or a flow, source, connection or topic
+    name: String,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Traced {
+    /// schema.table, a topic, a flow (its table) or a source (its topic)
     name: String,
     #[command(flatten)]
     format: Format,
@@ -87,7 +92,7 @@ pub(crate) async fn run(command: CatalogCommand, settings: &Settings, console: &
         CatalogCommand::List(format) => list(&format, catalog, console).await,
         CatalogCommand::Show(named) => show::run(&named.name, named.format.json, catalog, console).await,
         CatalogCommand::History(arguments) => history(&arguments, catalog, console).await,
-        CatalogCommand::Lineage(named) => lineage(&named, catalog, console).await,
+        CatalogCommand::Lineage(traced) => trace(&traced, catalog, console).await,
         CatalogCommand::Rebuild(_) => Ok(()),
     };
     workspace.close().await;
@@ -95,24 +100,41 @@ pub(crate) async fn run(command: CatalogCommand, settings: &Settings, console: &
 }
 
 async fn list(format: &Format, catalog: &dyn CatalogStore, console: &mut Console) -> Result<()> {
-    let datasets = catalog.datasets().await?;
+    let (datasets, flows) = (catalog.datasets().await?, catalog.flows().await?);
+    let flows: Vec<&FlowEntry> = newest_versions(&flows).collect();
+    let (sources, connections) = (catalog.sources().await?, catalog.connections().await?);
     if format.json {
-        return console.json(&json!(datasets));
+        return console.json(&json!({
+            "datasets": datasets, "flows": flows, "sources": sources, "connections": connections,
+        }));
     }
-    if datasets.is_empty() {
+    if datasets.is_empty() && flows.is_empty() && sources.is_empty() && connections.is_empty() {
         return console.line("nothing is registered yet; run a pipeline, or alluvium catalog register NAME LOCATION");
     }
-    let mut table = TextTable::new(&["name", "kind", ">version", "owner", "tags", "location"]);
+    let mut table = TextTable::new(&["name", "kind", ">version", "owner", "tags", "where"]);
+    let none = || "-".to_owned();
     for dataset in &datasets {
         let version = catalog.last_version(&dataset.name).await?;
         table.row([
             dataset.name.to_string(),
-            show::kind_word(dataset.kind).to_owned(),
-            version.map_or_else(|| "-".to_owned(), |version| version.to_string()),
-            dataset.owner.clone().unwrap_or_else(|| "-".to_owned()),
-            if dataset.tags.is_empty() { "-".to_owned() } else { dataset.tags.join(",") },
+            dataset.kind.to_string(),
+            version.map_or_else(none, |version| version.to_string()),
+            dataset.owner.clone().unwrap_or_else(none),
+            if dataset.tags.is_empty() { none() } else { dataset.tags.join(",") },
             dataset.location.to_string(),
         ]);
+    }
+    let mut other = |name: &Name, kind: &str, version: String, place: String| {
+        table.row([name.to_string(), kind.to_owned(), version, none(), none(), place]);
+    };
+    for FlowEntry { seq, version } in flows {
+        other(&version.flow, "flow", seq.to_string(), format!("{} into {}", version.source, version.table));
+    }
+    for source in &sources {
+        other(&source.name, "source", none(), format!("topic {} over {}", source.topic, source.connection));
+    }
+    for connection in &connections {
+        other(&connection.name, "connection", none(), connection.address());
     }
     let text = table.render("", console.style);
     console.text(&text)
@@ -120,27 +142,42 @@ async fn list(format: &Format, catalog: &dyn CatalogStore, console: &mut Console
 
 async fn history(arguments: &History, catalog: &dyn CatalogStore, console: &mut Console) -> Result<()> {
     let commits = commits_of(&arguments.name, arguments.limit, catalog).await?;
+    let flows = catalog.flows().await?;
     if arguments.format.json {
-        return console.json(&json!(commits));
+        return console.json(&json!(with_versions(&commits, &flows)));
     }
     if commits.is_empty() {
         return console.line(format!("no flow has committed to {} yet", arguments.name));
     }
-    let text = history_text(&commits, console);
+    let text = history_text(&commits, &flows, console);
     console.text(&text)
 }
 
-/// Returns commits as two lines each: when and what became of the records; then what was read.
-pub(crate) fn history_text(commits: &[Commit], console: &Console) -> String {
+/// Returns commits as JSON, each with the flow's version that made it.
+pub(super) fn with_versions(commits: &[Commit], flows: &[FlowEntry]) -> Vec<Value> {
+    let places = places(flows);
+    let shown = commits.iter().map(|commit| {
+        let mut shown = json!(commit);
+        shown["flow_version"] = json!(places.get(&(&commit.lineage.flow, commit.lineage.sql_hash.as_str())));
+        shown
+    });
+    shown.collect()
+}
+
+/// Returns commits as two lines each: when, by whom and what became of the records; then what was read.
+pub(crate) fn history_text(commits: &[Commit], flows: &[FlowEntry], console: &Console) -> String {
+    let places = places(flows);
     let mut text = String::new();
     for commit in commits {
         let (fate, lineage) = (&commit.lineage.fate, &commit.lineage);
         let version = console.style.paint(Role::Strong, &format!("version {}", commit.version));
         let written = format!("{}, {}", counted(commit.files_added, "file"), sized(commit.bytes_added));
-        text.push_str(&format!("{version}  {}  {}  {written}\n", commit.committed_at, lineage.flow));
+        let place = places.get(&(&lineage.flow, lineage.sql_hash.as_str()));
+        let place = place.map(|place| format!(" version {place}")).unwrap_or_default();
+        text.push_str(&format!("{version}  {}  {}{place}  {written}\n", commit.committed_at, lineage.flow));
         text.push_str(&format!("  {}\n", fate_text(fate)));
         for input in &lineage.inputs {
-            text.push_str(&console.style.paint(Role::Faint, &format!("  from {}", show::input_text(input))));
+            text.push_str(&console.style.paint(Role::Faint, &format!("  from {input}")));
             text.push('\n');
         }
     }
@@ -166,57 +203,38 @@ pub(crate) fn fate_text(fate: &alluvium_catalog::Fate) -> String {
     format!("{}: {parts}", counted(fate.records_in, "record"))
 }
 
+/// Returns the commits into a table, or by a flow.
 async fn commits_of(name: &str, limit: usize, catalog: &dyn CatalogStore) -> Result<Vec<Commit>> {
-    if let Ok(flow) = name.parse::<Name>()
-        && !catalog.flow(&flow).await?.is_empty()
-    {
-        let all = catalog.commits(None, COMMITS_MAX).await?;
-        return Ok(all.into_iter().filter(|commit| commit.lineage.flow == flow).take(limit).collect());
-    }
-    let table: TableName = name.parse()?;
-    if catalog.dataset(&table).await?.is_none() {
-        return Err(unknown_name(name, catalog).await?);
-    }
-    catalog.commits(Some(&table), limit).await
+    let what = match find(name, catalog).await? {
+        Found::Dataset(dataset) => return catalog.commits(Some(&dataset.name), limit).await,
+        Found::Flow(versions) => {
+            return match versions.last() {
+                Some(newest) => catalog.flow_commits(&newest.version.flow, limit).await,
+                None => Ok(Vec::new()),
+            };
+        }
+        Found::Source(_) => "source",
+        Found::Connection(_) => "connection",
+        Found::Topic(_) => "topic",
+    };
+    Err(Error::invalid(format!("{name} is a {what}; commits are made into tables, by flows"))
+        .with_hint(format!("'alluvium catalog show {name}' names the flows that read it")))
 }
 
-async fn lineage(named: &Named, catalog: &dyn CatalogStore, console: &mut Console) -> Result<()> {
-    let commits = catalog.commits(None, COMMITS_MAX).await?;
-    let graph = Graph::new(&catalog.flows().await?, &catalog.sources().await?, &commits);
-    let node = find_node(&named.name, &graph, catalog).await?;
-    if named.format.json {
-        return console.json(&graph.to_json(&node));
+async fn trace(traced: &Traced, catalog: &dyn CatalogStore, console: &mut Console) -> Result<()> {
+    let graph = Graph::load(catalog).await?;
+    let Some(node) = graph.find(&traced.name, catalog).await? else {
+        return Err(match find(&traced.name, catalog).await {
+            Ok(_) => Error::invalid(format!("nothing flows into or out of {} itself", traced.name))
+                .with_hint(format!("'alluvium catalog show {}' names the sources that use it", traced.name)),
+            Err(unknown) => unknown,
+        });
+    };
+    if traced.format.json {
+        return console.json(&lineage::to_json(&graph, &node));
     }
-    let text = graph.render(&node, console.style);
+    let text = lineage::render(&graph, &node, console.style);
     console.text(&text)
-}
-
-async fn find_node(name: &str, graph: &Graph, catalog: &dyn CatalogStore) -> Result<Node> {
-    if let Ok(table) = name.parse::<TableName>() {
-        let node = Node::Table(table.clone());
-        if graph.contains(&node) || catalog.dataset(&table).await?.is_some() {
-            return Ok(node);
-        }
-    }
-    if let Ok(topic) = name.parse::<Topic>() {
-        let node = Node::Topic(topic);
-        if graph.contains(&node) {
-            return Ok(node);
-        }
-    }
-    Err(unknown_name(name, catalog).await?)
-}
-
-/// Returns the error for a name that the catalog does not know, with the nearest one that it does.
-pub(crate) async fn unknown_name(name: &str, catalog: &dyn CatalogStore) -> Result<Error> {
-    let mut known: Vec<String> = catalog.datasets().await?.iter().map(|dataset| dataset.name.to_string()).collect();
-    known.extend(catalog.flows().await?.iter().map(|entry| entry.version.flow.to_string()));
-    known.extend(catalog.sources().await?.iter().map(|source| source.name.to_string()));
-    let error = Error::invalid(format!("the catalog knows nothing by the name '{name}'"));
-    Ok(match nearest(name, known.iter().map(String::as_str)) {
-        Some(near) => error.with_hint(format!("did you mean {near}?")),
-        None => error.with_hint("alluvium catalog list shows what there is"),
-    })
 }
 
 async fn rebuild(arguments: &RebuildArgs, settings: &Settings, console: &mut Console) -> Result<()> {

@@ -33,31 +33,37 @@ pub(crate) struct CheckArgs {
 /// # Errors
 /// `Invalid` when a file cannot be read or does not compile; what the catalog says when it cannot be asked.
 pub(super) async fn run(arguments: &CheckArgs, settings: &Settings, console: &mut Console) -> Result<Exit> {
-    let workspace = Workspace::open_if_there(settings).await?;
-    let compiled = compile(&arguments.files, &workspace).await;
-    workspace.close().await;
-    match compiled {
+    match compile(&arguments.files, settings).await {
         Ok(pipeline) if arguments.json => {
             let flows: Vec<Value> = pipeline.flows.iter().map(|flow| to_json(flow)).collect();
             console.json(&json!({"ok": true, "flows": flows, "diagnostics": []}))?;
         }
         Ok(pipeline) => show(&pipeline, console)?,
         Err(error) if arguments.json => {
-            let Some(diagnostics) = diagnostics(&error) else { return Err(error) };
-            console.json(&json!({"ok": false, "flows": [], "diagnostics": diagnostics.to_json()}))?;
-            return Ok(Exit::Failed);
+            let places = diagnostics(&error).map(|diagnostics| diagnostics.to_json());
+            // What is wrong in no place of a file: a file that is not there, a catalog that cannot be opened.
+            let elsewhere = places
+                .is_none()
+                .then(|| json!({"kind": error.kind().to_string(), "message": error.chain(), "hint": error.hint()}));
+            let diagnostics = places.unwrap_or_else(|| json!([]));
+            console.json(&json!({"ok": false, "flows": [], "diagnostics": diagnostics, "error": elsewhere}))?;
+            return Ok(Exit::of(&error));
         }
         Err(error) => return Err(error),
     }
     Ok(Exit::Done)
 }
 
-/// Reads and compiles `files` against the catalog of `workspace`.
+/// Reads and compiles `files` against the catalog of the settings, if there is one.
 ///
 /// # Errors
 /// `Invalid` when a file cannot be read, or does not compile, with the diagnostics as its source.
-async fn compile(files: &[PathBuf], workspace: &Workspace) -> Result<Pipeline> {
-    compile_texts(&read_all(files)?, workspace).await
+async fn compile(files: &[PathBuf], settings: &Settings) -> Result<Pipeline> {
+    let texts = read_all(files)?;
+    let workspace = Workspace::open_if_there(settings).await?;
+    let compiled = compile_texts(&texts, &workspace).await;
+    workspace.close().await;
+    compiled
 }
 
 /// Reads `files`.

@@ -1,36 +1,66 @@
 //! `alluvium catalog show`: everything that the catalog knows of one name.
 
 use alluvium_catalog::store::{CatalogStore, FlowEntry};
-use alluvium_catalog::{Connection, Dataset, DatasetKind, Input, OptionValue, Origin, Result, Source, TableName};
+use alluvium_catalog::{Connection, Dataset, Result, Source, SourceColumn, Topic, newest_versions};
 use serde_json::json;
 
-use super::catalog::{history_text, or_null, unknown_name};
+use super::catalog::{history_text, or_null, with_versions};
 use super::console::{Console, Role};
+use super::find::{Found, find};
 use super::table::TextTable;
 
-/// Shows the table, flow, source or connection of this name, whichever is found first.
+/// Shows what this name stands for.
 ///
 /// # Errors
 /// `Invalid` when there is none; otherwise as of the catalog.
 pub(super) async fn run(name: &str, as_json: bool, catalog: &dyn CatalogStore, console: &mut Console) -> Result<()> {
-    if let Ok(table) = name.parse::<TableName>()
-        && let Some(dataset) = catalog.dataset(&table).await?
-    {
-        return show_dataset(&dataset, as_json, catalog, console).await;
+    match find(name, catalog).await? {
+        Found::Dataset(dataset) => show_dataset(&dataset, as_json, catalog, console).await,
+        Found::Flow(versions) => show_flow(&versions, as_json, console),
+        Found::Source(source) => {
+            let readers = Readers::of(catalog, |known| known.name == source.name).await?;
+            show_source(&source, &readers, as_json, console)
+        }
+        Found::Connection(connection) => {
+            let readers = Readers::of(catalog, |source| source.connection == connection.name).await?;
+            show_connection(&connection, &readers, as_json, console)
+        }
+        Found::Topic(topic) => {
+            let readers = Readers::of(catalog, |source| source.topic == topic).await?;
+            show_topic(&topic, &readers, as_json, console)
+        }
     }
-    if let Ok(word) = name.parse() {
-        let versions = catalog.flow(&word).await?;
-        if !versions.is_empty() {
-            return show_flow(&versions, as_json, console);
-        }
-        if let Some(source) = catalog.sources().await?.into_iter().find(|source| source.name == word) {
-            return show_source(&source, as_json, console);
-        }
-        if let Some(connection) = catalog.connections().await?.into_iter().find(|known| known.name == word) {
-            return show_connection(&connection, as_json, console);
-        }
+}
+
+/// Sources, and the newest versions of the flows that read them.
+struct Readers {
+    sources: Vec<Source>,
+    flows: Vec<FlowEntry>,
+}
+
+impl Readers {
+    async fn of(catalog: &dyn CatalogStore, is_meant: impl Fn(&Source) -> bool) -> Result<Self> {
+        let mut sources = catalog.sources().await?;
+        sources.retain(is_meant);
+        let flows = catalog.flows().await?;
+        let reads = |entry: &&FlowEntry| sources.iter().any(|source| source.name == entry.version.source);
+        let flows = newest_versions(&flows).filter(reads).cloned().collect();
+        Ok(Self { sources, flows })
     }
-    Err(unknown_name(name, catalog).await?)
+
+    fn show_sources(&self, console: &mut Console) -> Result<()> {
+        for source in &self.sources {
+            field(console, "source", &format!("{}, topic {} over {}", source.name, source.topic, source.connection))?;
+        }
+        Ok(())
+    }
+
+    fn show_flows(&self, console: &mut Console) -> Result<()> {
+        for entry in &self.flows {
+            field(console, "read by", &format!("flow {} into {}", entry.version.flow, entry.version.table))?;
+        }
+        Ok(())
+    }
 }
 
 async fn show_dataset(
@@ -40,15 +70,17 @@ async fn show_dataset(
     console: &mut Console,
 ) -> Result<()> {
     let flows = catalog.flows().await?;
-    let writers: Vec<&FlowEntry> = newest(&flows).filter(|entry| entry.version.table == dataset.name).collect();
+    let writers: Vec<&FlowEntry> =
+        newest_versions(&flows).filter(|entry| entry.version.table == dataset.name).collect();
     let last = catalog.commits(Some(&dataset.name), 1).await?;
     if as_json {
-        return console.json(&json!({"dataset": dataset, "flows": writers, "last_commit": or_null(last.first())}));
+        return console.json(
+            &json!({"dataset": dataset, "flows": writers, "last_commit": or_null(with_versions(&last, &flows).pop())}),
+        );
     }
-    heading(console, kind_word(dataset.kind), &dataset.name.to_string())?;
+    heading(console, &dataset.kind.to_string(), &dataset.name.to_string())?;
     field(console, "location", &dataset.location.to_string())?;
-    let comment = dataset.table.as_ref().and_then(|table| table.comment.as_ref());
-    for (word, value) in [("owner", dataset.owner.as_ref()), ("holds", dataset.description.as_ref().or(comment))] {
+    for (word, value) in [("owner", dataset.owner.as_deref()), ("holds", dataset.about())] {
         if let Some(value) = value {
             field(console, word, value)?;
         }
@@ -65,7 +97,7 @@ async fn show_dataset(
     }
     if !last.is_empty() {
         console.line("")?;
-        let text = history_text(&last, console);
+        let text = history_text(&last, &flows, console);
         console.text(&text)?;
     }
     Ok(())
@@ -111,9 +143,9 @@ fn show_flow(versions: &[FlowEntry], as_json: bool, console: &mut Console) -> Re
     console.line(&version.sql)
 }
 
-fn show_source(source: &Source, as_json: bool, console: &mut Console) -> Result<()> {
+fn show_source(source: &Source, readers: &Readers, as_json: bool, console: &mut Console) -> Result<()> {
     if as_json {
-        return console.json(&json!(source));
+        return console.json(&json!({"source": source, "flows": readers.flows}));
     }
     heading(console, "source", source.name.as_str())?;
     field(console, "topic", source.topic.as_str())?;
@@ -122,63 +154,36 @@ fn show_source(source: &Source, as_json: bool, console: &mut Console) -> Result<
     for (key, value) in source.options.iter().filter(|(key, _)| !shown.contains(&key.as_str())) {
         field(console, key, value)?;
     }
+    readers.show_flows(console)?;
     let mut columns = TextTable::new(&["column", "type", "", "from"]);
-    for column in &source.columns {
-        let nullable = if column.column.nullable { "" } else { "NOT NULL" };
-        let origin = match &column.origin {
-            Origin::Value => "the value".to_owned(),
-            Origin::Metadata(key) => format!("{key:?}").to_lowercase(),
-            Origin::Computed(expression) => expression.clone(),
-        };
-        columns.row([column.column.name.clone(), column.column.data_type.clone(), nullable.to_owned(), origin]);
+    for SourceColumn { column, origin } in &source.columns {
+        let nullable = if column.nullable { "" } else { "NOT NULL" };
+        columns.row([column.name.clone(), column.data_type.clone(), nullable.to_owned(), origin.to_string()]);
     }
     let text = columns.render("  ", console.style);
     console.line("")?;
     console.text(&text)
 }
 
-fn show_connection(connection: &Connection, as_json: bool, console: &mut Console) -> Result<()> {
+fn show_connection(connection: &Connection, readers: &Readers, as_json: bool, console: &mut Console) -> Result<()> {
     if as_json {
-        return console.json(&json!(connection));
+        return console.json(&json!({"connection": connection, "sources": readers.sources}));
     }
     heading(console, "connection", connection.name.as_str())?;
     field(console, "kind", &connection.kind)?;
     for (key, value) in &connection.options {
-        match value {
-            OptionValue::Text(text) => field(console, key, text)?,
-            OptionValue::Secret(secret) => field(console, key, &secret.to_string())?,
-        }
+        field(console, key, &value.to_string())?;
     }
-    Ok(())
+    readers.show_sources(console)
 }
 
-/// Returns what an input was, with its ranges.
-pub(super) fn input_text(input: &Input) -> String {
-    match input {
-        Input::Kafka { topic, ranges, .. } => {
-            let ranges: Vec<String> =
-                ranges.iter().map(|range| format!("{}@[{},{})", range.partition, range.first, range.next)).collect();
-            format!("{topic} {}", ranges.join(" "))
-        }
-        Input::Table { table, version } => format!("{table} version {version}"),
-        Input::Files { dataset } => format!("{dataset} as it was"),
+fn show_topic(topic: &Topic, readers: &Readers, as_json: bool, console: &mut Console) -> Result<()> {
+    if as_json {
+        return console.json(&json!({"topic": topic, "sources": readers.sources, "flows": readers.flows}));
     }
-}
-
-/// Returns the word for a kind of dataset.
-pub(super) fn kind_word(kind: DatasetKind) -> &'static str {
-    match kind {
-        DatasetKind::Delta => "table",
-        DatasetKind::DeadLetter => "dead letters",
-        DatasetKind::Parquet => "parquet",
-        DatasetKind::Csv => "csv",
-        DatasetKind::Json => "json",
-    }
-}
-
-/// Returns the newest version of each flow; `flows` is ordered by flow and place.
-fn newest(flows: &[FlowEntry]) -> impl Iterator<Item = &FlowEntry> {
-    flows.chunk_by(|left, right| left.version.flow == right.version.flow).filter_map(<[FlowEntry]>::last)
+    heading(console, "topic", topic.as_str())?;
+    readers.show_sources(console)?;
+    readers.show_flows(console)
 }
 
 fn heading(console: &mut Console, kind: &str, name: &str) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Aligned columns of text for people: a frame-less table that reads the same on a terminal and in a file.
 
+pub(crate) use alluvium_catalog::{counted, grouped, sized};
+
 use super::console::{Role, Style};
 
 /// What stands between two columns.
@@ -53,38 +55,6 @@ impl TextTable {
     }
 }
 
-/// Returns a count with thin groups of three: `1,234,567`.
-pub(crate) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Returns `1 file` or `1,234 files`.
-pub(crate) fn counted(count: u64, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", grouped(count))
-}
-
-/// Returns bytes with a binary unit: `12.3 MiB`.
-pub(crate) fn sized(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut amount = bytes as f64;
-    let mut unit = 0;
-    while amount >= 1024.0 && unit + 1 < UNITS.len() {
-        amount /= 1024.0;
-        unit += 1;
-    }
-    let unit_word = UNITS.get(unit).copied().unwrap_or("B");
-    if unit == 0 { format!("{bytes} B") } else { format!("{amount:.1} {unit_word}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,14 +66,5 @@ mod tests {
         table.row(["a\u{1b}[2J".to_owned(), "5".to_owned()]);
         let expected = "  name         rows\n  orders  1,234,567\n  a [2J           5\n";
         assert_eq!(table.render("  ", Style::default()), expected);
-    }
-
-    #[test]
-    fn numbers_read_easily() {
-        for (count, expected) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_345_678, "12,345,678")] {
-            assert_eq!(grouped(count), expected);
-        }
-        assert_eq!((counted(1, "file"), counted(0, "file")), ("1 file".into(), "0 files".into()));
-        assert_eq!((sized(0), sized(1023), sized(1536)), ("0 B".into(), "1023 B".into(), "1.5 KiB".into()));
     }
 }

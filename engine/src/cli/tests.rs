@@ -112,6 +112,84 @@ fn catalog_is_shown_registered_and_asked_for_what_it_lacks() -> Result<()> {
     Ok(())
 }
 
+/// Fills a catalog as a run would: one flow over one source, with a lookup and two commits.
+fn fill_catalog(warehouse: &str) -> Result<()> {
+    use alluvium_catalog::store::{CatalogStore, SqliteStore};
+    use alluvium_catalog::{Commit, Definition};
+
+    fn read<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> Result<T> {
+        serde_json::from_value(value).map_err(|source| Error::internal("test value").with_source(source))
+    }
+    let definition: Definition = read(serde_json::json!({
+        "connection": {"name": "shop", "kind": "kafka", "options": {"bootstrap.servers": {"text": "localhost:9092"}}},
+        "source": {"name": "orders_raw", "connection": "shop", "topic": "shop.orders-v2", "options": {}, "comment": null,
+            "columns": [{"column": {"name": "trace", "data_type": "STRING", "nullable": true},
+                         "origin": {"metadata": {"header": "Trace-Id"}}}]},
+        "table": {"name": "silver.orders", "location": format!("{warehouse}/silver/orders"), "columns": [],
+            "primary_key": [], "partitioned_by": [], "comment": null, "properties": {}},
+        "flow": {"flow": "orders_append", "kind": "append", "source": "orders_raw", "table": "silver.orders",
+            "lookups": ["silver.zones"], "sql": "text", "sql_hash": "ab", "file": "orders.sql", "line": 1},
+    }))?;
+    let commit = |version: u64| -> Result<Commit> {
+        read(serde_json::json!({
+            "table": "silver.orders", "location": format!("{warehouse}/silver/orders"), "version": version,
+            "committed_at": 1_000 * version, "files_added": 1, "files_removed": 0, "bytes_added": 10, "vectors_written": 0,
+            "lineage": {"v": 1, "flow": "orders_append", "sql_hash": "ab", "engine": "0.1.0", "fate": {"records_in": 20},
+                "run": "0190a0a0-0000-7000-8000-000000000001", "write_id": "0190a0a0-0000-7000-8000-000000000002",
+                "inputs": [
+                    {"kind": "kafka", "topic": "shop.orders-v2",
+                     "ranges": [{"partition": 0, "first": 20 * version, "next": 20 * version + 20, "records": 20}]},
+                    {"kind": "table", "table": "silver.zones", "version": version}],
+                "rows_inserted": 20, "rows_updated": 0, "rows_deleted": 0, "millis": {}},
+        }))
+    };
+    let runtime = tokio::runtime::Runtime::new().map_err(|source| Error::internal("runtime").with_source(source))?;
+    runtime.block_on(async {
+        let store = SqliteStore::open(&Path::new(warehouse).join("_alluvium/catalog.db")).await?;
+        store.put_definition(&definition).await?;
+        store.put_commit(&commit(1)?).await?;
+        store.put_commit(&commit(2)?).await?;
+        store.close().await;
+        Ok(())
+    })
+}
+
+#[test]
+fn every_name_of_the_catalog_is_shown_listed_and_traced() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
+    let warehouse = folder.path().join("lake").display().to_string();
+    fill_catalog(&warehouse)?;
+    let variables = [("ALLUVIUM_WAREHOUSE", warehouse.as_str())];
+    let mut said = String::new();
+    for command in [
+        "list",
+        "show silver.orders",
+        "show orders_append",
+        "show orders_raw",
+        "show shop",
+        "show shop.orders-v2",
+        "history silver.orders --limit 1",
+        "history orders_append",
+        "history orders_raw",
+        "history shop.orders-v2",
+        "history order_append",
+        "lineage silver.orders",
+        "lineage orders_append",
+        "lineage orders_raw",
+        "lineage shop.orders-v2",
+        "lineage silver.zones",
+        "lineage shop",
+        "lineage shop.orders-v1",
+    ] {
+        let arguments: Vec<&str> = std::iter::once("catalog").chain(command.split(' ')).collect();
+        let (exit, out, err) = call(&arguments, &variables);
+        assert_ne!(exit, Exit::Usage, "{err}");
+        said.push_str(&format!("$ {command}\n{out}{err}\n"));
+    }
+    insta::assert_snapshot!(said.replace(&warehouse, "[lake]"));
+    Ok(())
+}
+
 #[test]
 fn check_shows_flows_and_points_at_errors() -> Result<()> {
     let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
@@ -138,6 +216,10 @@ fn check_shows_flows_and_points_at_errors() -> Result<()> {
     let (exit, out, _) = call(&["check", "--json", &bad.display().to_string()], &variables);
     assert_eq!(exit, Exit::Failed);
     assert!(out.contains(r#""ok": false"#) && out.contains(r#""line": 4"#), "{out}");
+    let (exit, out, err) = call(&["check", "--json", "nowhere.sql"], &variables);
+    assert_eq!((exit, err.as_str()), (Exit::Failed, ""));
+    assert!(out.contains(r#""ok": false"#) && out.contains(r#""kind": "invalid""#), "{out}");
+    assert!(out.contains("cannot read nowhere.sql"), "{out}");
     Ok(())
 }
 

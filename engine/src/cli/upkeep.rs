@@ -5,16 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_catalog::{Clock, Error, Location, Result, SystemClock, TableName};
+use alluvium_catalog::{Clock, Error, Location, Result, SystemClock, TableName, parse_bytes, parse_duration};
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::catalog::unknown_name;
 use super::console::Console;
+use super::find::unknown_name;
 use super::table::{TextTable, counted, grouped, sized};
 use super::workspace::Workspace;
-use crate::config::{Settings, parse_bytes, parse_duration};
+use crate::config::Settings;
 use crate::delta::log::DeltaLog;
 use crate::delta::state::TableState;
 use crate::upkeep::optimize::{Optimized, optimize};
@@ -40,7 +40,7 @@ pub(crate) struct VacuumArgs {
     #[arg(value_name = "TABLE|LOCATION")]
     table: String,
     /// How long files are kept [default: 168h or more]
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     retention: Option<Duration>,
     /// Count the files that may go, remove none
     #[arg(long)]
@@ -179,9 +179,6 @@ impl Bar {
 }
 
 fn size(text: &str) -> std::result::Result<u64, String> {
-    parse_bytes(text).filter(|bytes| *bytes >= 1 << 20).ok_or_else(|| "write 1 MiB or more, such as 128MiB".to_owned())
-}
-
-fn duration(text: &str) -> std::result::Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "write a number and a unit, such as 168h or 30d".to_owned())
+    let bytes = parse_bytes(text)?;
+    if bytes >= 1 << 20 { Ok(bytes) } else { Err("write 1 MiB or more, such as 128MiB".to_owned()) }
 }

@@ -152,6 +152,32 @@ fn a_named_file_that_is_missing_is_an_error() {
 }
 
 #[test]
+fn a_folder_in_the_settings_place_is_named_as_one() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
+    let flags = Flags { config: Some(folder.path().to_owned()), ..Flags::default() };
+    let refused = |flags: &Flags| Settings::load(flags, &Environment::default()).err();
+    let error = refused(&flags).ok_or_else(|| Error::internal("a folder was read"))?;
+    assert!(error.message().ends_with("is a folder"), "{error}");
+    let written = std::fs::write(folder.path().join("alluvium.toml"), "");
+    written.map_err(|source| Error::internal("test file").with_source(source))?;
+    let error = refused(&flags).ok_or_else(|| Error::internal("a folder was read"))?;
+    assert!(error.hint().is_some_and(|hint| hint.ends_with("/alluvium.toml?")), "{error}");
+    Ok(())
+}
+
+#[test]
+fn units_are_those_of_sql() -> Result<()> {
+    let text = "[batch]\nbytes = \"256 MB\"\ninterval = \"10 seconds\"\n";
+    let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
+    let file = folder.path().join("alluvium.toml");
+    std::fs::write(&file, text).map_err(|source| Error::internal("test file").with_source(source))?;
+    let flags = Flags { config: Some(file), ..Flags::default() };
+    let batch = Settings::load(&flags, &Environment::default())?.batch();
+    assert_eq!((batch.bytes_max, batch.interval), (256 << 20, Duration::from_secs(10)));
+    Ok(())
+}
+
+#[test]
 fn every_key_is_documented() {
     let page = include_str!("../../../docs/guide/settings.md");
     for key in KEYS {

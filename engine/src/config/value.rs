@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use alluvium_catalog::{Error, Location, Result};
+use alluvium_catalog::{Error, Location, Result, parse_bytes, parse_duration};
 use url::Url;
 
 use super::keys::KEYS;
@@ -116,7 +116,7 @@ impl Values {
     pub(super) fn bytes(&self, path: &str, range: RangeInclusive<u64>) -> Result<Option<u64>> {
         self.read(path, "a number of bytes such as \"256 MiB\"", |scalar| {
             let bytes = match scalar {
-                Scalar::Text(text) => parse_bytes(text)?,
+                Scalar::Text(text) => parse_bytes(text).ok()?,
                 Scalar::Integer(_) | Scalar::Switch(_) => whole(scalar)?,
             };
             Some(within(bytes, &range, |n| format!("{n} bytes")))
@@ -125,7 +125,7 @@ impl Values {
 
     pub(super) fn duration(&self, path: &str, range: RangeInclusive<Duration>) -> Result<Option<Duration>> {
         self.read(path, "a duration with its unit, such as \"10s\", \"250ms\" or \"5m\"", |scalar| match scalar {
-            Scalar::Text(text) => Some(within(parse_duration(text)?, &range, |wait| format!("{wait:?}"))),
+            Scalar::Text(text) => Some(within(parse_duration(text).ok()?, &range, |wait| format!("{wait:?}"))),
             Scalar::Integer(_) | Scalar::Switch(_) => None,
         })
     }
@@ -227,43 +227,6 @@ fn whole(scalar: &Scalar) -> Option<u64> {
         Scalar::Text(text) => text.replace('_', "").parse().ok(),
         Scalar::Switch(_) => None,
     }
-}
-
-/// Reads `250ms`, `10s`, `10 s`, `5m`, `1h`, `7d`.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit) = split_unit(text)?;
-    let millis_each = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" | "min" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(millis_each).map(Duration::from_millis)
-}
-
-/// Reads `1024`, `64 KiB`, `256MiB`, `1 GiB`, and their decimal kin.
-pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
-    let (number, unit) = split_unit(text)?;
-    let bytes_each = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        _ => return None,
-    };
-    number.checked_mul(bytes_each)
-}
-
-fn split_unit(text: &str) -> Option<(u64, &str)> {
-    let text = text.trim();
-    let end = text.find(|char: char| !char.is_ascii_digit() && char != '_').unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    Some((number.replace('_', "").parse().ok()?, unit.trim()))
 }
 
 fn parse_http_url(text: &str) -> Option<Url> {

@@ -105,7 +105,8 @@ impl Tour<'_> {
         let commit =
             commit.ok_or_else(|| Error::data(format!("no commit covers {}/{partition}@{offset}", ORDERS.0)))?;
         console.line(format!("   The record at offset {offset} of {}/{partition} made it. The commit:", ORDERS.0))?;
-        let text = history_text(&[commit], console);
+        let flows = self.workspace.catalog.flows().await?;
+        let text = history_text(&[commit], &flows, console);
         for line in text.lines() {
             console.line(format!("   {line}"))?;
         }

@@ -129,6 +129,68 @@ fn what_cannot_be_understood_exits_with_two() -> TestResult {
 }
 
 #[test]
+fn a_run_with_settings_that_are_no_settings_ends_with_two_and_touches_nothing() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    program.write("pipeline.sql", SOUND)?;
+    for (text, place, said) in [
+        ("warehouse = \"lake\n", "alluvium.toml:1:", ""),
+        ("[batch]\nrows = \"many\"\n", "alluvium.toml:2:", "whole number"),
+        ("[batch\nrows = 5\n", "alluvium.toml:1:", ""),
+        ("\u{0}\u{1}\u{2}", "alluvium.toml:1:", ""),
+        ("[limits]\ndrain_timeout = \"10 parsecs\"\n", "alluvium.toml:2:", "duration"),
+    ] {
+        program.write("alluvium.toml", text)?;
+        let ended = program.run(&["run", "--once", "pipeline.sql"])?;
+        ended.check(2)?;
+        assert!(ended.out.is_empty(), "{text:?}: {}", ended.out);
+        assert!(ended.err.starts_with("error: ") && ended.err.contains(place), "{text:?}: {}", ended.err);
+        assert!(ended.err.contains(said), "{text:?}: {}", ended.err);
+        assert!(!lake.folder().join("catalog.db").exists(), "{text:?}: something was made");
+    }
+    std::fs::remove_file(program.folder().join("alluvium.toml"))?;
+    std::fs::write(program.folder().join("latin.toml"), b"warehouse = \"\xe9\"\n")?;
+    program.run(&["--config", "latin.toml", "run", "--once", "pipeline.sql"])?.check(2)?;
+    let ended = program.run(&["--config", ".", "run", "--once", "pipeline.sql"])?;
+    ended.check(2)?;
+    assert!(ended.err.contains("is a folder"), "{}", ended.err);
+    Ok(())
+}
+
+#[test]
+fn a_file_without_flows_registers_what_it_defines() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    let (definitions, _) = SOUND.split_once("CREATE FLOW").ok_or("there is no flow")?;
+    program.write("definitions.sql", definitions)?;
+    let told = program.done(&["run", "definitions.sql"])?;
+    assert!(told.contains("registered 1 connection, 1 source, 1 table"), "{told}");
+    let listed = program.json(&["catalog", "list", "--json"])?;
+    for (what, name) in [("datasets", "silver.orders"), ("sources", "orders_raw"), ("connections", "shop")] {
+        assert_eq!(listed[what][0]["name"], name, "{listed}");
+    }
+    let shown = program.done(&["catalog", "show", "silver.orders"])?;
+    assert!(shown.contains("order_id") && shown.contains("BIGINT"), "{shown}");
+    // A table that has columns only by its flow is registered, too, and a flow may come later.
+    program.write("bare.sql", "CREATE STREAMING TABLE bronze.events;")?;
+    program.done(&["run", "--once", "bare.sql"])?;
+    program.done(&["catalog", "show", "bronze.events"])?;
+    Ok(())
+}
+
+#[test]
+fn a_missing_file_ends_every_command_alike() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    for arguments in [&["check", "nowhere.sql"][..], &["run", "nowhere.sql"], &["sql", "-f", "nowhere.sql"]] {
+        let ended = program.run(arguments)?;
+        ended.check(1)?;
+        assert!(ended.err.contains("cannot read nowhere.sql"), "{arguments:?}: {}", ended.err);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() -> TestResult {
     let lake = Lake::on_disk()?;
     let ended = Program::on(&lake).run(&["check", "nowhere.sql"])?;

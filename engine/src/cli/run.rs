@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alluvium_catalog::{Clock, Error, ErrorKind, Name, Result, SystemClock};
-use alluvium_sql::{Flow, SourceText};
+use alluvium_catalog::{Clock, Dataset, Error, ErrorKind, Name, Result, SystemClock};
+use alluvium_sql::{Definitions, Flow, SourceText};
 use clap::Args;
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::check;
 use super::console::Console;
 use super::failure::Exit;
 use super::progress::Progress;
-use super::table::{TextTable, grouped};
+use super::table::{TextTable, counted, grouped};
 use super::workspace::Workspace;
 use crate::config::Settings;
 use crate::metrics::Metrics;
@@ -40,7 +40,7 @@ pub(crate) struct RunArgs {
 /// Runs the flows to their end.
 ///
 /// # Errors
-/// `Invalid` when the files do not compile or hold no flow; `Unavailable` when the metrics' address is taken; otherwise
+/// `Invalid` when the files do not compile; `Unavailable` when the metrics' address is taken; otherwise
 /// as of [`supervise::run`].
 pub(super) async fn run(
     arguments: &RunArgs,
@@ -62,12 +62,12 @@ async fn run_in(
 ) -> Result<Exit> {
     let texts = check::read_all(&arguments.files)?;
     let pipeline = check::compile_texts(&texts, workspace).await?;
-    if pipeline.flows.is_empty() {
-        return Err(Error::invalid("the files define no flow").with_hint("add a CREATE FLOW statement"));
-    }
     let flows = pipeline.flows;
     let mut options = options(arguments, &flows)?;
-    register_rest(&texts, workspace).await?;
+    let registered = register_rest(&texts, workspace).await?;
+    if flows.is_empty() {
+        return tell_registered(&registered, arguments.json, console);
+    }
     let world = Arc::new(world(workspace)?);
     for flow in &flows {
         tracing::info!(flow = %flow.name(), table = %flow.definition.table.name, batch = check::batch_text(flow), "flow");
@@ -99,17 +99,40 @@ async fn run_in(
     })
 }
 
-/// Registers the connections and sources of the files that no flow uses, so that they can be looked at; flows register
-/// theirs.
-async fn register_rest(texts: &[Arc<SourceText>], workspace: &Workspace) -> Result<()> {
+/// Registers what the files define beside flows: connections and sources, so that they can be looked at, and tables, so
+/// that they have a name before a flow fills them. Flows register what they use themselves.
+async fn register_rest(texts: &[Arc<SourceText>], workspace: &Workspace) -> Result<Definitions> {
     let definitions = check::compiler(workspace).definitions(texts)?;
+    let catalog = workspace.catalog.as_ref();
     for connection in &definitions.connections {
-        workspace.catalog.put_connection(connection).await?;
+        catalog.put_connection(connection).await?;
     }
     for source in &definitions.sources {
-        workspace.catalog.put_source(source).await?;
+        catalog.put_source(source).await?;
     }
-    Ok(())
+    for table in &definitions.tables {
+        // One that is declared without columns has them from its flow, which may have registered them before.
+        let known = catalog.dataset(&table.name).await?;
+        if table.columns.is_empty() && known.as_ref().is_some_and(|known| known.table.is_some()) {
+            continue;
+        }
+        catalog.put_dataset(&Dataset::declared(table, known.as_ref())).await?;
+    }
+    Ok(definitions)
+}
+
+/// Says what a file without flows was good for.
+fn tell_registered(registered: &Definitions, as_json: bool, console: &mut Console) -> Result<Exit> {
+    let Definitions { connections, sources, tables } = registered;
+    if as_json {
+        console.json(&json!({"flows": []}))?;
+        return Ok(Exit::Done);
+    }
+    let counts = [(connections.len(), "connection"), (sources.len(), "source"), (tables.len(), "table")];
+    let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| counted(*n as u64, noun)).collect();
+    let registered = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
+    console.line(format!("registered {registered}; the files define no flow to run"))?;
+    Ok(Exit::Done)
 }
 
 /// Returns how a run ends: trying again helps only where nothing but a service failed.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use alluvium_catalog::{Connection, Result, Source, Topic};
+use alluvium_catalog::{Connection, Result, Source, Topic, counted};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use datafusion::sql::sqlparser::ast::{
@@ -16,7 +16,6 @@ use datafusion::sql::sqlparser::ast::{
     VisitorMut,
 };
 
-use super::render::counted;
 use crate::compile::plan::stream_argument;
 
 /// The bounds of a peek; the first that is reached ends it.
@@ -58,7 +57,7 @@ pub struct Peeked {
 impl Peeked {
     /// Returns what people should know about the rows, a line each.
     pub(super) fn notes(&self, topic: &Topic) -> Vec<String> {
-        let n_records = counted(self.n_records, "record");
+        let n_records = counted(self.n_records as u64, "record");
         let mut notes = vec![format!("peeked at {n_records} of topic {topic}; nothing was committed")];
         if self.n_unreadable > 0 {
             let first = self.first_fault.as_ref().map(|fault| format!("; the first is {fault}")).unwrap_or_default();

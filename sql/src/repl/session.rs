@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast;
 
 use super::backend::{Answer, Backend, Opened, Written};
 use super::define::define;
-use super::peek::{Peek, PeekLimit, bare_relations, limit_of, unstream};
+use super::peek::{Peek, PeekLimit, Peeked, bare_relations, limit_of, unstream};
 use crate::compile::Compiler;
 use crate::diagnostic::SourceText;
 use crate::parser::parse_file;

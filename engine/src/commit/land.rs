@@ -57,6 +57,8 @@ pub struct Landing {
     is_defined: bool,
     /// Whether the flow takes an upsert table over from the one that keeps it.
     takes_over: bool,
+    /// Whether state and writer are not of one version any more, after an error halfway.
+    is_torn: bool,
 }
 
 /// What a commit says of itself beside its files.
@@ -99,6 +101,7 @@ impl Landing {
             attempts: Attempts::default(),
             is_defined: false,
             takes_over: false,
+            is_torn: false,
         }
     }
 
@@ -137,20 +140,36 @@ impl Landing {
         self.ids.positions(&self.state.txns)
     }
 
-    /// Takes in the versions that others have committed.
+    /// Takes in the versions that others have committed. After an error halfway nothing lands here any more: the table
+    /// has to be opened again.
     ///
     /// # Errors
-    /// `Data` when the flow's positions went back; `Conflict` when the table has other columns or another protocol now,
-    /// and has to be opened again; otherwise as of [`TableState::catch_up`].
+    /// `Data` when the flow's positions went back; `Conflict` when the table has other columns or another protocol now;
+    /// otherwise as of [`TableState::catch_up`] and [`Writer::follow`].
     pub async fn catch_up(&mut self) -> Result<()> {
+        self.check_whole()?;
         let (before, shape) = (self.positions(), self.state.head());
         let tail = self.state.catch_up(&self.log).await?;
+        self.is_torn = true;
         self.check_shape(&shape)?;
         for entry in &tail {
             self.writer.follow(entry).await?;
         }
         self.check_rows();
-        check_monotone(&before, &self.positions(), &self.log)
+        check_monotone(&before, &self.positions(), &self.log)?;
+        self.is_torn = false;
+        Ok(())
+    }
+
+    /// Refuses to go on where the state has moved and the writer has not: what either says of deleted rows may be old.
+    fn check_whole(&self) -> Result<()> {
+        if self.is_torn {
+            let at = self.log.location();
+            return Err(Error::conflict(format!(
+                "the table at {at} could not be followed, and has to be opened again"
+            )));
+        }
+        Ok(())
     }
 
     /// Checks that what the writer was made for still holds: whoever opens the table again finds out whether it can
@@ -180,8 +199,10 @@ impl Landing {
     ///
     /// # Errors
     /// `Conflict` or `Unavailable` when the attempts are spent; the batch may then be in the table all the same, and
-    /// only a fresh read of the table tells ([`catch_up`](Self::catch_up)).
+    /// only a fresh read of the table tells ([`catch_up`](Self::catch_up)). `Conflict` after a failed
+    /// [`catch_up`](Self::catch_up).
     pub async fn land(&mut self, staged: &Staged, signature: &Signature) -> Result<Outcome> {
+        self.check_whole()?;
         for conflicts in 0..self.limits.attempts_max {
             if let Err(misfit) = follows(&self.positions(), &staged.span) {
                 self.attempts.fenced += 1;

@@ -202,6 +202,36 @@ async fn partitions_are_compacted_one_by_one() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_table_that_could_not_be_followed_takes_no_compaction() -> Result<()> {
+    let failed = |cause| Error::internal("store").with_source(cause);
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..4 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id + 10, 1, Some("a"))]).await?;
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    let mut other = scene.open().await?;
+    upsert(&scene, &mut other, &mut model, &[(0, 2, None), (20, 1, Some("b"))]).await?;
+    let (store, known) = (scene.stores.open(&scene.location)?, &landing.state().files);
+    let fresh = scene.state().await?.files.into_keys().find(|path| !known.contains_key(path));
+    let path = object_store::path::Path::from(fresh.ok_or_else(|| missing("new file"))?);
+    let bytes =
+        object_store::ObjectStoreExt::get(&store, &path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    object_store::ObjectStoreExt::delete(&store, &path).await.map_err(failed)?;
+    assert!(landing.catch_up().await.is_err());
+    object_store::ObjectStoreExt::put(&store, &path, bytes.into()).await.map_err(failed)?;
+    // What the writer knows of deleted rows is of the version before: a swap by that would bring row 0 back.
+    let refused = landing.swap(&compaction).await;
+    assert!(refused.is_err_and(|error| error.kind() == alluvium_catalog::ErrorKind::Conflict));
+    assert!(landing.catch_up().await.is_err());
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    let mut reopened = scene.open().await?;
+    assert!(matches!(reopened.swap(&compaction).await?, Swapped::Landed { remapped: 1, .. }));
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_process_without_an_index_compacts_a_table_that_another_writes() -> Result<()> {
     let scene = Scene::upserts()?;
     let (mut landing, mut model) = (scene.open().await?, Model::new());

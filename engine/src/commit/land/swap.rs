@@ -42,7 +42,9 @@ impl Landing {
     ///
     /// # Errors
     /// `Unavailable` when the store does not answer. The swap may have landed then; whoever lands next follows it.
+    /// `Conflict` after a failed [`catch_up`](Self::catch_up): what the writer says of deleted rows would be old.
     pub async fn swap(&mut self, compaction: &Compaction) -> Result<Swapped> {
+        self.check_whole()?;
         let vectors = VectorFolder {
             store: Arc::clone(self.log.store()),
             location: self.log.location().clone(),

@@ -47,7 +47,8 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState) -> Result<u64> {
     let Some(cutoff) = newest.checked_sub_signed(retention) else { return Ok(0) };
     let (sidecars, files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|file| is_sidecar(&file.location));
     let files: Vec<LogFile> = files.into_iter().filter_map(log_file).collect();
-    let Some(safe) = safe_version(&files, cutoff) else { return Ok(0) };
+    let Some(hinted) = log.last_checkpoint().await? else { return Ok(0) };
+    let Some(safe) = safe_version(&files, cutoff, hinted) else { return Ok(0) };
     let (old, kept): (Vec<_>, Vec<_>) =
         files.into_iter().partition(|file| file.version < safe && file.meta.last_modified < cutoff);
     let mut doomed: Vec<Path> = old.into_iter().map(|file| file.meta.location).collect();
@@ -91,12 +92,14 @@ fn parse_interval(text: &str) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// Returns the newest checkpoint from which every version that `cutoff` keeps can be read; `None` when there is none.
-fn safe_version(files: &[LogFile], cutoff: DateTime<Utc>) -> Option<Version> {
+/// Returns the newest checkpoint from which every version that `cutoff` keeps can be read; `None` when there is none. It
+/// is never one after `hinted`, where every reader begins: the hint of a newer one may have been lost.
+fn safe_version(files: &[LogFile], cutoff: DateTime<Utc>, hinted: Version) -> Option<Version> {
     let commits = files.iter().filter(|file| file.is_commit);
     // The version that was the newest one at the cutoff is still within the retention.
     let needed = commits.filter(|file| file.meta.last_modified < cutoff).map(|file| file.version).max()?;
-    files.iter().filter(|file| file.is_checkpoint && file.version <= needed).map(|file| file.version).max()
+    let last = needed.min(hinted);
+    files.iter().filter(|file| file.is_checkpoint && file.version <= last).map(|file| file.version).max()
 }
 
 /// Returns the old sidecars that no checkpoint names which is kept.
@@ -148,8 +151,12 @@ mod tests {
     }
 
     fn safe(files: &[(&str, i64)], cutoff_day: i64) -> Option<Version> {
+        safe_by(files, cutoff_day, Version::MAX)
+    }
+
+    fn safe_by(files: &[(&str, i64)], cutoff_day: i64, hinted: Version) -> Option<Version> {
         let files: Vec<LogFile> = files.iter().filter_map(|(name, day)| file(name, *day)).collect();
-        safe_version(&files, DateTime::from_timestamp(cutoff_day * 86_400, 0)?)
+        safe_version(&files, DateTime::from_timestamp(cutoff_day * 86_400, 0)?, hinted)
     }
 
     #[test]
@@ -164,6 +171,8 @@ mod tests {
         ];
         assert_eq!(safe(&files, 4), Some(1), "version 2 was the newest on day 4, and is read from checkpoint 1");
         assert_eq!(safe(&files, 6), Some(3));
+        assert_eq!(safe_by(&files, 6, 1), Some(1), "checkpoint 3 has lost its hint, so readers begin at checkpoint 1");
+        assert_eq!(safe_by(&files, 6, 0), None);
         assert_eq!(safe(&files, 2), None);
         assert_eq!(safe(&files, 1), None);
     }

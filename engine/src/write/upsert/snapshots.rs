@@ -133,9 +133,10 @@ impl UpsertWriter {
         let changed = difference(&self.index, state);
         let n_changed = changed.actions.len();
         self.follow_log(&changed).await?;
-        self.remember_since(self.retained_since_ms().max(of.at_ms - MARGIN_MS)).await?;
-        let before_ms = self.retained_since_ms();
-        Arc::make_mut(&mut self.index).forget(before_ms);
+        // What is over goes first: a delete that came after it may be of a lower sequence, and must not lose to it.
+        let since_ms = self.retained_since_ms();
+        Arc::make_mut(&mut self.index).forget(since_ms);
+        self.remember_since(since_ms.max(of.at_ms - MARGIN_MS)).await?;
         let known = self.index.n_rows();
         if state.n_rows().is_some_and(|told| told != known) {
             tracing::warn!(table = %self.folder.location, version = of.version, known, "a snapshot does not fit its table");

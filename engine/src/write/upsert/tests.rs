@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{
-    Clock, Effort, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, SystemClock,
+    Clock, Effort, Error, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span,
+    SystemClock, Timestamp,
 };
 use alluvium_sql::Shaped;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
@@ -116,8 +117,13 @@ struct History {
     doubled: BTreeSet<i64>,
 }
 
-async fn open(store: &Arc<dyn ObjectStore>, location: &Location, settings: UpsertSettings) -> Result<Landing> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+async fn open(
+    store: &Arc<dyn ObjectStore>,
+    location: &Location,
+    settings: UpsertSettings,
+    clock: &Arc<dyn Clock>,
+) -> Result<Landing> {
+    let clock = Arc::clone(clock);
     let log = DeltaLog::with_stores(location.clone(), Arc::clone(store), Arc::clone(store));
     let folder = DataFolder {
         store: Arc::clone(store),
@@ -142,13 +148,17 @@ async fn open(store: &Arc<dyn ObjectStore>, location: &Location, settings: Upser
 
 impl History {
     async fn begin(settings: UpsertSettings) -> Result<Self> {
+        Self::begin_at(Arc::new(SystemClock), settings).await
+    }
+
+    async fn begin_at(clock: Arc<dyn Clock>, settings: UpsertSettings) -> Result<Self> {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let location: Location = "memory:///t".parse()?;
-        let landing = open(&store, &location, settings).await?;
+        let landing = open(&store, &location, settings, &clock).await?;
         Ok(Self {
             store,
             location,
-            clock: Arc::new(SystemClock),
+            clock,
             settings,
             landing,
             next: 0,
@@ -179,7 +189,7 @@ impl History {
         if is_orderly {
             self.landing.writer().close().await;
         }
-        self.landing = open(&self.store, &self.location, self.settings).await?;
+        self.landing = open(&self.store, &self.location, self.settings, &self.clock).await?;
         Ok(())
     }
 
@@ -473,6 +483,38 @@ async fn a_start_takes_a_snapshot_and_what_came_after_it_and_does_without_a_dama
     assert_eq!((rebuilt.snapshots.saved(), known(&rebuilt)), (None, known(&scanned)));
     history.restart(false).await?;
     history.land(&[upsert(21)], &BTreeSet::new()).await
+}
+
+/// Lands one change of key 1, and applies it to the model; `is_new` says whether it must have an effect.
+async fn land_one(history: &mut History, change: Change, is_new: bool) -> Result<()> {
+    let before = history.model.get(&1).map(|standing| standing.order.offset);
+    if !is_new {
+        let offset = history.next;
+        history.land(&[(1, change)], &BTreeSet::new()).await?;
+        assert_eq!(history.model.get(&1).map(|standing| standing.order.offset), before, "{change:?} at {offset}");
+        return Ok(());
+    }
+    history.model.remove(&1);
+    history.land(&[(1, change)], &BTreeSet::new()).await
+}
+
+#[tokio::test]
+async fn a_delete_of_a_snapshot_that_is_over_gives_way_to_a_later_one_of_a_lower_sequence() -> Result<()> {
+    let clock = Arc::new(ManualClock::new(1, Timestamp(1_800_000_000_000)));
+    let retention = Duration::from_secs(3_600);
+    // Snapshots at the orderly end only.
+    let settings = UpsertSettings { retention, snapshot_interval: 1_000, ..UpsertSettings::default() };
+    let mut history = History::begin_at(Arc::clone(&clock) as Arc<dyn Clock>, settings).await?;
+    land_one(&mut history, Change::Upsert { sequence: 20 }, true).await?;
+    land_one(&mut history, Change::Delete { sequence: 20 }, true).await?;
+    history.restart(true).await?;
+    clock.advance(retention + Duration::from_secs(1));
+    history.restart(false).await?;
+    land_one(&mut history, Change::Upsert { sequence: 10 }, true).await?;
+    land_one(&mut history, Change::Delete { sequence: 11 }, true).await?;
+    // The snapshot is that of the first delete.
+    history.restart(false).await?;
+    land_one(&mut history, Change::Upsert { sequence: 5 }, false).await
 }
 
 #[tokio::test]

@@ -260,6 +260,7 @@ impl Writer for UpsertWriter {
         let n_changes = keyed.keys.len();
         let mut columns = Columns {
             keyed,
+            key_columns: self.key_columns(&changes)?,
             after_delete: changes.order.after_delete.clone(),
             stored: vec![Stored::Nowhere; n_changes],
             verdicts: Arc::default(),
@@ -288,7 +289,7 @@ impl Writer for UpsertWriter {
                 }
             }
         }
-        let tombstones = self.remember_deletes(&changes, &verdicts.deletes).await?;
+        let tombstones = self.remember_deletes(&columns.key_columns, &verdicts.deletes).await?;
         columns.verdicts = Arc::new(verdicts);
         let Changes { lookups, fate, span, spent, .. } = changes;
         Ok(Staged { files, changes: KeyChanges { columns: Some(columns) }, tombstones, lookups, fate, span, spent })
@@ -301,6 +302,11 @@ impl Writer for UpsertWriter {
         self.drafted = state.version + 1;
         self.lender.expect(self.drafted);
         let verdicts = self.verdicts(columns).await?;
+        let mut tombstones = staged.tombstones.clone();
+        if verdicts.deletes != columns.verdicts.deletes {
+            // Other commits have changed what is deleted, or the sequence that a tombstone takes over.
+            tombstones = self.remember_deletes(&columns.key_columns, &verdicts.deletes).await?;
+        }
         let decision = Decision::new(columns, verdicts, self.index.doubles());
         let (actions, vectors) = self.actions(staged, &decision, state).await?;
         let mut fate = staged.fate;
@@ -318,7 +324,7 @@ impl Writer for UpsertWriter {
                 batch_bytes: staged.bytes(),
                 bytes_written: staged.bytes() + vectors.iter().sum::<u64>(),
             },
-            notes: staged.tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())).collect(),
+            notes: tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())).collect(),
             decision: Some(Arc::new(decision)),
         })
     }

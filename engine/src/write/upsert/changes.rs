@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, Int64Array};
+use arrow::array::{Array, ArrayRef, Int64Array};
 use roaring::RoaringTreemap;
 
 use crate::hop::Keyed;
@@ -20,6 +20,8 @@ pub struct KeyChanges {
 #[derive(Debug, Clone)]
 pub(super) struct Columns {
     pub(super) keyed: Arc<Keyed>,
+    /// The key columns, for deletes that are to be remembered.
+    pub(super) key_columns: Vec<ArrayRef>,
     /// The offset of a tombstone without sequence that came before the change in the batch, if one did.
     pub(super) after_delete: Option<Int64Array>,
     /// Where the row of each change was written.

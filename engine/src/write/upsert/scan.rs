@@ -1,6 +1,6 @@
 //! Makes the key index out of the table and follows the log with it: one algorithm for start-up, recovery and rebase.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
@@ -13,7 +13,7 @@ use super::rows::FileRows;
 use crate::delta::action::{Action, Add};
 use crate::delta::log::LogEntry;
 use crate::delta::state::TableState;
-use crate::order::Orders;
+use crate::order::{OrderRef, Orders};
 use crate::write::index::{Double, FileOrdinal, RowPlace};
 use crate::write::tombstones::Remembered;
 
@@ -30,21 +30,25 @@ impl UpsertWriter {
     /// Takes in a version of the log that somebody else wrote.
     pub(super) async fn follow_log(&mut self, entry: &LogEntry) -> Result<()> {
         let added: HashSet<&str> = adds(entry).map(|add| add.path.as_str()).collect();
+        let mut takes_rows = false;
         for action in &entry.actions {
             if let Action::Remove(remove) = action
                 && !added.contains(remove.path.as_str())
             {
                 self.forget_file(&remove.path);
+                takes_rows = true;
             }
         }
         // Vectors before rows: what a commit replaces must be gone before what it adds is looked at.
         let mut fresh = Vec::new();
         for add in adds(entry) {
             match self.index.ordinal(&add.path) {
-                Some(ordinal) if self.take_vector(ordinal, add).await? => {}
+                Some(ordinal) if self.take_vector(ordinal, add).await? => takes_rows = true,
                 _ => fresh.push(add),
             }
         }
+        let unsettled = if takes_rows { self.forget_doubles() } else { Vec::new() };
+        fresh.extend(&unsettled);
         self.index_files(fresh).await?;
         let remembered = self.tombstones.read_of_commit(&entry.info).await?;
         self.remember(remembered)
@@ -67,6 +71,26 @@ impl UpsertWriter {
         if let Some(ordinal) = Arc::make_mut(&mut self.index).remove_file(path) {
             self.cache.forget(ordinal);
         }
+    }
+
+    /// Forgets the files with rows that wait to be deleted because their key has a newer row: that one may be gone by
+    /// now. Returns them, to be read anew; nothing, most of the time.
+    fn forget_doubles(&mut self) -> Vec<Add> {
+        let ordinals: BTreeSet<FileOrdinal> = self.index.doubles().map(RowPlace::file).collect();
+        let files = ordinals.into_iter().filter_map(|ordinal| self.index.file(ordinal));
+        let adds: Vec<Add> = files
+            .map(|file| Add {
+                path: file.path.clone(),
+                size: file.size,
+                partition_values: file.partition_values.clone(),
+                deletion_vector: file.vector.clone(),
+                ..Add::default()
+            })
+            .collect();
+        for add in &adds {
+            self.forget_file(&add.path);
+        }
+        adds
     }
 
     /// Reads the keys of files, several at the same time, and puts them into the index one after the other.
@@ -103,7 +127,8 @@ impl UpsertWriter {
     }
 
     /// Lets the newer of two live rows of a key stand; the next commit deletes the other. Foreign writers can add such
-    /// rows: Delta knows no keys. `orders` are those of the rows that are being put, from the file's row `first` on.
+    /// rows: Delta knows no keys. Which one stands depends on the two alone, so that a process that followed them and one
+    /// that starts say the same. `orders` are those of the rows that are being put, from the file's row `first` on.
     async fn settle_double(
         &mut self,
         (double, (place, first)): (Double, (RowPlace, u32)),
@@ -118,14 +143,23 @@ impl UpsertWriter {
         let order_of = |row: u32| orders.get((row - first) as usize);
         let is_of_piece = known.file() == place.file() && known.row() >= first;
         let stands = if is_of_piece {
-            order_of(known.row()).supersedes(&order_of(place.row()))
+            self.stands((known, order_of(known.row())), (place, order_of(place.row())))
         } else {
             let found = self.orders_of_rows(&[known]).await?;
-            found.get(0).is_some_and(|known| known.supersedes(&order_of(place.row())))
+            found.get(0).is_some_and(|order| self.stands((known, order), (place, order_of(place.row()))))
         };
         let (stands, falls) = if stands { (known, place) } else { (place, known) };
         Arc::make_mut(&mut self.index).settle(key, stands, falls);
         Ok(())
+    }
+
+    /// Tells whether `one` is the newer of two rows: by sequence, of which none is the least, then by position. Of two
+    /// rows that are equal in both, the one stands whose path is the higher.
+    fn stands(&self, one: (RowPlace, OrderRef<'_>), other: (RowPlace, OrderRef<'_>)) -> bool {
+        let path = |place: RowPlace| self.index.file(place.file()).map(|file| file.path.as_str());
+        let orders = (one.1.sequence, one.1.position()).cmp(&(other.1.sequence, other.1.position()));
+        let ranks = orders.then_with(|| path(one.0).cmp(&path(other.0))).then(one.0.row().cmp(&other.0.row()));
+        ranks.is_gt()
     }
 
     /// Reads the sidecars of deletes staged since `since_ms`.

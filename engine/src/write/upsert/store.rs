@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
-use arrow::array::{RecordBatch, UInt32Array};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{take, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema};
 
@@ -31,8 +31,9 @@ impl UpsertWriter {
         take_record_batch(&rows, indices).map_err(failed)
     }
 
-    /// Writes deletes to a sidecar, each with the sequence that it has over the row it deletes, and returns its path.
-    pub(super) async fn remember_deletes(&self, changes: &Changes, deletes: &[(u32, Order)]) -> Result<Option<String>> {
+    /// Writes deletes to a sidecar, each with the order that it has over the row it deletes, and returns its path. `keys`
+    /// are the key columns of the batch.
+    pub(super) async fn remember_deletes(&self, keys: &[ArrayRef], deletes: &[(u32, Order)]) -> Result<Option<String>> {
         if deletes.is_empty() {
             return Ok(None);
         }
@@ -40,9 +41,8 @@ impl UpsertWriter {
         let indices: UInt32Array = deletes.iter().map(|(index, _)| Some(*index)).collect();
         let mut fields = Vec::new();
         let mut columns = Vec::new();
-        for key in &self.reader.columns.keys {
-            let column = changes.rows.column_by_name(key).ok_or_else(|| Error::internal("a key column is missing"))?;
-            fields.push(Field::new(key, column.data_type().clone(), true));
+        for (name, column) in self.reader.columns.keys.iter().zip(keys) {
+            fields.push(Field::new(name, column.data_type().clone(), true));
             columns.push(take(column, &indices, None).map_err(failed)?);
         }
         for (index, column) in
@@ -51,12 +51,20 @@ impl UpsertWriter {
             fields.push(Field::new(format!("{HIDDEN_SEQUENCE}_{index}"), column.data_type().clone(), true));
             columns.push(column);
         }
+        let orders = || deletes.iter().map(|(_, order)| order);
         fields.push(Field::new(HIDDEN_PARTITION, DataType::Int32, false));
-        columns.push(take(&changes.order.partitions, &indices, None).map_err(failed)?);
+        columns.push(Arc::new(orders().map(|order| order.partition).collect::<Int32Array>()));
         fields.push(Field::new(HIDDEN_OFFSET, DataType::Int64, false));
-        columns.push(take(&changes.order.offsets, &indices, None).map_err(failed)?);
+        columns.push(Arc::new(orders().map(|order| order.offset).collect::<Int64Array>()));
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)?;
         self.tombstones.write(&rows).await.map(Some)
+    }
+
+    /// Returns the key columns of a batch.
+    pub(super) fn key_columns(&self, changes: &Changes) -> Result<Vec<ArrayRef>> {
+        let column = |key: &String| changes.rows.column_by_name(key).cloned();
+        let columns = self.reader.columns.keys.iter().map(column).collect::<Option<Vec<_>>>();
+        columns.ok_or_else(|| Error::internal("a key column is missing"))
     }
 
     /// Returns keys and orders of a batch, made here where the transform has not.

@@ -33,12 +33,17 @@ struct Shared {
 impl Stores {
     /// Returns stores that are reached by `settings`; nothing is reached yet.
     pub fn new(settings: StorageSettings) -> Self {
+        Self::with_memory(settings, Arc::new(InMemory::new()))
+    }
+
+    /// Returns stores whose `memory:///` is `memory`: one that counts, fails or waits as a test wants it to.
+    pub fn with_memory(settings: StorageSettings, memory: Arc<dyn ObjectStore>) -> Self {
         let disk: Arc<dyn ObjectStore> = if settings.local_fsync {
             Arc::new(DurableFiles::new(LocalFileSystem::new()))
         } else {
             Arc::new(LocalFileSystem::new())
         };
-        let shared = Shared { settings, memory: Arc::new(InMemory::new()), disk, buckets: Mutex::default() };
+        let shared = Shared { settings, memory, disk, buckets: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use alluvium_catalog::Error;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -54,6 +55,40 @@ impl AsyncFileReader for ObjectFile {
     }
 }
 
+/// Returns the error of a read that failed with `cause`: `Unavailable` where the store did not answer, else `Data`, also
+/// where it has no such file.
+pub(crate) fn read_error(message: String, cause: ParquetError) -> Error {
+    let mut link: Option<&(dyn std::error::Error + 'static)> = Some(&cause);
+    while let Some(error) = link {
+        if let Some(store) = error.downcast_ref::<object_store::Error>() {
+            return match store {
+                object_store::Error::NotFound { .. } => Error::data(message).with_source(cause),
+                _ => Error::unavailable(message).with_source(cause),
+            };
+        }
+        link = error.source();
+    }
+    Error::data(message).with_source(cause)
+}
+
 fn external(cause: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_catalog::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_store_that_does_not_answer_is_no_damage() {
+        let kind = |cause| read_error("cannot read a".to_owned(), cause).kind();
+        let lost = || object_store::Error::Generic { store: "s", source: "reset".into() };
+        let missing = || object_store::Error::NotFound { path: "a".to_owned(), source: "gone".into() };
+        assert_eq!(kind(external(lost())), ErrorKind::Unavailable);
+        assert_eq!(kind(ParquetError::External(Box::new(external(lost())))), ErrorKind::Unavailable);
+        assert_eq!(kind(external(missing())), ErrorKind::Data);
+        assert_eq!(kind(ParquetError::General("no footer".to_owned())), ErrorKind::Data);
+    }
 }

@@ -23,7 +23,7 @@ use crate::commit::create::arrow_schema;
 use crate::delta::action::{Add, Metadata, num_records};
 use crate::delta::log::{DeltaLog, Version};
 use crate::delta::state::TableState;
-use crate::object_file::ObjectFile;
+use crate::object_file::{ObjectFile, read_error};
 use crate::write::compaction::{Compaction, Input, Output, Run};
 use crate::write::encoder::FileEncoder;
 use crate::write::parquet::DataFolder;
@@ -123,15 +123,15 @@ impl Job {
         outputs: &mut Outputs<'_>,
         stop: &CancellationToken,
     ) -> Result<(Vec<Run>, u64)> {
-        let damaged = |cause: parquet::errors::ParquetError| self.damaged(add).with_source(cause);
+        let failed = |cause: parquet::errors::ParquetError| read_error(self.unreadable(add), cause);
         let path = Path::parse(&add.path).map_err(|cause| self.damaged(add).with_source(cause))?;
         let size = u64::try_from(add.size).map_err(|cause| self.damaged(add).with_source(cause))?;
         let reader = ObjectFile::new(Arc::clone(&self.folder.store), path, size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(damaged)?;
-        let mut batches = builder.with_batch_size(BATCH_ROWS).build().map_err(damaged)?;
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
+        let mut batches = builder.with_batch_size(BATCH_ROWS).build().map_err(failed)?;
         let mut runs = Vec::new();
         let (mut row, mut rank) = (0_u64, 0_u64);
-        while let Some(batch) = batches.try_next().await.map_err(damaged)? {
+        while let Some(batch) = batches.try_next().await.map_err(failed)? {
             if stop.is_cancelled() {
                 return Err(Error::closed("the compaction was stopped"));
             }
@@ -172,7 +172,11 @@ impl Job {
     }
 
     fn damaged(&self, add: &Add) -> Error {
-        Error::data(format!("cannot read {} of the table at {}", add.path, self.folder.location))
+        Error::data(self.unreadable(add))
+    }
+
+    fn unreadable(&self, add: &Add) -> String {
+        format!("cannot read {} of the table at {}", add.path, self.folder.location)
     }
 }
 

@@ -20,7 +20,7 @@ use super::UpsertColumns;
 use crate::delta::action::{Add, num_records};
 use crate::hop::Keyed;
 use crate::key::{KeyForm, Keys};
-use crate::object_file::ObjectFile;
+use crate::object_file::{ObjectFile, read_error};
 use crate::order::{OrderForm, Orders};
 use crate::write::index::{Bounds, IndexedFile};
 use crate::write::vectors::VectorFolder;
@@ -142,20 +142,19 @@ impl RowReader {
         selection: Option<RowSelection>,
     ) -> Result<Vec<RecordBatch>> {
         let at = &self.location;
-        let damaged =
-            |cause: ParquetError| Error::data(format!("cannot read {path} of the table at {at}")).with_source(cause);
+        let failed = |cause: ParquetError| read_error(format!("cannot read {path} of the table at {at}"), cause);
         let place = Path::parse(path)
             .map_err(|cause| Error::data(format!("{path} of the table at {at} is not a path")).with_source(cause))?;
         let size =
             u64::try_from(size).map_err(|_| Error::data(format!("{path} of the table at {at} has a negative size")))?;
         let reader = ObjectFile::new(Arc::clone(&self.store), place, size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(damaged)?;
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
         let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().map(String::as_str));
         let mut builder = builder.with_projection(mask);
         if let Some(selection) = selection {
             builder = builder.with_row_selection(selection);
         }
-        builder.build().map_err(damaged)?.try_collect().await.map_err(damaged)
+        builder.build().map_err(failed)?.try_collect().await.map_err(failed)
     }
 }
 

@@ -3,11 +3,13 @@
 //! Of several checkpoints of one version one is read. Only what a writer needs is taken out of the files: Removes, and
 //! statistics in struct form, stay where they are. Source: Delta transaction log protocol, section "Checkpoints".
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result};
 use arrow::array::RecordBatch;
 use arrow::json::writer::{LineDelimited, WriterBuilder};
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -16,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::action::Action;
 use super::log::{DeltaLog, Version};
-use crate::object_file::ObjectFile;
+use crate::object_file::{ObjectFile, read_error};
 
 /// Files of one checkpoint read at the same time.
 const FILES_IN_FLIGHT: usize = 4;
@@ -51,13 +53,43 @@ pub struct Sidecar {
 
 impl DeltaLog {
     /// Reads the newest checkpoint: its version and its protocol, metadata, files and transactions; `None` when there is
-    /// none.
+    /// none. It is the one that the log's hint names; where that is gone, a newer one has lost its hint, and is found by a
+    /// LIST.
     ///
     /// # Errors
     /// `Unavailable` when the store does not answer, `Data` when the checkpoint cannot be read.
     pub async fn read_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
         let Some(version) = self.last_checkpoint().await? else { return Ok(None) };
-        self.read_checkpoint_of(version).await.map(|actions| Some((version, actions)))
+        let reader = Reader { store: self.store(), location: self.location() };
+        match choose(version, reader.list(version).await?) {
+            Some(checkpoint) => reader.whole(&checkpoint).await.map(|actions| Some((version, actions))),
+            None => match self.find_checkpoint().await? {
+                Some(found) => Ok(Some(found)),
+                None => Err(self.no_checkpoint(version)),
+            },
+        }
+    }
+
+    /// Reads the newest checkpoint that a LIST finds, whatever the log's hint says; `None` when there is none.
+    ///
+    /// # Errors
+    /// As of [`read_checkpoint`](Self::read_checkpoint).
+    pub async fn find_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
+        let reader = Reader { store: self.store(), location: self.location() };
+        let mut by_version: BTreeMap<Version, Vec<ObjectMeta>> = BTreeMap::new();
+        for file in reader.list_all().await? {
+            let name = file.location.filename().unwrap_or_default();
+            let version = name.split_once(".checkpoint.").and_then(|(version, _)| version.parse().ok());
+            if let Some(version) = version {
+                by_version.entry(version).or_default().push(file);
+            }
+        }
+        for (version, files) in by_version.into_iter().rev() {
+            if let Some(checkpoint) = choose(version, files) {
+                return reader.whole(&checkpoint).await.map(|actions| Some((version, actions)));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads the checkpoint of `version`.
@@ -66,16 +98,12 @@ impl DeltaLog {
     /// As of [`read_checkpoint`](Self::read_checkpoint); `Data` when there is no whole one.
     pub async fn read_checkpoint_of(&self, version: Version) -> Result<Vec<Action>> {
         let reader = Reader { store: self.store(), location: self.location() };
-        let checkpoint = choose(version, reader.list(version).await?).ok_or_else(|| {
-            Error::data(format!("the log of {} names checkpoint {version}, but no such file exists", self.location()))
-        })?;
-        let Rows { mut actions, sidecars } = reader.top(&checkpoint).await?;
-        let reads: Vec<_> = sidecars.into_iter().map(|sidecar| reader.sidecar(sidecar)).collect();
-        let mut files = futures::stream::iter(reads).buffered(FILES_IN_FLIGHT);
-        while let Some(rows) = files.try_next().await? {
-            actions.extend(rows.actions);
-        }
-        Ok(actions)
+        let checkpoint = choose(version, reader.list(version).await?).ok_or_else(|| self.no_checkpoint(version))?;
+        reader.whole(&checkpoint).await
+    }
+
+    fn no_checkpoint(&self, version: Version) -> Error {
+        Error::data(format!("the log of {} names checkpoint {version}, but no such file exists", self.location()))
     }
 
     /// Returns the sidecars that the checkpoint in `file` names.
@@ -102,14 +130,39 @@ impl Reader<'_> {
     async fn list(&self, version: Version) -> Result<Vec<ObjectMeta>> {
         let prefix = format!("{version:020}.checkpoint");
         let (folder, before) = (Path::from("_delta_log"), Path::from(format!("_delta_log/{version:020}")));
-        let mut listed = self.store.list_with_offset(Some(&folder), &before);
+        let listed = self.store.list_with_offset(Some(&folder), &before);
+        self.outside_of_sidecars(listed, |name| name.starts_with(&prefix)).await
+    }
+
+    /// Lists the files of all checkpoints.
+    async fn list_all(&self) -> Result<Vec<ObjectMeta>> {
+        let listed = self.store.list(Some(&Path::from("_delta_log")));
+        self.outside_of_sidecars(listed, |name| name.contains(".checkpoint.")).await
+    }
+
+    async fn outside_of_sidecars(
+        &self,
+        mut listed: BoxStream<'static, object_store::Result<ObjectMeta>>,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<ObjectMeta>> {
         let mut files = Vec::new();
         while let Some(file) = listed.try_next().await.map_err(|cause| self.unavailable("_delta_log", cause))? {
-            if file.location.filename().is_some_and(|name| name.starts_with(&prefix)) && !is_sidecar(&file.location) {
+            if file.location.filename().is_some_and(&is_wanted) && !is_sidecar(&file.location) {
                 files.push(file);
             }
         }
         Ok(files)
+    }
+
+    /// Reads a checkpoint with its sidecars.
+    async fn whole(&self, checkpoint: &Checkpoint) -> Result<Vec<Action>> {
+        let Rows { mut actions, sidecars } = self.top(checkpoint).await?;
+        let reads: Vec<_> = sidecars.into_iter().map(|sidecar| self.sidecar(sidecar)).collect();
+        let mut files = futures::stream::iter(reads).buffered(FILES_IN_FLIGHT);
+        while let Some(rows) = files.try_next().await? {
+            actions.extend(rows.actions);
+        }
+        Ok(actions)
     }
 
     async fn top(&self, checkpoint: &Checkpoint) -> Result<Rows> {
@@ -145,18 +198,18 @@ impl Reader<'_> {
     }
 
     async fn parquet(&self, path: &Path, size: u64, wanted: &[&str]) -> Result<Rows> {
-        let damaged = |cause: parquet::errors::ParquetError| {
-            Error::data(format!("cannot read checkpoint {path} of {}", self.location)).with_source(cause)
+        let failed = |cause: parquet::errors::ParquetError| {
+            read_error(format!("cannot read checkpoint {path} of {}", self.location), cause)
         };
         let reader = ObjectFile::new(Arc::clone(self.store), path.clone(), size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(damaged)?;
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
         let columns = builder.parquet_schema().root_schema().get_fields();
         let kept =
             (0..columns.len()).filter(|index| columns.get(*index).is_some_and(|own| wanted.contains(&own.name())));
         let mask = ProjectionMask::roots(builder.parquet_schema(), kept);
-        let mut batches = builder.with_projection(mask).build().map_err(damaged)?;
+        let mut batches = builder.with_projection(mask).build().map_err(failed)?;
         let mut rows = Rows::default();
-        while let Some(batch) = batches.try_next().await.map_err(damaged)? {
+        while let Some(batch) = batches.try_next().await.map_err(failed)? {
             self.read_lines(&self.lines(&batch)?, wanted, &mut rows)?;
         }
         Ok(rows)

@@ -428,6 +428,38 @@ async fn checkpointed(scene: &Scene) -> Result<(TableState, TableState)> {
     Ok((before, after))
 }
 
+#[tokio::test]
+async fn a_checkpoint_without_its_hint_is_found_when_the_one_before_is_gone() -> Result<()> {
+    let failed = |cause| Error::internal("store").with_source(cause);
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    let (store, hint) =
+        (scene.stores.open(&scene.location)?, object_store::path::Path::from("_delta_log/_last_checkpoint"));
+    upsert(&scene, &mut landing, &mut model, &[(1, 1, Some("a")), (2, 1, Some("a"))]).await?;
+    checkpointed(&scene).await?;
+    let old = object_store::ObjectStoreExt::get(&store, &hint).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("b")), (2, 2, None)]).await?;
+    let (before, _) = checkpointed(&scene).await?;
+    upsert(&scene, &mut landing, &mut model, &[(3, 1, Some("c"))]).await?;
+    // Another engine has cleaned up to the second checkpoint, whose hint was never written.
+    for name in ["0.json", "1.json", "1.checkpoint.parquet", "2.json"] {
+        let path = object_store::path::Path::from(format!("_delta_log/{}{name}", "0".repeat(19)));
+        object_store::ObjectStoreExt::delete(&store, &path).await.map_err(failed)?;
+    }
+    for hinted in [Some(old), None] {
+        match hinted {
+            Some(old) => drop(object_store::ObjectStoreExt::put(&store, &hint, old.into()).await.map_err(failed)?),
+            None => object_store::ObjectStoreExt::delete(&store, &hint).await.map_err(failed)?,
+        }
+        let state = scene.state().await?;
+        assert_eq!((before.version, state.version), (2, 3));
+        let mut reopened = scene.open().await?;
+        assert_eq!(reopened.positions(), landing.positions());
+        reopened.catch_up().await?;
+    }
+    Ok(())
+}
+
 fn check_same(before: &TableState, after: &TableState) {
     let files = |state: &TableState| -> BTreeMap<String, (i64, Option<String>, bool)> {
         let told = |add: &crate::delta::action::Add| (add.size, add.stats.clone(), add.deletion_vector.is_some());

@@ -270,3 +270,14 @@ async fn a_store_that_lets_two_creates_win_is_refused() -> TestResult {
     assert!(error.message().contains("conditional creates"), "{}", error.chain());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_store_whose_winner_lost_its_answer_is_taken() -> TestResult {
+    for fault in [Fault::SaysExists, Fault::AnswerLost] {
+        let script = Script { first: 0, n_faults: 1, fault };
+        let store: Arc<dyn ObjectStore> = Arc::new(FaultyStore::new(Arc::new(InMemory::new()), Some(script)));
+        let at: Location = "memory:///t".parse()?;
+        alluvium::commit::probe::prove_conditional_create(&store, &at, &SystemClock).await?;
+    }
+    Ok(())
+}

@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,8 +15,9 @@ use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
+use tokio::sync::Notify;
 
 /// How an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +30,16 @@ pub(crate) enum Fault {
     SaysExists,
     /// Nothing happens, and the answer is that somebody else was first.
     LiesExists,
+    /// The answer is a timeout, and it happens later, when nobody waits for it any more.
+    Late,
 }
 
 impl Fault {
     /// Every fault.
-    pub(crate) const ALL: [Self; 4] = [Self::Refused, Self::AnswerLost, Self::SaysExists, Self::LiesExists];
+    pub(crate) const ALL: [Self; 5] = [Self::Refused, Self::AnswerLost, Self::SaysExists, Self::LiesExists, Self::Late];
+
+    /// After how many more operations a late request happens: enough for its sender to have looked for it and gone on.
+    const DELAY: usize = 5;
 
     fn happens(self) -> bool {
         matches!(self, Self::AnswerLost | Self::SaysExists)
@@ -42,7 +48,7 @@ impl Fault {
     fn error(self, path: &Path) -> Error {
         match self {
             Self::Refused => Error::Generic { store: "faulty", source: "connection refused".into() },
-            Self::AnswerLost => Error::Generic { store: "faulty", source: "the request timed out".into() },
+            Self::AnswerLost | Self::Late => Error::Generic { store: "faulty", source: "the request timed out".into() },
             Self::SaysExists | Self::LiesExists => {
                 Error::AlreadyExists { path: path.to_string(), source: "the object exists".into() }
             }
@@ -58,37 +64,98 @@ pub(crate) struct Script {
     pub(crate) fault: Fault,
 }
 
-/// A store with a script.
-#[derive(Debug)]
+impl Script {
+    /// Returns the script of a process that dies: from operation `first` on it reaches nothing.
+    pub(crate) fn death(first: usize) -> Self {
+        Self { first, n_faults: usize::MAX, fault: Fault::Refused }
+    }
+
+    fn covers(&self, operation: usize) -> bool {
+        (self.first..self.first.saturating_add(self.n_faults)).contains(&operation)
+    }
+}
+
+/// A store with scripts.
+#[derive(Debug, Clone)]
 pub(crate) struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
-    script: Option<Script>,
+    scripts: Vec<Script>,
+    counted: Arc<Counted>,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
     n_operations: AtomicUsize,
     n_fired: AtomicUsize,
+    fired: Notify,
+    late: Mutex<Vec<Late>>,
+    is_cut: AtomicBool,
+}
+
+/// A request whose time has not come.
+#[derive(Debug)]
+struct Late {
+    due: usize,
+    path: Path,
+    payload: PutPayload,
+    options: PutOptions,
 }
 
 impl FaultyStore {
     /// Returns `inner` with a script, or one that only counts.
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, script: Option<Script>) -> Self {
-        Self { inner, script, n_operations: AtomicUsize::new(0), n_fired: AtomicUsize::new(0) }
+        Self::with_scripts(inner, script.into_iter().collect())
+    }
+
+    /// Returns `inner` with scripts, of which the first that covers an operation counts.
+    pub(crate) fn with_scripts(inner: Arc<dyn ObjectStore>, scripts: Vec<Script>) -> Self {
+        Self { inner, scripts, counted: Arc::default() }
+    }
+
+    /// Lets nothing through any more: what a process has left running is gone with it.
+    pub(crate) fn cut(&self) {
+        self.counted.is_cut.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until an operation has failed.
+    pub(crate) async fn fired(&self) {
+        self.counted.fired.notified().await;
     }
 
     /// Returns how many operations there were.
     pub(crate) fn n_operations(&self) -> usize {
-        self.n_operations.load(Ordering::SeqCst)
+        self.counted.n_operations.load(Ordering::SeqCst)
     }
 
     /// Returns how many of them failed by the script.
     pub(crate) fn n_fired(&self) -> usize {
-        self.n_fired.load(Ordering::SeqCst)
+        self.counted.n_fired.load(Ordering::SeqCst)
     }
 
     /// Counts an operation and returns its fault.
     fn fault(&self) -> Option<Fault> {
-        let index = self.n_operations.fetch_add(1, Ordering::SeqCst);
-        let script = self.script.filter(|script| (script.first..script.first + script.n_faults).contains(&index))?;
-        self.n_fired.fetch_add(1, Ordering::SeqCst);
+        let index = self.counted.n_operations.fetch_add(1, Ordering::SeqCst);
+        if self.counted.is_cut.load(Ordering::SeqCst) {
+            return Some(Fault::Refused);
+        }
+        let script = self.scripts.iter().find(|script| script.covers(index))?;
+        self.counted.n_fired.fetch_add(1, Ordering::SeqCst);
+        self.counted.fired.notify_one();
         Some(script.fault)
+    }
+
+    /// Lets late requests happen that are due, whatever comes of them.
+    async fn let_late_ones_happen(&self) {
+        let n_operations = self.n_operations();
+        let due: Vec<Late> = {
+            let mut late = self.counted.late.lock().unwrap_or_else(PoisonError::into_inner);
+            let (due, rest) = std::mem::take(&mut *late).into_iter().partition(|late| late.due <= n_operations);
+            *late = rest;
+            due
+        };
+        for Late { path, payload, options, .. } in due {
+            drop(self.inner.put_opts(&path, payload, options).await);
+        }
     }
 
     /// Returns the fault of a read, which has no effect that could be kept, and nothing that could exist.
@@ -110,7 +177,14 @@ impl fmt::Display for FaultyStore {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        self.let_late_ones_happen().await;
         let Some(mut fault) = self.fault() else { return self.inner.put_opts(location, payload, options).await };
+        if fault == Fault::Late {
+            let (due, path) = (self.n_operations() + Fault::DELAY, location.clone());
+            let late = Late { due, path, payload, options };
+            self.counted.late.lock().unwrap_or_else(PoisonError::into_inner).push(late);
+            return Err(fault.error(location));
+        }
         // Only a conditional PUT can be told that the object exists.
         if options.mode != PutMode::Create && fault == Fault::LiesExists {
             fault = Fault::Refused;
@@ -127,10 +201,12 @@ impl ObjectStore for FaultyStore {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         self.read_fault()?;
-        self.inner.put_multipart_opts(location, options).await
+        let inner = self.inner.put_multipart_opts(location, options).await?;
+        Ok(Box::new(FaultyUpload { inner, store: self.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.let_late_ones_happen().await;
         self.read_fault()?;
         self.inner.get_opts(location, options).await
     }
@@ -174,6 +250,29 @@ impl ObjectStore for FaultyStore {
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         self.read_fault()?;
         self.inner.rename_opts(from, to, options).await
+    }
+}
+
+/// An upload in parts, whose end is an operation of its own: what is not completed is not there.
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    store: FaultyStore,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.store.read_fault()?;
+        self.inner.complete().await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
     }
 }
 

@@ -27,15 +27,16 @@ pub async fn prove_conditional_create(store: &Arc<dyn ObjectStore>, at: &Locatio
     let mut outcomes: Vec<_> = futures::stream::iter(0..RACERS).map(create).buffer_unordered(RACERS).collect().await;
     outcomes.push(create(RACERS).await);
     let wins = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let n_refused = outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(is_refusal)).count();
+    // The winner may not know it: an answer that is lost and asked for again says that the key exists.
+    let has_silent_winner = wins == 0 && n_refused >= RACERS && exists(store, &path, at).await?;
     if let Err(cause) = store.delete(&path).await {
         tracing::debug!(%path, %cause, "cannot remove the probe");
     }
-    if wins == 1 {
+    if wins == 1 || has_silent_winner {
         return Ok(());
     }
-    let unexpected = outcomes.into_iter().filter_map(std::result::Result::err).find(|cause| {
-        !matches!(cause, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
-    });
+    let unexpected = outcomes.into_iter().filter_map(std::result::Result::err).find(|cause| !is_refusal(cause));
     if wins == 0
         && let Some(cause) = unexpected
     {
@@ -48,6 +49,18 @@ pub async fn prove_conditional_create(store: &Arc<dyn ObjectStore>, at: &Locatio
     .with_hint(
         "exactly-once commits need a store that honours If-None-Match: use AWS S3, a current MinIO, or local disk",
     ))
+}
+
+async fn exists(store: &Arc<dyn ObjectStore>, path: &Path, at: &Location) -> Result<bool> {
+    match store.head(path).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(cause) => Err(Error::unavailable(format!("cannot read from {at}")).with_source(cause)),
+    }
+}
+
+fn is_refusal(cause: &object_store::Error) -> bool {
+    matches!(cause, object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
 }
 
 #[cfg(test)]

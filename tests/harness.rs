@@ -8,6 +8,7 @@ pub(crate) mod collector;
 pub(crate) mod fault;
 pub(crate) mod lake;
 pub(crate) mod ledger;
+pub(crate) mod names;
 pub(crate) mod pipeline;
 pub(crate) mod program;
 pub(crate) mod proxy;
@@ -25,4 +26,12 @@ pub(crate) type TestResult<T = ()> = Result<T, Box<dyn std::error::Error + Send 
 /// Returns a name that no other test has, now or in an earlier run: servers keep what tests leave behind.
 pub(crate) fn unique(what: &str) -> String {
     format!("{what}-{}", SystemClock.new_id().simple())
+}
+
+/// Returns the number that a variable sets, or `default`.
+pub(crate) fn number(variable: &str, default: u64) -> TestResult<u64> {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().map_err(|error| format!("{variable} is '{text}': {error}").into()),
+        Err(_) => Ok(default),
+    }
 }

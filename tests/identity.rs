@@ -10,16 +10,12 @@ use alluvium::shutdown::Shutdown;
 use alluvium::source::memory::{MemoryBroker, MemoryRecord, MemorySettings, MemorySource};
 use alluvium::supervise::World;
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
-use alluvium_catalog::{
-    Clock, Connection, Dataset, Name, Partition, Result, Source, StorageSettings, Stores, SystemClock, Table,
-    TableName, Topic,
-};
-use alluvium_sql::{Compiler, Flow, Names, SourceText};
-use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
+use alluvium_catalog::{Clock, Partition, Result, StorageSettings, Stores, SystemClock, Topic};
+use alluvium_sql::{Compiler, Flow, SourceText};
 
 use crate::harness::lake::Lake;
 use crate::harness::ledger::{Ledger, Workload};
+use crate::harness::names::NoNames;
 use crate::harness::pipeline::{self, JOURNAL, Variant};
 use crate::harness::program::Program;
 use crate::harness::{TestResult, reader, services, topic};
@@ -55,28 +51,6 @@ async fn a_topic_created_anew_halts_its_flows_until_it_is_accepted() -> TestResu
     assert!(rows().await?.len() > before, "the flow did not go on");
     // What was accepted stands in the table now.
     program.done(&["run", "--once", &file]).map(drop)
-}
-
-/// A catalog that knows nothing.
-struct NoNames;
-
-#[async_trait]
-impl Names for NoNames {
-    async fn connection(&self, _: &Name) -> Result<Option<Connection>> {
-        Ok(None)
-    }
-    async fn source(&self, _: &Name) -> Result<Option<Source>> {
-        Ok(None)
-    }
-    async fn table(&self, _: &TableName) -> Result<Option<Table>> {
-        Ok(None)
-    }
-    async fn table_schema(&self, _: &TableName) -> Result<Option<SchemaRef>> {
-        Ok(None)
-    }
-    async fn datasets(&self) -> Result<Vec<Dataset>> {
-        Ok(Vec::new())
-    }
 }
 
 async fn flow() -> TestResult<Arc<Flow>> {

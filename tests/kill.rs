@@ -1,9 +1,14 @@
-//! A process that is killed at random moments while records flow loses nothing and lands nothing twice.
+//! A process that is killed at any moment while records flow loses nothing and lands nothing twice.
 //!
-//! Most kills are on MinIO, some on the Versity gateway. A campaign is the same test with more of them:
-//! `ALLUVIUM_TEST_KILLS=100 tests/run killed_at_random`.
+//! Kills come at random moments, at start-up, and right after the program said that it begins what a kill should meet: a
+//! compaction, a batch that is due for a snapshot of the index, one that is due for a checkpoint. In the end the tables
+//! are held against the ledger of what was produced.
+//!
+//! A campaign is the same with more kills: `ALLUVIUM_TEST_KILLS=110 tests/run --test suite -- kill::`. The variable
+//! `ALLUVIUM_TEST_SEED` makes the same records and moments again; `docs/TESTING.md` says more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -13,18 +18,23 @@ use rand::{Rng, SeedableRng};
 use crate::harness::lake::Lake;
 use crate::harness::ledger::{Ledger, Workload};
 use crate::harness::pipeline::{self, JOURNAL, REJECTS, STATE, Variant};
-use crate::harness::program::Program;
-use crate::harness::services::Bucket;
+use crate::harness::program::{Program, Running};
 use crate::harness::topic::Topic;
-use crate::harness::{TestResult, audit, reader, services};
+use crate::harness::{TestResult, audit, number, reader, services};
 
-/// How often the process is killed on MinIO, unless the environment says otherwise; on Versity a third as often.
-const KILLS: usize = 22;
+/// How often the process is killed, unless the environment says otherwise.
+const KILLS: u64 = 22;
+
+/// How many of as many kills processes on the local disk and on the other S3 server get, each.
+const OTHERS_SHARE: u64 = 4;
 
 /// How long a kill may take, start and records included; a machine that is too slow for it fails the test.
 const KILL_LIMIT: Duration = Duration::from_secs(8);
 
-/// Compactions and index snapshots often enough that kills meet them.
+/// How long the program may take to begin what a kill waits for, before it is killed all the same.
+const AIM_LIMIT: Duration = Duration::from_secs(6);
+
+/// Compactions, index snapshots and checkpoints often enough that kills meet them.
 const SETTINGS: &str = "[upkeep]
 files_min = 3
 wall_share = 100
@@ -33,42 +43,92 @@ wall_share = 100
 snapshot_interval = 5
 ";
 
-fn kills() -> TestResult<usize> {
-    match std::env::var("ALLUVIUM_TEST_KILLS") {
-        Ok(text) => Ok(text.parse()?),
-        Err(_) => Ok(KILLS),
+/// Versions between two checkpoints.
+const CHECKPOINT_INTERVAL: u64 = 10;
+
+/// What a kill is to meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Aim {
+    Anything,
+    StartUp,
+    Compaction,
+    Snapshot,
+    Checkpoint,
+}
+
+impl Aim {
+    const ALL: [Self; 6] =
+        [Self::Anything, Self::Anything, Self::StartUp, Self::Compaction, Self::Snapshot, Self::Checkpoint];
+
+    /// Tells whether the program has begun it, by what it has said.
+    fn is_met(self, said: &str) -> bool {
+        let landed = || said.lines().filter(|line| line.contains("batch landed") && line.contains("state"));
+        match self {
+            Self::Anything | Self::StartUp => false,
+            Self::Compaction => said.contains("compaction begins"),
+            // The first one of a process is due that many versions after it started.
+            Self::Snapshot => landed().count() >= 5,
+            Self::Checkpoint => landed().filter_map(version).any(|version| version % CHECKPOINT_INTERVAL == 0),
+        }
+    }
+}
+
+/// Returns the version that a line of the log names.
+fn version(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once("version=")?;
+    rest.split(|char: char| !char.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// What a campaign met.
+#[derive(Debug, Default)]
+struct Summary {
+    kills: BTreeMap<Aim, u64>,
+    /// Kills that met what they aimed at.
+    met: u64,
+    compactions: usize,
+    /// Starts that took a snapshot of the index.
+    restored: usize,
+    records: usize,
+    /// Records that were merged into newer ones: late ones, repeated ones, older ones of a batch.
+    merged: u64,
+    runs_that_landed: usize,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kills, met, compactions, restored, records, merged, runs_that_landed } = self;
+        let n_kills: u64 = kills.values().sum();
+        write!(
+            formatter,
+            "{n_kills} kills {kills:?}, {met} met what they aimed at; {runs_that_landed} runs landed something; \
+             {compactions} compactions, {restored} starts from a snapshot; {records} records, {merged} merged as late, \
+             repeated or older"
+        )
     }
 }
 
 /// Returns the seed: the one of the environment, or another one each time.
-fn seed(bucket: &Bucket) -> TestResult<u64> {
-    let seed = match std::env::var("ALLUVIUM_TEST_SEED") {
-        Ok(text) => text.parse()?,
-        Err(_) => rand::rng().random(),
-    };
-    writeln!(std::io::stderr(), "kill on {}: ALLUVIUM_TEST_SEED={seed}", bucket.endpoint)?;
+fn seed() -> TestResult<u64> {
+    let seed = number("ALLUVIUM_TEST_SEED", rand::rng().random())?;
+    writeln!(std::io::stderr(), "kill: ALLUVIUM_TEST_SEED={seed}")?;
     Ok(seed)
 }
 
-/// Runs of the program that have landed a version of either table.
-async fn runs_that_landed(lake: &Lake) -> TestResult<BTreeSet<String>> {
+/// Notes what the logs of both tables tell.
+async fn read_logs(lake: &Lake, summary: &mut Summary) -> TestResult {
     let mut runs = BTreeSet::new();
     for table in [JOURNAL, STATE] {
-        let versions = reader::log(lake, &lake.table(table)?).await?;
-        runs.extend(versions.iter().filter_map(|entry| Some(entry.lineage()?["run"].to_string())));
+        for entry in reader::log(lake, &lake.table(table)?).await? {
+            let is_compaction = |info: &&serde_json::Value| info["operation"] == "OPTIMIZE";
+            summary.compactions += entry.actions("commitInfo").filter(is_compaction).count();
+            if let Some(lineage) = entry.lineage() {
+                runs.insert(lineage["run"].to_string());
+                summary.merged += lineage["fate"]["merged"].as_u64().unwrap_or_default();
+            }
+        }
     }
-    Ok(runs)
-}
-
-/// Versions of either table that compacted files.
-async fn compactions(lake: &Lake) -> TestResult<usize> {
-    let mut n_compactions = 0;
-    for table in [JOURNAL, STATE] {
-        let versions = reader::log(lake, &lake.table(table)?).await?;
-        let infos = versions.iter().flat_map(|entry| entry.actions("commitInfo"));
-        n_compactions += infos.filter(|info| info["operation"] == "OPTIMIZE").count();
-    }
-    Ok(n_compactions)
+    summary.runs_that_landed = runs.len();
+    Ok(())
 }
 
 /// Checks that the catalog has lost no commit over the kills: what it tells is what the logs tell.
@@ -89,49 +149,100 @@ fn check_history(program: &Program) -> TestResult {
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments_every_record_still_lands_once_on_minio() -> TestResult {
-    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
-    land_through_kills(&kafka, &bucket, kills()?).await
+/// A campaign against one lake.
+struct Campaign<'a> {
+    topic: &'a Topic,
+    random: StdRng,
+    workload: Workload,
+    ledger: Ledger,
+    summary: Summary,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments_every_record_still_lands_once_on_versity() -> TestResult {
-    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::versity()?) else { return Ok(()) };
-    land_through_kills(&kafka, &bucket, kills()?.div_ceil(3)).await
+impl Campaign<'_> {
+    /// Lets records flow until it is time to kill `running`, then kills it.
+    async fn kill(&mut self, running: Running, aim: Aim) -> TestResult {
+        let (begun, random) = (Instant::now(), &mut self.random);
+        let moment = match aim {
+            Aim::Anything => Duration::from_millis(random.random_range(400..6_000)),
+            Aim::StartUp => Duration::from_millis(random.random_range(20..700)),
+            Aim::Compaction | Aim::Snapshot | Aim::Checkpoint => AIM_LIMIT,
+        };
+        let (mut is_met, mut next) = (false, Instant::now());
+        while begun.elapsed() < moment && !is_met {
+            if next <= Instant::now() {
+                self.topic.produce(self.workload.take(random.random_range(1..200)), &mut self.ledger)?;
+                next = Instant::now() + Duration::from_millis(random.random_range(10..150));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            is_met = aim.is_met(&running.said()?);
+        }
+        if is_met {
+            // Right away, or when it is well under way.
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
+        }
+        let killed = running.kill()?;
+        assert!(killed.status.code().is_none(), "it ended by itself before it was killed:\n{}", killed.err);
+        *self.summary.kills.entry(aim).or_default() += 1;
+        self.summary.met += u64::from(is_met);
+        self.summary.restored += killed.err.matches("key index restored").count();
+        Ok(())
+    }
 }
 
-async fn land_through_kills(kafka: &str, bucket: &Bucket, kills: usize) -> TestResult {
-    let (lake, begun, seed) = (Lake::in_bucket(bucket)?, Instant::now(), seed(bucket)?);
-    let limit = KILL_LIMIT * u32::try_from(kills)?;
-    let mut random = StdRng::seed_from_u64(seed);
+/// Kills a process on `lake` again and again.
+async fn campaign(lake: &Lake, kafka: &str, n_kills: u64) -> TestResult {
+    let (begun, seed, limit) = (Instant::now(), seed()?, KILL_LIMIT * u32::try_from(n_kills)?);
     let topic = Topic::create(kafka, 3).await?;
     // A static member comes back under its name; the group would wait for a killed one until its session ends.
     let connection = ", 'group.instance.id' = 'worker-1'".to_owned();
     let variant = Variant { connection, interval: Some("300 ms"), rows: Some(400) };
-    let program = Program::on(&lake).with("ALLUVIUM_CHECKPOINT_INTERVAL", "10");
+    let program = Program::on(lake)
+        .with("ALLUVIUM_CHECKPOINT_INTERVAL", CHECKPOINT_INTERVAL.to_string())
+        .with("ALLUVIUM_LOG", "info,alluvium=debug");
     program.write("alluvium.toml", SETTINGS)?;
     let file = program.write("pipeline.sql", &pipeline::both_flows(kafka, &topic, &variant))?;
-    let (mut workload, mut ledger) = (Workload::new(seed, 200, 3), Ledger::default());
-    for n_kills in 0..kills {
-        assert!(begun.elapsed() < limit, "only {n_kills} kills within {limit:?}");
-        let running = program.start(&["run", &file])?;
-        let moment = Instant::now() + Duration::from_millis(random.random_range(400..6_000));
-        while Instant::now() < moment {
-            topic.produce(workload.take(random.random_range(1..200)), &mut ledger)?;
-            tokio::time::sleep(Duration::from_millis(random.random_range(10..150))).await;
-        }
-        let killed = running.kill()?;
-        assert!(killed.status.code().is_none(), "it ended by itself before it was killed:\n{}", killed.err);
+    let mut campaign = Campaign {
+        topic: &topic,
+        random: StdRng::seed_from_u64(seed),
+        workload: Workload::new(seed, 200, 3),
+        ledger: Ledger::default(),
+        summary: Summary::default(),
+    };
+    for n_done in 0..n_kills {
+        assert!(begun.elapsed() < limit, "only {n_done} kills within {limit:?}");
+        let aim = Aim::ALL[campaign.random.random_range(0..Aim::ALL.len())];
+        campaign.kill(program.start(&["run", &file])?, aim).await?;
     }
     program.start(&["run", "--once", &file])?.wait(Duration::from_secs(120))?.check(0)?;
-    audit::both_flows(&lake, &ledger, topic.name()).await?;
+    let Campaign { ledger, mut summary, .. } = campaign;
+    audit::both_flows(lake, &ledger, topic.name()).await?;
     check_history(&program)?;
-    let n_compactions = compactions(&lake).await?;
-    writeln!(std::io::stderr(), "kill on {}: {kills} kills, {n_compactions} compactions", bucket.endpoint)?;
-    assert!(n_compactions > 0, "nothing was compacted meanwhile");
-    // Without this a program that lands nothing before it is killed would pass.
-    let n_runs = runs_that_landed(&lake).await?.len();
-    assert!(n_runs > kills / 3, "only {n_runs} of {kills} runs landed anything before they were killed");
+    read_logs(lake, &mut summary).await?;
+    summary.records = ledger.len();
+    writeln!(std::io::stderr(), "kill: {} in {:?}", summary, begun.elapsed())?;
+    // Without these a program that does nothing before it is killed would pass.
+    assert!(summary.compactions > 0, "nothing was compacted meanwhile");
+    assert!(summary.runs_that_landed as u64 > n_kills / 4, "too few runs landed anything before they were killed");
+    assert!(n_kills < 10 || summary.restored > 0, "no start took a snapshot of the index");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_every_record_still_lands_once() -> TestResult {
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
+    campaign(&Lake::in_bucket(&bucket)?, &kafka, number("ALLUVIUM_TEST_KILLS", KILLS)?).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_on_the_local_disk_every_record_still_lands_once() -> TestResult {
+    let Some(kafka) = services::kafka()? else { return Ok(()) };
+    let n_kills = number("ALLUVIUM_TEST_KILLS", KILLS)?.div_ceil(OTHERS_SHARE);
+    campaign(&Lake::on_disk()?, &kafka, n_kills).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_on_versity_every_record_still_lands_once() -> TestResult {
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::versity()?) else { return Ok(()) };
+    let n_kills = number("ALLUVIUM_TEST_KILLS", KILLS)?.div_ceil(OTHERS_SHARE);
+    campaign(&Lake::in_bucket(&bucket)?, &kafka, n_kills).await
 }

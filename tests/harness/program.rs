@@ -193,6 +193,11 @@ impl Running {
         }
     }
 
+    /// Returns what the process has written to standard error so far.
+    pub(crate) fn said(&self) -> TestResult<String> {
+        self.output().map(|(_, err)| err)
+    }
+
     fn output(&self) -> TestResult<(String, String)> {
         let read = |path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Ok((read(&self.out)?, read(&self.err)?))

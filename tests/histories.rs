@@ -1,0 +1,132 @@
+//! Random histories of an upsert table, whole: a flow reads a topic in memory and lands in a table in memory whose store
+//! fails, while delta-rs writes to the same table and upkeep rewrites it; and a process dies between any two operations.
+//!
+//! After each step the table is read by Delta's rules alone (`protocol.rs`) and held against a map (`model.rs`). A second
+//! table, which delta-rs merges the same records into, is held against it as well (`merge.rs`). A history is what its seed
+//! makes it: a failure names the seed that makes it again.
+//!
+//! `ALLUVIUM_TEST_HISTORIES=500 tests/run --test suite -- histories` runs as many of each kind; `ALLUVIUM_TEST_SEED` is
+//! the first seed. `docs/TESTING.md` says more.
+
+pub(crate) mod foreign;
+pub(crate) mod history;
+mod merge;
+pub(crate) mod model;
+pub(crate) mod place;
+pub(crate) mod protocol;
+pub(crate) mod steps;
+mod witness;
+
+use std::io::Write;
+
+use futures::StreamExt;
+
+use crate::harness::{TestResult, number};
+use history::{History, Met};
+use place::Kind;
+use steps::{Dice, Step};
+
+/// Histories at once: most of their time they wait for a store that does not say what became of a commit.
+const AT_ONCE: usize = 6;
+
+/// Steps of a history.
+const STEPS: usize = 9;
+
+/// Returns the seeds to be run, and the kind of table of each.
+fn seeds(n_default: u64) -> TestResult<Vec<(u64, Kind)>> {
+    let (first, n_seeds) = (number("ALLUVIUM_TEST_SEED", 1)?, number("ALLUVIUM_TEST_HISTORIES", n_default)?);
+    let kind = |seed: u64| Kind::ALL[usize::try_from(seed).unwrap_or_default() % Kind::ALL.len()];
+    Ok((first..first + n_seeds).map(|seed| (seed, kind(seed))).collect())
+}
+
+/// Returns what a failure says of its history, and how to see it again.
+fn told(test: &str, (seed, kind): (u64, Kind), what: &str) -> String {
+    format!(
+        "history {seed} ({kind:?}): {what}\n  again: ALLUVIUM_TEST_SEED={seed} ALLUVIUM_TEST_HISTORIES=1 \
+         tests/run --test suite -- histories::{test}"
+    )
+}
+
+/// Lives through `n_steps` and returns what was met.
+async fn live_through(test: &str, (seed, kind): (u64, Kind), n_steps: usize) -> TestResult<Met> {
+    let mut history = History::new(kind, seed).await?;
+    let mut dice = Dice::new(seed, kind);
+    let mut steps: Vec<Step> = (0..n_steps).map(|_| dice.step()).collect();
+    // What the last visit has left behind is settled by one more batch, which every reader must then agree on.
+    steps.push(dice.quiet_life());
+    for (place, step) in steps.iter().enumerate() {
+        if let Err(error) = history.apply(step).await {
+            let dump = history.dump(seed, &steps)?;
+            let what = format!("step {place}: {error}\n  all of it: {}", dump.display());
+            return Err(told(test, (seed, kind), &what).into());
+        }
+    }
+    let agreed = merge::check_others(&history).await;
+    agreed.map_err(|error| told(test, (seed, kind), &error.to_string()))?;
+    Ok(history.met)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_history_leaves_what_a_map_has() -> TestResult {
+    let test = "any_history_leaves_what_a_map_has";
+    let seeds = seeds(24)?;
+    let mut lived = futures::stream::iter(seeds.clone())
+        .map(|seed| Box::pin(live_through(test, seed, STEPS)))
+        .buffer_unordered(AT_ONCE);
+    let (mut met, mut failures) = (Met::default(), Vec::new());
+    while let Some(outcome) = lived.next().await {
+        match outcome {
+            Ok(one) => met.add(&one),
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    writeln!(std::io::stderr(), "histories: {} seeds from {}, {met:?}", seeds.len(), seeds[0].0)?;
+    if !failures.is_empty() {
+        return Err(failures.join("\n\n").into());
+    }
+    // One history meets what it meets.
+    let has_none = [met.compactions, met.visits, met.faults, met.vectors, met.checkpoints].contains(&0);
+    let is_refused = met.refused * 3 > met.visits;
+    assert!(seeds.len() < 12 || !(has_none || is_refused), "some of it did not come about: {met:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_death_between_any_two_operations_loses_nothing() -> TestResult {
+    let test = "a_death_between_any_two_operations_loses_nothing";
+    let mut met = Met::default();
+    for (seed, kind) in seeds(4)? {
+        let mut history = History::new(kind, seed).await?;
+        let mut dice = Dice::new(seed, kind);
+        for (place, is_last) in [false, false, true].into_iter().enumerate() {
+            let step = if is_last { dice.deaths() } else { dice.quiet_life() };
+            let done = history.apply(&step).await;
+            done.map_err(|error| told(test, (seed, kind), &format!("step {place}: {error}\n  {step:?}")))?;
+        }
+        met.add(&history.met);
+    }
+    writeln!(std::io::stderr(), "deaths: {met:?}")?;
+    assert!(met.deaths > 30, "only {} deaths", met.deaths);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_leave_what_delta_rs_merge_leaves() -> TestResult {
+    let test = "batches_leave_what_delta_rs_merge_leaves";
+    for (seed, kind) in seeds(3)? {
+        let mut history = History::new(kind, seed).await?;
+        let (mut dice, mut other) = (Dice::new(seed, kind), merge::Merged::new().await?);
+        for place in 0..4 {
+            let step = dice.quiet_life();
+            let done = async {
+                history.apply(&step).await?;
+                other.merge(&history.ledger).await?;
+                other.check(&history).await
+            };
+            done.await.map_err(|error: Box<dyn std::error::Error + Send + Sync>| {
+                told(test, (seed, kind), &format!("step {place}: {error}\n  {step:?}"))
+            })?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,345 @@
+//! One history: a table, what happens to it, and what it has to be after each step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use alluvium::config::UpkeepSettings;
+use alluvium::delta::log::DeltaLog;
+use alluvium::upkeep::optimize::optimize;
+use alluvium::upkeep::plan::Aims;
+use alluvium::upkeep::vacuum::{Mode, vacuum};
+use alluvium_catalog::{Clock, SystemClock};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::foreign::{self, Visit};
+use super::model::{Ledger, Model, Positions, Record};
+use super::place::{Kind, Life, Place};
+use super::protocol::{Reader, Replay, Row, lines};
+use super::steps::{Damage, Step};
+use super::witness::{TABLE, Witness};
+use crate::harness::TestResult;
+use crate::harness::fault::{FaultyStore, Script};
+
+/// What has come about, to tell a history that met nothing from one that met all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Met {
+    pub(crate) versions: usize,
+    pub(crate) compactions: usize,
+    pub(crate) visits: usize,
+    /// Visits that delta-rs refused to do.
+    pub(crate) refused: usize,
+    pub(crate) faults: usize,
+    pub(crate) deaths: usize,
+    pub(crate) vectors: usize,
+    pub(crate) checkpoints: usize,
+}
+
+impl Met {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.versions += other.versions;
+        self.compactions += other.compactions;
+        self.visits += other.visits;
+        self.refused += other.refused;
+        self.faults += other.faults;
+        self.deaths += other.deaths;
+        self.vectors += other.vectors;
+        self.checkpoints += other.checkpoints;
+    }
+}
+
+/// A visit as it was: what stood before and after it, and the batch that was about to land.
+#[derive(Debug)]
+struct Visited {
+    at: Positions,
+    before: Vec<Row>,
+    after: Vec<Row>,
+    until: Option<Positions>,
+}
+
+/// A table and what it has to be.
+pub(crate) struct History {
+    pub(crate) place: Place,
+    pub(crate) witness: Arc<Witness>,
+    pub(crate) ledger: Ledger,
+    model: Model,
+    pub(crate) met: Met,
+}
+
+impl History {
+    pub(crate) async fn new(kind: Kind, seed: u64) -> TestResult<Self> {
+        Ok(Self {
+            place: Place::new(kind, seed).await?,
+            witness: Arc::new(Witness::new(Duration::from_millis(seed % 8))),
+            ledger: Ledger::new(),
+            model: Model::default(),
+            met: Met::default(),
+        })
+    }
+
+    /// Does a step and checks what it leaves.
+    pub(crate) async fn apply(&mut self, step: &Step) -> TestResult {
+        self.place.clock.set(SystemClock.now());
+        match step {
+            Step::Life { records, life, scripts, visit } => {
+                self.produce(records)?;
+                self.live(*life, scripts.clone(), visit.clone()).await
+            }
+            Step::Deaths { records, life } => {
+                self.produce(records)?;
+                self.die_everywhere(*life).await?;
+                self.live(*life, Vec::new(), None).await
+            }
+            _ if self.witness.versions().is_empty() => Ok(()),
+            Step::Visit(visit) => {
+                let visited = visited(Arc::clone(&self.witness), visit, None).await?;
+                self.take_in(visited);
+                self.check_protocol(&self.witness.clone()).await.map(drop)
+            }
+            Step::Damage(damage) => self.damage(*damage).await,
+            Step::Optimize => {
+                let clock: Arc<dyn Clock> = Arc::clone(&self.place.clock) as Arc<dyn Clock>;
+                let aims = Aims::all(&UpkeepSettings::default());
+                optimize(self.log()?, &aims, &clock, |_| ()).await.map_err(|error| error.chain())?;
+                self.check(&self.witness.clone()).await
+            }
+            Step::Vacuum => {
+                let clock = Arc::clone(&self.place.clock);
+                let vacuumed = vacuum(&self.log()?, Duration::ZERO, Mode::Remove, clock.as_ref(), |_| ()).await;
+                vacuumed.map_err(|error| error.chain())?;
+                self.check(&self.witness.clone()).await
+            }
+        }
+    }
+
+    /// Writes all that was produced and committed to a file, for whoever looks into a failure, and returns its path.
+    pub(crate) fn dump(&self, seed: u64, steps: &[Step]) -> TestResult<PathBuf> {
+        let path = std::env::temp_dir().join(format!("alluvium-history-{seed}.txt"));
+        let mut text = String::new();
+        for (place, step) in (0..).zip(steps) {
+            writeln!(text, "step {place}: {step:?}")?;
+        }
+        for (partition, records) in &self.ledger {
+            for (offset, record) in (0..).zip(records) {
+                writeln!(text, "record {partition}@{offset}: {record:?}")?;
+            }
+        }
+        for (version, bytes) in self.witness.versions() {
+            writeln!(text, "version {version}:\n{}", String::from_utf8_lossy(&bytes))?;
+        }
+        writeln!(text, "{:#?}", self.model)?;
+        std::fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// Returns the live rows, read by the rules alone.
+    pub(crate) async fn rows(&self) -> TestResult<Vec<Row>> {
+        let (_, mut rows) = read(&self.witness).await?;
+        rows.sort();
+        Ok(rows)
+    }
+
+    fn log(&self) -> TestResult<DeltaLog> {
+        let store: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(self.store(), TABLE));
+        Ok(DeltaLog::with_stores(format!("memory:///{TABLE}").parse()?, Arc::clone(&store), store))
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.witness) as Arc<dyn ObjectStore>
+    }
+
+    pub(crate) fn produce(&mut self, records: &[(i32, Record)]) -> TestResult {
+        for (partition, record) in records {
+            self.place.produce(*partition, record)?;
+            self.ledger.entry(*partition).or_default().push(record.clone());
+        }
+        Ok(())
+    }
+
+    /// Lets a process live, with trouble, and checks that all records have landed.
+    async fn live(&mut self, life: Life, scripts: Vec<Script>, visit: Option<(usize, Visit)>) -> TestResult {
+        let visits: Arc<Mutex<Vec<TestResult<Option<Visited>>>>> = Arc::default();
+        if let Some((n_commits, visit)) = visit {
+            let (witness, visits) = (Arc::clone(&self.witness), Arc::clone(&visits));
+            let visitor = move |commit: Bytes| -> futures::future::BoxFuture<'static, ()> {
+                Box::pin(async move {
+                    let outcome = visited(witness, &visit, Some(commit)).await;
+                    visits.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
+                })
+            };
+            self.witness.expect(n_commits, Box::new(visitor));
+        }
+        let store = Arc::new(FaultyStore::with_scripts(self.store(), scripts));
+        let lived = self.place.live(&store, life).await;
+        store.cut();
+        self.witness.dismiss();
+        self.met.faults += store.n_fired();
+        let outcomes = std::mem::take(&mut *visits.lock().unwrap_or_else(PoisonError::into_inner));
+        for outcome in outcomes {
+            self.take_in(outcome?);
+        }
+        lived?;
+        let witness = Arc::clone(&self.witness);
+        self.check(&witness).await?;
+        let (replay, _) = self.check_protocol(&witness).await?;
+        self.check_drained(&replay)
+    }
+
+    fn take_in(&mut self, visited: Option<Visited>) {
+        let Some(Visited { at, before, after, until }) = visited else {
+            self.met.refused += 1;
+            return;
+        };
+        self.met.visits += 1;
+        self.model.advance(&self.ledger, &at);
+        self.model.foreign(&before, &after, until);
+    }
+
+    /// Kills a process at each of its operations, each in a copy of the store; then it lives on there.
+    async fn die_everywhere(&mut self, life: Life) -> TestResult {
+        let counting = Arc::new(FaultyStore::new(Arc::new(self.witness.fork()), None));
+        self.place.live(&counting, life).await?;
+        counting.cut();
+        for operation in 0..counting.n_operations() {
+            let fork = Arc::new(self.witness.fork());
+            let survived = self.die_at(&fork, operation, life).await;
+            survived.map_err(|error| format!("after a death at operation {operation}: {error}"))?;
+            self.met.deaths += 1;
+        }
+        Ok(())
+    }
+
+    async fn die_at(&self, fork: &Arc<Witness>, operation: usize, life: Life) -> TestResult {
+        let mut copy = self.model.clone();
+        // A second death finds what the first has left half done.
+        for operation in [operation, operation / 2] {
+            let store = Arc::new(FaultyStore::new(Arc::clone(fork) as _, Some(Script::death(operation))));
+            self.place.die(&store, life).await?;
+            store.cut();
+            if !fork.versions().is_empty() {
+                let (replay, rows) = self.check_protocol(fork).await?;
+                copy.advance(&self.ledger, &replay.positions());
+                copy.check(&rows)?;
+            }
+        }
+        let store = Arc::new(FaultyStore::new(Arc::clone(fork) as _, None));
+        self.place.live(&store, life).await?;
+        store.cut();
+        let (replay, rows) = self.check_protocol(fork).await?;
+        self.check_drained(&replay)?;
+        copy.advance(&self.ledger, &replay.positions());
+        copy.check(&rows)
+    }
+
+    async fn damage(&self, damage: Damage) -> TestResult {
+        let folder = Path::from(format!("{TABLE}/_alluvium/index"));
+        let listed: Vec<_> = self.witness.list(Some(&folder)).try_collect().await?;
+        let paths: BTreeSet<Path> = listed.into_iter().map(|file| file.location).collect();
+        let (Some(oldest), Some(newest)) = (paths.first(), paths.last()) else { return Ok(()) };
+        let mut bytes = self.witness.get(newest).await?.bytes().await?.to_vec();
+        match damage {
+            Damage::Cut => bytes.truncate(bytes.len() * 2 / 3),
+            Damage::Flip => {
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+            }
+            Damage::Swap => bytes = self.witness.get(oldest).await?.bytes().await?.to_vec(),
+            Damage::LoseNewest => return Ok(self.witness.delete(newest).await?),
+            Damage::LoseAll => {
+                for path in &paths {
+                    self.witness.delete(path).await?;
+                }
+                return Ok(());
+            }
+        }
+        self.witness.put(newest, bytes.into()).await?;
+        Ok(())
+    }
+
+    /// Checks the table against the protocol and against the model.
+    async fn check(&mut self, witness: &Arc<Witness>) -> TestResult {
+        let (replay, rows) = self.check_protocol(witness).await?;
+        self.model.advance(&self.ledger, &replay.positions());
+        self.model.check(&rows)?;
+        self.met.versions = replay.operations.len();
+        self.met.compactions = replay.operations.values().filter(|operation| *operation == "OPTIMIZE").count();
+        let has_vector = |add: &&serde_json::Value| add.get("deletionVector").is_some_and(|vector| !vector.is_null());
+        self.met.vectors += replay.files.values().filter(has_vector).count();
+        self.met.checkpoints += usize::from(Reader { store: self.store() }.has("_delta_log/_last_checkpoint").await?);
+        Ok(())
+    }
+
+    /// Checks the table by Delta's rules alone, and returns it with its live rows.
+    async fn check_protocol(&self, witness: &Arc<Witness>) -> TestResult<(Replay, Vec<Row>)> {
+        let (replay, rows) = read(witness).await?;
+        let mut faults = replay.faults.clone();
+        let reader = Reader { store: Arc::clone(witness) as Arc<dyn ObjectStore> };
+        let start = reader.start().await?;
+        if start.essence() != replay.essence() {
+            let (found, made) = (start.essence(), replay.essence());
+            faults.push(format!("a start from the checkpoint finds {found:?}, the versions make {made:?}"));
+        }
+        for sidecar in &replay.sidecars {
+            if !reader.has(sidecar).await? {
+                faults.push(format!("{sidecar} is named by the log and gone"));
+            }
+        }
+        if faults.is_empty() { Ok((replay, rows)) } else { Err(faults.join("\n").into()) }
+    }
+
+    fn check_drained(&self, replay: &Replay) -> TestResult {
+        let reached = replay.positions();
+        for (partition, records) in &self.ledger {
+            let end = i64::try_from(records.len())?;
+            if reached.get(partition) != Some(&end) {
+                return Err(format!("partition {partition} ends at {end}, and the table is at {reached:?}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the table of a store by its versions, and the live rows.
+async fn read(witness: &Arc<Witness>) -> TestResult<(Replay, Vec<Row>)> {
+    let replay = Replay::of(&witness.versions())?;
+    let reader = Reader { store: Arc::clone(witness) as Arc<dyn ObjectStore> };
+    let mut rows = Vec::new();
+    for add in replay.files.values() {
+        rows.extend(reader.rows(add).await?.into_iter().map(|(row, _)| row));
+    }
+    Ok((replay, rows))
+}
+
+/// Lets another writer in and returns what it did; nothing where it did not.
+async fn visited(witness: Arc<Witness>, visit: &Visit, commit: Option<Bytes>) -> TestResult<Option<Visited>> {
+    if witness.versions().is_empty() {
+        return Ok(None);
+    }
+    let (replay, before) = read(&witness).await?;
+    let n_versions = replay.operations.len();
+    let outcome = foreign::visit_once(Arc::clone(&witness) as Arc<dyn ObjectStore>, visit).await;
+    let (after, rows) = read(&witness).await?;
+    if after.operations.len() == n_versions && outcome.is_err() {
+        return Ok(None);
+    }
+    let until = match commit {
+        Some(commit) => positions_of(&commit, &replay)?,
+        None => None,
+    };
+    Ok(Some(Visited { at: replay.positions(), before, after: rows, until }))
+}
+
+/// Returns where a commit takes the flow; nothing for one that takes it nowhere.
+fn positions_of(commit: &[u8], before: &Replay) -> TestResult<Option<Positions>> {
+    let mut replay = Replay { txns: before.txns.clone(), ..Replay::default() };
+    let only_txns: Vec<_> = lines(commit)?.into_iter().filter(|line| line.get("txn").is_some()).collect();
+    replay.apply(0, &only_txns);
+    let positions: BTreeMap<i32, i64> = replay.positions();
+    Ok((positions != before.positions()).then_some(positions))
+}

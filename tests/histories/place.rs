@@ -1,0 +1,210 @@
+//! A flow as a process would run it, from a broker in memory into a table in memory: opened, drained, closed or killed,
+//! and opened again after what mends by itself, as the supervisor does.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alluvium::config::{IndexLimits, Limits, UpkeepSettings};
+use alluvium::metrics::Metrics;
+use alluvium::pipeline::FlowRun;
+use alluvium::shutdown::Shutdown;
+use alluvium::source::memory::{MemoryBroker, MemoryRecord, MemorySettings, MemorySource};
+use alluvium::supervise::World;
+use alluvium_catalog::store::MemoryStore;
+use alluvium_catalog::{Clock, ErrorKind, ManualClock, Partition, StorageSettings, Stores, SystemClock, Topic};
+use alluvium_sql::{Compiler, Flow, SourceText};
+use object_store::ObjectStore;
+use serde_json::json;
+
+use super::model::{Change, Record};
+use crate::harness::TestResult;
+use crate::harness::fault::FaultyStore;
+use crate::harness::names::NoNames;
+
+/// Partitions of the topic.
+pub(crate) const PARTITIONS: i32 = 3;
+
+/// Restarts of one life until it counts as stuck.
+const RESTARTS_MAX: usize = 12;
+
+/// How long a life may take: settling what became of a commit takes two seconds, and one life has few of those.
+const LIFE_LIMIT: Duration = Duration::from_secs(120);
+
+/// How a table is declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// With the sequence among its columns.
+    Plain,
+    /// With the sequence in the hidden column.
+    Hidden,
+    /// In partitions, between which rows move.
+    Partitioned,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Hidden, Self::Partitioned];
+
+    /// Tells whether the sequence is a declared column.
+    pub(crate) fn stores_sequence(self) -> bool {
+        self != Self::Hidden
+    }
+
+    fn sql(self) -> String {
+        let (columns, left_out, rest) = match self {
+            Self::Plain => ("seq BIGINT, ", "op", "".to_owned()),
+            Self::Hidden => ("", "op, seq", "".to_owned()),
+            Self::Partitioned => ("seq BIGINT, ", "op", "PARTITIONED BY (day) ".to_owned()),
+        };
+        let policy = if self == Self::Hidden { "v2" } else { "classic" };
+        format!(
+            "CREATE CONNECTION broker TYPE kafka WITH ('bootstrap.servers' = 'nowhere:9092');
+CREATE SOURCE events (id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING, day STRING)
+WITH ('connection' = 'broker', 'topic' = 't', 'scan.startup.mode' = 'earliest-offset',
+      'error-handling.mode' = 'log', 'error-handling.log.target' = 'lake.rejects');
+CREATE STREAMING TABLE lake.t (
+  id BIGINT NOT NULL, {columns}note STRING, day STRING, PRIMARY KEY (id) NOT ENFORCED
+) {rest}TBLPROPERTIES ('delta.checkpointPolicy' = '{policy}', 'delta.logRetentionDuration' = 'interval 0 seconds');
+CREATE FLOW f AS AUTO CDC INTO lake.t FROM STREAM(events) KEYS (id) APPLY AS DELETE WHEN op = 'd'
+SEQUENCE BY seq COLUMNS * EXCEPT ({left_out}) STORED AS SCD TYPE 1;
+"
+        )
+    }
+}
+
+/// A topic, and the flow that reads it.
+pub(crate) struct Place {
+    pub(crate) kind: Kind,
+    broker: MemoryBroker,
+    topic: Topic,
+    flow: Arc<Flow>,
+    pub(crate) clock: Arc<ManualClock>,
+    /// Versions from one snapshot of the index to the next; 0 for none.
+    pub(crate) snapshot_interval: u64,
+}
+
+/// How a process lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    /// Records of a batch at most.
+    pub(crate) rows_max: usize,
+    /// Whether it ends in order; else it just ends.
+    pub(crate) is_orderly: bool,
+}
+
+impl Place {
+    /// Returns a place whose ids follow from `seed`.
+    pub(crate) async fn new(kind: Kind, seed: u64) -> TestResult<Self> {
+        let compiler = Compiler::new("memory:///".parse()?, Arc::new(NoNames));
+        let pipeline = compiler.compile(&[Arc::new(SourceText::new("history.sql", kind.sql()))]).await;
+        let pipeline = pipeline.map_err(|error| format!("{error:?}"))?;
+        let flow = pipeline.flows.into_iter().next().ok_or("no flow")?;
+        let (broker, topic) = (MemoryBroker::default(), "t".parse()?);
+        broker.create_topic(&topic, usize::try_from(PARTITIONS)?);
+        // Vacuum refuses a clock that is far from the store's.
+        let clock = Arc::new(ManualClock::new(seed, SystemClock.now()));
+        Ok(Self { kind, broker, topic, flow, clock, snapshot_interval: seed % 4 })
+    }
+
+    /// Produces a record.
+    pub(crate) fn produce(&self, partition: i32, record: &Record) -> TestResult {
+        let id = record.id;
+        let value = match &record.change {
+            Some(Change::Put { sequence, note, day }) => {
+                json!({"id": id, "seq": sequence, "op": "u", "note": note, "day": day}).to_string()
+            }
+            Some(Change::Delete { sequence }) => json!({"id": id, "seq": sequence, "op": "d"}).to_string(),
+            Some(Change::Tombstone) => String::new(),
+            None => format!("{{broken {id}"),
+        };
+        let is_tombstone = record.change == Some(Change::Tombstone);
+        let value = (!is_tombstone).then(|| value.into_bytes());
+        let record = MemoryRecord { key: Some(id.to_string().into_bytes()), value, ..MemoryRecord::default() };
+        self.broker.append(&self.topic, Partition(partition), record)?;
+        Ok(())
+    }
+
+    fn world(&self, store: Arc<dyn ObjectStore>) -> TestResult<World> {
+        let settings = Limits {
+            commit_attempts: NonZeroU32::MIN.saturating_add(4),
+            retry_wait_min: Duration::from_millis(1),
+            retry_wait_max: Duration::from_millis(5),
+            checkpoint_interval: NonZeroU64::MIN.saturating_add(3),
+            upkeep: UpkeepSettings { files_min: 3, wall_percent: 100, ..UpkeepSettings::default() },
+            index: IndexLimits { snapshot_interval: self.snapshot_interval, ..IndexLimits::default() },
+            ..Limits::default()
+        };
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;
+        Ok(World {
+            stores: Stores::with_memory(StorageSettings::default(), store),
+            warehouse: "memory:///".parse()?,
+            // Lost with every process.
+            catalog: Arc::new(MemoryStore::default()),
+            registry: None,
+            metrics: Arc::new(Metrics::try_new()?),
+            run: clock.new_id(),
+            clock,
+            settings,
+        })
+    }
+
+    /// Lives until the topic is drained.
+    pub(crate) async fn live(&self, store: &Arc<FaultyStore>, life: Life) -> TestResult {
+        let mut last = String::new();
+        for _restart in 0..RESTARTS_MAX {
+            let world = self.world(Arc::clone(store) as Arc<dyn ObjectStore>)?;
+            let lived = tokio::time::timeout(LIFE_LIMIT, Box::pin(self.drain(&world, life))).await;
+            match lived.map_err(|_| format!("a process did not end within {LIFE_LIMIT:?}"))? {
+                Ok(()) => return check_laws(&world),
+                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Conflict) => {
+                    check_laws(&world)?;
+                    last = error.chain();
+                }
+                Err(error) => return Err(format!("the flow halted: {}", error.chain()).into()),
+            }
+        }
+        Err(format!("the flow was started {RESTARTS_MAX} times in vain: {last}").into())
+    }
+
+    /// Lives until an operation of `store` fails, and is gone at that moment; tells whether that came.
+    pub(crate) async fn die(&self, store: &Arc<FaultyStore>, life: Life) -> TestResult<bool> {
+        let world = self.world(Arc::clone(store) as Arc<dyn ObjectStore>)?;
+        tokio::select! {
+            biased;
+            () = store.fired() => Ok(true),
+            ended = tokio::time::timeout(LIFE_LIMIT, Box::pin(self.drain(&world, life))) => match ended? {
+                Ok(()) => Ok(false),
+                // The error of the failed operation may come before the news of it.
+                Err(_) if store.n_fired() > 0 => Ok(true),
+                Err(error) => Err(format!("the flow halted before it was killed: {}", error.chain()).into()),
+            },
+        }
+    }
+
+    async fn drain(&self, world: &World, life: Life) -> alluvium_catalog::Result<()> {
+        let prepared = Box::pin(FlowRun::prepare(Arc::clone(&self.flow), world)).await?;
+        let mut settings = MemorySettings { once: true, ..MemorySettings::new(self.topic.clone()) };
+        settings.limits.rows_max = life.rows_max;
+        settings.limits.interval = Duration::from_millis(20);
+        let source = MemorySource::open(&self.broker, settings, prepared.positions())?;
+        let mut run = Box::pin(prepared.start(Box::new(source), world)).await?;
+        let ended = run.run(&Shutdown::new()).await;
+        if life.is_orderly || ended.is_err() {
+            let closed = run.close().await;
+            return ended.and(closed);
+        }
+        ended
+    }
+}
+
+/// Checks that no law of the engine was broken; debug builds stop at once, and the flow with them.
+fn check_laws(world: &World) -> TestResult {
+    let text = world.metrics.render(world.clock.now())?;
+    let counted = text.lines().filter(|line| line.starts_with("alluvium_invariant_violations_total{"));
+    let broken: BTreeMap<&str, &str> = counted.filter_map(|line| line.rsplit_once(' ')).collect();
+    match broken.iter().find(|(_, count)| **count != "0") {
+        Some((law, count)) => Err(format!("{law} is {count}").into()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,140 @@
+//! A store in memory that keeps every version of one table's log for good, and can let another writer in right before a
+//! commit is put: the moment that every commit protocol is made for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+
+/// Where the table of a history lies in its store.
+pub(crate) const TABLE: &str = "lake/t";
+
+/// Another writer, given the commit that is about to be put.
+pub(crate) type Visitor = Box<dyn FnOnce(Bytes) -> BoxFuture<'static, ()> + Send>;
+
+/// A store that remembers the log.
+pub(crate) struct Witness {
+    inner: InMemory,
+    versions: Mutex<BTreeMap<u64, Bytes>>,
+    /// After how many more commits the visitor comes, and the visitor.
+    visit: Mutex<Option<(usize, Visitor)>>,
+    /// How long a commit takes, so that what runs beside it comes about.
+    pace: Duration,
+}
+
+impl Witness {
+    /// Returns an empty store whose commits take `pace`.
+    pub(crate) fn new(pace: Duration) -> Self {
+        Self { inner: InMemory::new(), versions: Mutex::default(), visit: Mutex::default(), pace }
+    }
+
+    /// Returns a store with the same content, which goes its own way.
+    pub(crate) fn fork(&self) -> Self {
+        Self {
+            inner: self.inner.fork(),
+            versions: Mutex::new(self.versions()),
+            visit: Mutex::default(),
+            pace: self.pace,
+        }
+    }
+
+    /// Returns every version of the table that was ever created.
+    pub(crate) fn versions(&self) -> BTreeMap<u64, Bytes> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets `visitor` in right before the commit after the next `n_commits`.
+    pub(crate) fn expect(&self, n_commits: usize, visitor: Visitor) {
+        *self.visit.lock().unwrap_or_else(PoisonError::into_inner) = Some((n_commits, visitor));
+    }
+
+    /// Sends the visitor away who has not come; tells whether there was one.
+    pub(crate) fn dismiss(&self) -> bool {
+        self.visit.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+
+    fn due(&self) -> Option<Visitor> {
+        let mut visit = self.visit.lock().unwrap_or_else(PoisonError::into_inner);
+        match visit.take() {
+            Some((0, visitor)) => Some(visitor),
+            Some((n_commits, visitor)) => {
+                *visit = Some((n_commits - 1, visitor));
+                None
+            }
+            None => None,
+        }
+    }
+}
+
+/// Returns the version that `path` creates in the table's log.
+fn version_of(path: &Path) -> Option<u64> {
+    let name = path.as_ref().strip_prefix(TABLE)?.strip_prefix("/_delta_log/")?;
+    name.strip_suffix(".json").filter(|stem| stem.len() == 20)?.parse().ok()
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Witness({})", self.inner)
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Witness").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Witness {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let version = version_of(location).filter(|_| options.mode == PutMode::Create);
+        let Some(version) = version else { return self.inner.put_opts(location, payload, options).await };
+        let bytes: Bytes = payload.clone().into();
+        if let Some(visitor) = self.due() {
+            visitor(bytes.clone()).await;
+        }
+        tokio::time::sleep(self.pace).await;
+        let put = self.inner.put_opts(location, payload, options).await?;
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).insert(version, bytes);
+        Ok(put)
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}

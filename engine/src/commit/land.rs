@@ -176,7 +176,7 @@ impl Landing {
     /// be written as it is now.
     fn check_shape(&self, before: &TableState) -> Result<()> {
         let (was, is) = (&before.metadata, &self.state.metadata);
-        let same = before.protocol == self.state.protocol
+        let same = before.protocol.asks_the_same(&self.state.protocol)
             && was.schema_string == is.schema_string
             && was.partition_columns == is.partition_columns;
         if same {

@@ -3,7 +3,7 @@
 //! Data files come as deltalake's own types; protocol and metadata have public fields here, because a writer must read
 //! and write them. Source: Delta transaction log protocol, section "Actions".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove, StorageType, Transaction};
 use serde::{Deserialize, Serialize};
@@ -99,6 +99,18 @@ pub struct Protocol {
     pub writer_features: Option<Vec<String>>,
 }
 
+impl Protocol {
+    /// Tells whether both ask the same of readers and writers. Writers list features in any order.
+    pub fn asks_the_same(&self, other: &Self) -> bool {
+        let asked = |protocol: &Self| {
+            let listed = |features: &Option<Vec<String>>| features.iter().flatten().cloned().collect::<BTreeSet<_>>();
+            let versions = (protocol.min_reader_version, protocol.min_writer_version);
+            (versions, listed(&protocol.reader_features), listed(&protocol.writer_features))
+        };
+        asked(self) == asked(other)
+    }
+}
+
 /// Returns the number of rows that the log tells of a file, deleted ones included.
 pub fn num_records(add: &Add) -> Option<u64> {
     #[derive(Deserialize)]
@@ -113,4 +125,23 @@ pub fn num_records(add: &Add) -> Option<u64> {
 pub fn live_records(add: &Add) -> Option<u64> {
     let deleted = add.deletion_vector.as_ref().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0));
     num_records(add).map(|n_rows| n_rows.saturating_sub(deleted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_ask_the_same_in_any_order() {
+        let protocol = |features: &[&str]| Protocol {
+            min_reader_version: 3,
+            min_writer_version: 7,
+            reader_features: Some(vec!["deletionVectors".to_owned()]),
+            writer_features: Some(features.iter().map(|feature| (*feature).to_owned()).collect()),
+        };
+        let ours = protocol(&["deletionVectors", "invariants"]);
+        assert!(ours.asks_the_same(&protocol(&["invariants", "deletionVectors"])));
+        assert!(!ours.asks_the_same(&protocol(&["deletionVectors"])));
+        assert!(!ours.asks_the_same(&Protocol { min_writer_version: 8, ..ours.clone() }));
+    }
 }

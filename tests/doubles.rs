@@ -157,6 +157,9 @@ async fn a_row_of_another_writer_counts_as_the_row_of_its_key() -> TestResult {
         Case::new(&[put(10, "ours"), delete(15)], append(Some(5)), Some("late"))
             .then(&[put(7, "late")])
             .or_contended(Some("foreign")),
+        // A tombstone that was staged when the key had no row takes over the sequence of the one that it meets.
+        Case::new(&[], append(Some(13)), None).then(&[Change::Tombstone]).then(&[put(10, "late")]),
+        Case::new(&[], append(Some(13)), Some("back")).then(&[Change::Tombstone]).then(&[put(14, "back")]),
         // Without a sequence it is older than any change.
         Case::new(&[], append(None), Some("new")).then(&[put(-9, "new")]),
     ];

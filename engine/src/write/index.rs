@@ -247,8 +247,9 @@ impl KeyIndex {
     /// Records a delete that a sidecar tells of. It never hides a live row: a sidecar may be of a commit that did not
     /// land, and then its record comes again.
     pub fn put_remembered_delete(&mut self, (key, hash): (KeyRef<'_>, u64), order: Order, at_ms: i64) {
-        let is_news = match self.deletes.get(key, hash) {
-            Some(known) => order.borrow().supersedes(&known.order.borrow()),
+        let is_news = match self.deletes.get(key, hash).map(|known| known.order.borrow()) {
+            // Of one record told of twice the later word counts: it may have been drawn up anew over another row.
+            Some(known) => order.borrow().supersedes(&known) || order.borrow().position() == known.position(),
             None => self.find_one(key, hash).is_none(),
         };
         if is_news {

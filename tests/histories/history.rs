@@ -1,6 +1,6 @@
 //! One history: a table, what happens to it, and what it has to be after each step.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,6 @@ use alluvium::upkeep::optimize::optimize;
 use alluvium::upkeep::plan::Aims;
 use alluvium::upkeep::vacuum::{Mode, vacuum};
 use alluvium_catalog::{Clock, SystemClock};
-use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -54,13 +53,16 @@ impl Met {
     }
 }
 
-/// A visit as it was: what stood before and after it, and the batch that was about to land.
+/// A visit as it was: what stood before and after it.
 #[derive(Debug)]
 struct Visited {
     at: Positions,
     before: Vec<Row>,
     after: Vec<Row>,
-    until: Option<Positions>,
+    /// The version that it left.
+    version: u64,
+    /// Whether a process lived, and may have staged a batch before it.
+    is_beside: bool,
 }
 
 /// A table and what it has to be.
@@ -98,8 +100,8 @@ impl History {
             }
             _ if self.witness.versions().is_empty() => Ok(()),
             Step::Visit(visit) => {
-                let visited = visited(Arc::clone(&self.witness), visit, None).await?;
-                self.take_in(visited);
+                let visited = visited(Arc::clone(&self.witness), visit, false).await?;
+                self.take_in(visited)?;
                 self.check_protocol(&self.witness.clone()).await.map(drop)
             }
             Step::Damage(damage) => self.damage(*damage).await,
@@ -167,9 +169,9 @@ impl History {
         let visits: Arc<Mutex<Vec<TestResult<Option<Visited>>>>> = Arc::default();
         if let Some((n_commits, visit)) = visit {
             let (witness, visits) = (Arc::clone(&self.witness), Arc::clone(&visits));
-            let visitor = move |commit: Bytes| -> futures::future::BoxFuture<'static, ()> {
+            let visitor = move || -> futures::future::BoxFuture<'static, ()> {
                 Box::pin(async move {
-                    let outcome = visited(witness, &visit, Some(commit)).await;
+                    let outcome = visited(witness, &visit, true).await;
                     visits.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
                 })
             };
@@ -182,7 +184,7 @@ impl History {
         self.met.faults += store.n_fired();
         let outcomes = std::mem::take(&mut *visits.lock().unwrap_or_else(PoisonError::into_inner));
         for outcome in outcomes {
-            self.take_in(outcome?);
+            self.take_in(outcome?)?;
         }
         lived?;
         let witness = Arc::clone(&self.witness);
@@ -191,14 +193,33 @@ impl History {
         self.check_drained(&replay)
     }
 
-    fn take_in(&mut self, visited: Option<Visited>) {
-        let Some(Visited { at, before, after, until }) = visited else {
+    fn take_in(&mut self, visited: Option<Visited>) -> TestResult {
+        let Some(Visited { at, before, after, version, is_beside }) = visited else {
             self.met.refused += 1;
-            return;
+            return Ok(());
         };
         self.met.visits += 1;
         self.model.advance(&self.ledger, &at);
-        self.model.foreign(&before, &after, until);
+        // The batch that landed next may have been staged before, also where the visitor came before a compaction.
+        let next = if is_beside { self.next_positions(version)? } else { None };
+        self.model.foreign(&before, &after, next);
+        Ok(())
+    }
+
+    /// Returns where the first batch after `version` has taken the flow.
+    fn next_positions(&self, version: u64) -> TestResult<Option<Positions>> {
+        let mut replay = Replay::default();
+        let mut at = Positions::new();
+        for (number, bytes) in self.witness.versions() {
+            let txns: Vec<_> = lines(&bytes)?.into_iter().filter(|line| line.get("txn").is_some()).collect();
+            replay.apply(number, &txns);
+            if number <= version {
+                at = replay.positions();
+            } else if replay.positions() != at {
+                return Ok(Some(replay.positions()));
+            }
+        }
+        Ok(None)
     }
 
     /// Kills a process at each of its operations, each in a copy of the store; then it lives on there.
@@ -317,7 +338,7 @@ async fn read(witness: &Arc<Witness>) -> TestResult<(Replay, Vec<Row>)> {
 }
 
 /// Lets another writer in and returns what it did; nothing where it did not.
-async fn visited(witness: Arc<Witness>, visit: &Visit, commit: Option<Bytes>) -> TestResult<Option<Visited>> {
+async fn visited(witness: Arc<Witness>, visit: &Visit, is_beside: bool) -> TestResult<Option<Visited>> {
     if witness.versions().is_empty() {
         return Ok(None);
     }
@@ -328,18 +349,6 @@ async fn visited(witness: Arc<Witness>, visit: &Visit, commit: Option<Bytes>) ->
     if after.operations.len() == n_versions && outcome.is_err() {
         return Ok(None);
     }
-    let until = match commit {
-        Some(commit) => positions_of(&commit, &replay)?,
-        None => None,
-    };
-    Ok(Some(Visited { at: replay.positions(), before, after: rows, until }))
-}
-
-/// Returns where a commit takes the flow; nothing for one that takes it nowhere.
-fn positions_of(commit: &[u8], before: &Replay) -> TestResult<Option<Positions>> {
-    let mut replay = Replay { txns: before.txns.clone(), ..Replay::default() };
-    let only_txns: Vec<_> = lines(commit)?.into_iter().filter(|line| line.get("txn").is_some()).collect();
-    replay.apply(0, &only_txns);
-    let positions: BTreeMap<i32, i64> = replay.positions();
-    Ok((positions != before.positions()).then_some(positions))
+    let version = after.operations.keys().next_back().copied().unwrap_or_default();
+    Ok(Some(Visited { at: replay.positions(), before, after: rows, version, is_beside }))
 }

@@ -20,8 +20,8 @@ use object_store::{
 /// Where the table of a history lies in its store.
 pub(crate) const TABLE: &str = "lake/t";
 
-/// Another writer, given the commit that is about to be put.
-pub(crate) type Visitor = Box<dyn FnOnce(Bytes) -> BoxFuture<'static, ()> + Send>;
+/// Another writer.
+pub(crate) type Visitor = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
 
 /// A store that remembers the log.
 pub(crate) struct Witness {
@@ -102,7 +102,7 @@ impl ObjectStore for Witness {
         let Some(version) = version else { return self.inner.put_opts(location, payload, options).await };
         let bytes: Bytes = payload.clone().into();
         if let Some(visitor) = self.due() {
-            visitor(bytes.clone()).await;
+            visitor().await;
         }
         tokio::time::sleep(self.pace).await;
         let put = self.inner.put_opts(location, payload, options).await?;

@@ -1,6 +1,6 @@
 //! A catalog that knows nothing, for SQL that names only what it makes.
 
-use alluvium_catalog::{Connection, Name, Result, Source, Table, TableName};
+use alluvium_catalog::{Connection, Dataset, Name, Result, Source, Table, TableName};
 use alluvium_sql::Names;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ impl Names for NoNames {
     async fn table_schema(&self, _: &TableName) -> Result<Option<SchemaRef>> {
         Ok(None)
     }
-    async fn table_names(&self) -> Result<Vec<TableName>> {
+    async fn datasets(&self) -> Result<Vec<Dataset>> {
         Ok(Vec::new())
     }
 }

@@ -143,6 +143,7 @@ impl Place {
             catalog: Arc::new(MemoryStore::default()),
             registry: None,
             metrics: Arc::new(Metrics::try_new()?),
+            lookups: Arc::default(),
             run: clock.new_id(),
             clock,
             settings,
@@ -191,7 +192,7 @@ impl Place {
         let mut run = Box::pin(prepared.start(Box::new(source), world)).await?;
         let ended = run.run(&Shutdown::new()).await;
         if life.is_orderly || ended.is_err() {
-            let closed = run.close().await;
+            let closed = run.close(&Shutdown::new()).await;
             return ended.and(closed);
         }
         ended

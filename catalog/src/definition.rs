@@ -151,6 +151,9 @@ pub struct Table {
     pub primary_key: Vec<String>,
     /// `PARTITIONED BY`, or none.
     pub partitioned_by: Vec<String>,
+    /// `CLUSTER BY`: empty for `CLUSTER BY NONE`; none without the clause, which leaves the table as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clustered_by: Option<Vec<String>>,
     /// `COMMENT`.
     pub comment: Option<String>,
     /// `TBLPROPERTIES`.

@@ -7,6 +7,7 @@
 //! one slip is one error. The compiler touches no data: it asks the catalog for definitions and for the columns of
 //! tables, nothing else.
 
+mod clustering;
 mod flow;
 mod output;
 pub(crate) mod places;

@@ -12,6 +12,7 @@ mod show;
 mod source;
 mod table;
 mod tokens;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -66,6 +67,12 @@ fn dispatch(cursor: &mut Cursor<'_>) -> Result<Statement> {
     if cursor.at(&["EXPLAIN", "UPSERT"]) {
         return show::explain_upsert(cursor);
     }
+    if cursor.at(&["OPTIMIZE"]) {
+        return upkeep::optimize(cursor);
+    }
+    if cursor.at(&["VACUUM"]) {
+        return upkeep::vacuum(cursor);
+    }
     if cursor.at(&["SHOW"]) && show::is_ours(cursor) {
         return show::show(cursor);
     }
@@ -113,7 +120,7 @@ fn create(cursor: &mut Cursor<'_>, words: usize) -> Result<Statement> {
 
 /// Returns the name of a statement that belongs to the grammar but not to this version.
 fn unsupported(cursor: &Cursor<'_>) -> Option<&'static str> {
-    let statements: [(&[&str], &'static str); 13] = [
+    let statements: [(&[&str], &'static str); 11] = [
         (&["ALTER", "FLOW"], "ALTER FLOW"),
         (&["DROP", "FLOW"], "DROP FLOW"),
         (&["DROP", "SOURCE"], "DROP SOURCE"),
@@ -121,8 +128,6 @@ fn unsupported(cursor: &Cursor<'_>) -> Option<&'static str> {
         (&["DROP", "STREAMING"], "DROP STREAMING TABLE"),
         (&["EXPLAIN", "FLOW"], "EXPLAIN FLOW"),
         (&["RESTORE"], "RESTORE"),
-        (&["OPTIMIZE"], "OPTIMIZE"),
-        (&["VACUUM"], "VACUUM"),
         (&["DESCRIBE", "DETAIL"], "DESCRIBE DETAIL"),
         (&["SHOW", "LINEAGE"], "SHOW LINEAGE"),
         (&["CREATE", "MATERIALIZED"], "CREATE MATERIALIZED VIEW"),

@@ -6,8 +6,8 @@
 //!                          +----> command  --describe--> rows --render--> out
 //! ```
 //! It writes rows to one handle and everything else to another, both given by the caller, ends nothing but itself, and
-//! never writes a table. Connections and sources that are typed go into the catalog; a SELECT on a source looks at the
-//! topic through [`Peek`]. Before it: `main`. After it: nothing.
+//! never writes a table itself: OPTIMIZE and VACUUM are done through [`Upkeep`]. Connections and sources that are typed go
+//! into the catalog; a SELECT on a source looks at the topic through [`Peek`]. Before it: `main`. After it: nothing.
 
 mod backend;
 mod command;
@@ -25,6 +25,7 @@ mod render;
 mod run;
 mod script;
 mod session;
+mod upkeep;
 mod work;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ pub use input::{Input, Interrupt, ScriptFrom};
 pub use peek::{Peek, PeekLimit, Peeked};
 pub use render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer};
 pub use session::SessionBackend;
+pub use upkeep::{Tended, Upkeep};
 
 use crate::diagnostic::SourceText;
 use complete::Vocabulary;

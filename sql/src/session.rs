@@ -187,6 +187,9 @@ impl Session {
             | Statement::CreateStreamingTable(_)
             | Statement::CreateFlow(_) => Err(Error::invalid("a session does not define anything")
                 .with_hint("write the statement into a file and start it with alluvium run FILE")),
+            Statement::Optimize(_) | Statement::Vacuum(_) => {
+                Err(Error::invalid(format!("cannot run {statement}: a session only reads")))
+            }
         }
     }
 
@@ -245,10 +248,16 @@ impl Session {
         frame.map(Answer::new).map_err(|cause| failure::from_datafusion("cannot show rows", cause))
     }
 
-    /// Returns what one query plans with: it sees the tables that the catalog has now.
-    async fn query_state(&self) -> Result<(SessionState, QueryCatalogs)> {
+    /// Returns the datasets that can be named now: those opened by their location, then the catalog's.
+    pub(crate) async fn datasets(&self) -> Result<Vec<Dataset>> {
         let mut datasets = self.opened.read().unwrap_or_else(PoisonError::into_inner).clone();
         datasets.extend(self.catalog.datasets().await?);
+        Ok(datasets)
+    }
+
+    /// Returns what one query plans with: it sees the tables that the catalog has now.
+    async fn query_state(&self) -> Result<(SessionState, QueryCatalogs)> {
+        let datasets = self.datasets().await?;
         let sources = match &self.peek {
             Some(_) => self.catalog.sources().await?.into_iter().map(|source| source.name).collect(),
             None => Vec::new(),

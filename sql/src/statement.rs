@@ -56,6 +56,10 @@ pub enum Statement {
     ExplainUpsert(ExplainUpsert),
     /// `SHOW SOURCES` and the like
     Show(Show),
+    /// `OPTIMIZE`
+    Optimize(Optimize),
+    /// `VACUUM`
+    Vacuum(Vacuum),
     /// Any statement that DataFusion knows.
     Sql(Box<DfStatement>),
 }
@@ -168,6 +172,8 @@ pub struct CreateStreamingTable {
     pub primary_key: Option<Spanned<Vec<Ident>>>,
     /// `PARTITIONED BY (..)`
     pub partitioned_by: Vec<Ident>,
+    /// `CLUSTER BY (..)`; empty for `CLUSTER BY NONE`.
+    pub clustered_by: Option<Vec<Ident>>,
     /// `LOCATION`
     pub location: Option<Spanned<String>>,
     /// `COMMENT`
@@ -256,6 +262,26 @@ pub struct DescribeHistory {
 pub struct ExplainUpsert {
     /// The flow.
     pub flow: Ident,
+}
+
+/// `OPTIMIZE table [FULL]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Optimize {
+    /// The table.
+    pub table: Spanned<ObjectName>,
+    /// `FULL`: what is clustered already is clustered again.
+    pub is_full: bool,
+}
+
+/// `VACUUM table [RETAIN n HOURS] [DRY RUN]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vacuum {
+    /// The table.
+    pub table: Spanned<ObjectName>,
+    /// How long files are kept, in hours.
+    pub retain_hours: Option<u64>,
+    /// `DRY RUN`: files are counted, and none is removed.
+    pub is_dry_run: bool,
 }
 
 /// `SHOW ..` over the catalog.

@@ -110,6 +110,9 @@ fn show_columns(table: &alluvium_catalog::Table, console: &mut Console) -> Resul
     if !table.partitioned_by.is_empty() {
         field(console, "partitions", &table.partitioned_by.join(", "))?;
     }
+    if let Some(columns) = table.clustered_by.as_ref().filter(|columns| !columns.is_empty()) {
+        field(console, "clustered", &columns.join(", "))?;
+    }
     if table.columns.is_empty() {
         return Ok(());
     }

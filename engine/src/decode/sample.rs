@@ -109,6 +109,7 @@ fn definition(columns: &[Declared]) -> Result<Definition> {
             columns: Vec::new(),
             primary_key: Vec::new(),
             partitioned_by: Vec::new(),
+            clustered_by: None,
             comment: None,
             properties: BTreeMap::new(),
         },

@@ -55,6 +55,7 @@ impl Place {
             columns: Vec::new(),
             primary_key: vec!["id".to_owned()],
             partitioned_by,
+            clustered_by: None,
             comment: None,
             properties: Default::default(),
         };

@@ -154,7 +154,12 @@ impl<'a> Scope<'a> {
                 }
             }
             Statement::CreateFlow(statement) => self.add_flow(source, span, *statement, flows),
-            Statement::DescribeHistory(_) | Statement::ExplainUpsert(_) | Statement::Show(_) | Statement::Sql(_) => {
+            Statement::DescribeHistory(_)
+            | Statement::ExplainUpsert(_)
+            | Statement::Show(_)
+            | Statement::Optimize(_)
+            | Statement::Vacuum(_)
+            | Statement::Sql(_) => {
                 let diagnostic = Diagnostic::new(code::MISPLACED, source, span, "a pipeline file only defines things");
                 self.report(diagnostic.with_hint("ask questions in alluvium sql"));
             }

@@ -38,13 +38,15 @@ pub(super) struct WrittenTable {
 }
 
 impl ResolvedTable {
-    /// Returns what is wrong with the key and the partitions of a table that has its columns, `schema`, from a query.
+    /// Returns what is wrong with the key, the partitions and the clustering of a table that has its columns, `schema`, from
+    /// a query.
     pub(super) fn derived_errors(&self, schema: &SchemaRef) -> Vec<Diagnostic> {
         let mut diagnostics = Vec::new();
         let WrittenTable { text, created, span, .. } = &self.written;
         let table = Checked { source: text, created, schema, lacks: "the query gives no column" };
         table.check_key(&mut diagnostics);
         table.check_partitions(span.clone(), &mut diagnostics);
+        table.check_clustering(&self.settings.written, &mut diagnostics);
         diagnostics
     }
 }
@@ -64,10 +66,12 @@ pub(super) fn resolve_table(
     let schema = columns(source, created, diagnostics);
     let columns = created.columns.iter().zip(schema.fields());
     let columns = columns.map(|(column, field)| catalog_column(column, field.data_type())).collect();
+    let table = Checked { source, created, schema: &schema, lacks: "the table has no column" };
+    table.check_clause(diagnostics);
     if schema.fields().len() == created.columns.len() && !created.columns.is_empty() {
-        let table = Checked { source, created, schema: &schema, lacks: "the table has no column" };
         table.check_key(diagnostics);
         table.check_partitions(span.clone(), diagnostics);
+        table.check_clustering(&settings.written, diagnostics);
     }
     if diagnostics.len() > before {
         return None;
@@ -79,6 +83,7 @@ pub(super) fn resolve_table(
         columns,
         primary_key: created.primary_key.as_ref().map(|key| names(&key.value)).unwrap_or_default(),
         partitioned_by: names(&created.partitioned_by),
+        clustered_by: created.clustered_by.as_deref().map(names),
         comment: created.comment.clone(),
         properties: settings.written.clone(),
     };
@@ -136,10 +141,10 @@ fn columns(source: &Arc<SourceText>, created: &CreateStreamingTable, diagnostics
 }
 
 /// A table whose columns have types.
-struct Checked<'a> {
-    source: &'a Arc<SourceText>,
-    created: &'a CreateStreamingTable,
-    schema: &'a SchemaRef,
+pub(super) struct Checked<'a> {
+    pub(super) source: &'a Arc<SourceText>,
+    pub(super) created: &'a CreateStreamingTable,
+    pub(super) schema: &'a SchemaRef,
     /// How an error about a column that is not there begins.
     lacks: &'static str,
 }
@@ -186,7 +191,7 @@ impl Checked<'_> {
     }
 
     /// Returns the column that `ident` lists, or reports that there is none or that `earlier` ones list it.
-    fn listed(&self, ident: &Ident, earlier: &[Ident], diagnostics: &mut Vec<Diagnostic>) -> Option<&Field> {
+    pub(super) fn listed(&self, ident: &Ident, earlier: &[Ident], diagnostics: &mut Vec<Diagnostic>) -> Option<&Field> {
         if earlier.iter().any(|other| other.value == ident.value) {
             let message = format!("column '{}' is listed twice", ident.value);
             diagnostics.push(self.error(code::DUPLICATE_COLUMN, ident, message));
@@ -201,7 +206,7 @@ impl Checked<'_> {
         field
     }
 
-    fn error(&self, code: &'static str, ident: &Ident, message: String) -> Diagnostic {
+    pub(super) fn error(&self, code: &'static str, ident: &Ident, message: String) -> Diagnostic {
         Diagnostic::new(code, self.source, self.source.range(ident.span).unwrap_or(0..0), message)
     }
 }

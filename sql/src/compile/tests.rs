@@ -324,6 +324,12 @@ async fn slips_in_sources_and_tables() {
             "CREATE STREAMING TABLE t (id BIGINT, r DOUBLE NOT NULL, PRIMARY KEY (id, r, x, id))",
             "CREATE STREAMING TABLE t (id BIGINT, r DOUBLE) PARTITIONED BY (id, r)",
             "CREATE STREAMING TABLE t (id BIGINT, d DATE) PARTITIONED BY (dd)",
+            "CREATE STREAMING TABLE t (a BIGINT, b DOUBLE, c STRING, d DATE, e TIMESTAMP) CLUSTER BY (a, b, c, d, e)",
+            "CREATE STREAMING TABLE t (a BIGINT, b BOOLEAN, c BINARY, d ARRAY<INT>, e STRUCT<x: INT>) CLUSTER BY (b, c, d, e)",
+            "CREATE STREAMING TABLE t (id BIGINT, day DATE) PARTITIONED BY (day) CLUSTER BY (id)",
+            "CREATE STREAMING TABLE t (id BIGINT) CLUSTER BY (id, idd, id, _alluvium_offset)",
+            "CREATE STREAMING TABLE t (a BIGINT, b BIGINT, c BIGINT) CLUSTER BY (b, c) TBLPROPERTIES ('delta.dataSkippingNumIndexedCols' = '2')",
+            "CREATE STREAMING TABLE t (a BIGINT, b BIGINT) CLUSTER BY (b, a) TBLPROPERTIES ('delta.dataSkippingStatsColumns' = 'a')",
             "CREATE STREAMING TABLE t (id BIGINT) LOCATION 'ftp://x/y' TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write')",
             "CREATE STREAMING TABLE silver.orders (id BIGINT)",
             "SELECT 1; SHOW FLOWS",
@@ -464,6 +470,7 @@ async fn slips_between_query_and_table() {
              to_timestamp(status) AS d, CAST(status AS TIMESTAMP_NTZ) AS e, items[1] AS f FROM STREAM(orders_raw)",
             "CREATE STREAMING TABLE t AS SELECT upper(status), to_timestamp(status) AS ts, CAST(order_id AS BIGINT UNSIGNED) AS u FROM STREAM(orders_raw)",
             "CREATE STREAMING TABLE t PARTITIONED BY (day) AS SELECT order_id FROM STREAM(orders_raw)",
+            "CREATE STREAMING TABLE t CLUSTER BY (items, day) AS SELECT order_id, items FROM STREAM(orders_raw)",
         ]).await;
     insta::assert_snapshot!(shown);
 }

@@ -38,6 +38,9 @@ pub const SHARED_LOCATION: &str = "AL0113";
 /// Two flows that would take each other's records away.
 pub const SHARED_GROUP: &str = "AL0114";
 
+/// A column that a table cannot be clustered by.
+pub const BAD_CLUSTERING: &str = "AL0112";
+
 /// An option that nobody reads.
 pub const UNKNOWN_OPTION: &str = "AL0201";
 /// A value that an option cannot have.

@@ -53,7 +53,7 @@ const REFUSED: [(&str, &str); 26] = [
     ("delta.identity.", "identity columns are not supported"),
     ("delta.enableTypeWidening", "type widening is not supported yet"),
     ("delta.enableVariantShredding", "VARIANT is not supported yet"),
-    ("delta.clustering", "clustering is not supported yet; PARTITIONED BY is"),
+    ("delta.clustering", "a table is clustered by the columns of its CLUSTER BY"),
     ("delta.compatibility.symlinkFormatManifest.", "manifests are not written"),
     ("delta.coordinatedCommits.", "commits are put into the table's own log"),
     ("delta.redirect", "a table is where its LOCATION says"),

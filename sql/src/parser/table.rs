@@ -32,6 +32,7 @@ fn empty(or_refresh: bool, if_not_exists: bool, name: ObjectName) -> CreateStrea
         columns: Vec::new(),
         primary_key: None,
         partitioned_by: Vec::new(),
+        clustered_by: None,
         location: None,
         comment: None,
         properties: Vec::new(),
@@ -80,6 +81,7 @@ fn primary_key(cursor: &mut Cursor<'_>) -> Result<Spanned<Vec<Ident>>> {
 fn clause(cursor: &mut Cursor<'_>, table: &mut CreateStreamingTable) -> Result<bool> {
     let again = match () {
         () if cursor.at(&["PARTITIONED", "BY"]) => !table.partitioned_by.is_empty(),
+        () if cursor.at(&["CLUSTER", "BY"]) => table.clustered_by.is_some(),
         () if cursor.at(&["LOCATION"]) => table.location.is_some(),
         () if cursor.at(&["COMMENT"]) => table.comment.is_some(),
         () if cursor.at(&["TBLPROPERTIES"]) => !table.properties.is_empty(),
@@ -90,6 +92,8 @@ fn clause(cursor: &mut Cursor<'_>, table: &mut CreateStreamingTable) -> Result<b
     }
     if cursor.accept(&["PARTITIONED", "BY"]) {
         table.partitioned_by = cursor.names("a partition column")?.value;
+    } else if cursor.accept(&["CLUSTER", "BY"]) {
+        table.clustered_by = Some(cluster_columns(cursor)?);
     } else if cursor.accept(&["LOCATION"]) {
         table.location = Some(cursor.string("a location in single quotes")?);
     } else if cursor.at(&["COMMENT"]) {
@@ -102,8 +106,19 @@ fn clause(cursor: &mut Cursor<'_>, table: &mut CreateStreamingTable) -> Result<b
     Ok(true)
 }
 
+/// Reads `(a, b) | NONE`, which is what `CLUSTER BY` names.
+fn cluster_columns(cursor: &mut Cursor<'_>) -> Result<Vec<Ident>> {
+    if cursor.accept(&["NONE"]) {
+        return Ok(Vec::new());
+    }
+    if cursor.at(&["AUTO"]) {
+        return Err(cursor.unsupported("CLUSTER BY AUTO").with_hint("name the columns that queries filter by"));
+    }
+    Ok(cursor.names("a clustering column")?.value)
+}
+
 fn refuse_later_clauses(cursor: &Cursor<'_>) -> Result<()> {
-    for words in [&["CLUSTER", "BY"][..], &["WITH", "ROW", "FILTER"], &["SCHEDULE"], &["FLOW"]] {
+    for words in [&["WITH", "ROW", "FILTER"][..], &["SCHEDULE"], &["FLOW"]] {
         if cursor.at(words) {
             return Err(cursor.unsupported(&words.join(" ")));
         }

@@ -270,7 +270,7 @@ mod tests {
         check("SELECT orders.or| FROM silver.orders JOIN silver.customers c", &["orders.order_id"]);
         check(
             "SELECT 1; SELECT * FROM silver.customers WHERE c|",
-            &["customer_id", "case", "cast", "cdc", "columns", "comment"],
+            &["customer_id", "case", "cast", "cdc", "cluster", "columns"],
         );
     }
 

@@ -259,6 +259,9 @@ fn heading(name: &TableName, dataset: Option<&Dataset>) -> Vec<String> {
     if let Some(table) = dataset.table.as_ref().filter(|table| !table.partitioned_by.is_empty()) {
         heading.push(format!("  partitioned  by {}", table.partitioned_by.join(", ")));
     }
+    if let Some(columns @ [_, ..]) = dataset.table.as_ref().and_then(|table| table.clustered_by.as_deref()) {
+        heading.push(format!("  clustered    by {}", columns.join(", ")));
+    }
     heading
 }
 

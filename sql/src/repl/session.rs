@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast;
 use super::backend::{Answer, Backend, Opened, Written};
 use super::define::define;
 use super::peek::{Peek, PeekLimit, Peeked, bare_relations, limit_of, unstream};
+use super::upkeep::{Upkeep, tend};
 use crate::compile::Compiler;
 use crate::diagnostic::SourceText;
 use crate::parser::parse_file;
@@ -30,12 +31,13 @@ pub struct SessionBackend {
     catalog: Arc<dyn CatalogStore>,
     peeking: Option<Arc<Peeking>>,
     compiler: Option<Compiler>,
+    upkeep: Option<Arc<dyn Upkeep>>,
 }
 
 impl SessionBackend {
     /// Returns a backend over `session`, which reads the tables of `catalog`, and neither topics nor definitions.
     pub fn new(session: Session, catalog: Arc<dyn CatalogStore>) -> Self {
-        Self { session, catalog, peeking: None, compiler: None }
+        Self { session, catalog, peeking: None, compiler: None, upkeep: None }
     }
 
     /// Lets sources be queried, through `peek`.
@@ -51,6 +53,12 @@ impl SessionBackend {
     #[must_use]
     pub fn with_definitions(self, compiler: Compiler) -> Self {
         Self { compiler: Some(compiler), ..self }
+    }
+
+    /// Lets OPTIMIZE and VACUUM be run, through `upkeep`.
+    #[must_use]
+    pub fn with_upkeep(self, upkeep: Arc<dyn Upkeep>) -> Self {
+        Self { upkeep: Some(upkeep), ..self }
     }
 
     /// Makes the peek of `statement` ready, if it reads a source.
@@ -103,6 +111,9 @@ impl Backend for SessionBackend {
             && let Some(done) = define(compiler, self.catalog.as_ref(), &source, &statement).await?
         {
             return Ok(Answer::of_deed(done));
+        }
+        if let Some(answer) = tend(&self.session, self.catalog.as_ref(), self.upkeep.as_deref(), &statement).await? {
+            return Ok(answer);
         }
         self.prepare(&mut statement).await?;
         let answer = self.session.run(statement).await;

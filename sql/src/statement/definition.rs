@@ -49,6 +49,11 @@ pub(crate) fn table_text(table: &Table) -> String {
     if !table.partitioned_by.is_empty() {
         text += &format!(" PARTITIONED BY ({})", list(table.partitioned_by.iter().map(|name| quoted(name))));
     }
+    match table.clustered_by.as_deref() {
+        Some([]) => text += " CLUSTER BY NONE",
+        Some(columns) => text += &format!(" CLUSTER BY ({})", list(columns.iter().map(|name| quoted(name)))),
+        None => {}
+    }
     text += &format!(" LOCATION {}", string_literal(&table.location.to_string()));
     text += &comment_text(table.comment.as_deref());
     if !table.properties.is_empty() {

@@ -9,7 +9,8 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident};
 use super::angled::{text, type_text};
 use super::{
     AutoCdc, ChangeFeed, Column, ColumnChoice, CreateConnection, CreateFlow, CreateSource, CreateStreamingTable,
-    DescribeHistory, ExplainUpsert, FlowAction, Literal, Show, SourceColumn, Spanned, Statement, WrittenOption,
+    DescribeHistory, ExplainUpsert, FlowAction, Literal, Optimize, Show, SourceColumn, Spanned, Statement, Vacuum,
+    WrittenOption,
 };
 
 /// Returns `text` as a SQL string.
@@ -27,6 +28,8 @@ impl Display for Statement {
             Self::DescribeHistory(statement) => statement.fmt(formatter),
             Self::ExplainUpsert(statement) => statement.fmt(formatter),
             Self::Show(statement) => statement.fmt(formatter),
+            Self::Optimize(statement) => statement.fmt(formatter),
+            Self::Vacuum(statement) => statement.fmt(formatter),
             Self::Sql(statement) => statement.fmt(formatter),
         }
     }
@@ -111,6 +114,11 @@ impl Display for CreateStreamingTable {
             write!(formatter, " (\n  {}\n)", parts.join(",\n  "))?;
         }
         names_clause(formatter, "\nPARTITIONED BY", &self.partitioned_by)?;
+        match self.clustered_by.as_deref() {
+            Some([]) => formatter.write_str("\nCLUSTER BY NONE")?,
+            Some(columns) => names_clause(formatter, "\nCLUSTER BY", columns)?,
+            None => {}
+        }
         if let Some(location) = &self.location {
             write!(formatter, "\nLOCATION {}", string_literal(&location.value))?;
         }
@@ -182,6 +190,22 @@ impl Display for Show {
             Self::Commits { table: None } => formatter.write_str("SHOW COMMITS"),
             Self::Commits { table: Some(table) } => write!(formatter, "SHOW COMMITS FOR {table}"),
         }
+    }
+}
+
+impl Display for Optimize {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "OPTIMIZE {}{}", self.table.value, when(self.is_full, " FULL"))
+    }
+}
+
+impl Display for Vacuum {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        write!(formatter, "VACUUM {}", self.table.value)?;
+        if let Some(hours) = self.retain_hours {
+            write!(formatter, " RETAIN {hours} HOURS")?;
+        }
+        formatter.write_str(when(self.is_dry_run, " DRY RUN"))
     }
 }
 

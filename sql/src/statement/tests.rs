@@ -42,7 +42,9 @@ fn every_clause_is_shown_so_that_it_is_read_again() -> Result<(), Diagnostics> {
           keys (id) sequence by (ts, off) columns (id, d);
         describe history a.t limit 3;
         desc history t;
-        show sources; show flows; show connections; show commits; show commits for a.t
+        show sources; show flows; show connections; show commits; show commits for a.t;
+        create streaming table c (a int, `b c` date) cluster by (a, `b c`) comment 'c'; create streaming table d cluster by none as select a from stream(s);
+        optimize a.t; optimize a.t full; vacuum t; vacuum t retain 200 hours dry run; vacuum a.t dry run
         "#,
     )?;
     insta::assert_snapshot!(shown);

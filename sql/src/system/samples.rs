@@ -34,6 +34,7 @@ pub(crate) fn definition() -> Result<Definition> {
         columns: vec![column],
         primary_key: vec!["order_id".to_owned()],
         partitioned_by: Vec::new(),
+        clustered_by: None,
         comment: Some("one row an order".to_owned()),
         properties: Default::default(),
     };

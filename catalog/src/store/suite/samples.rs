@@ -158,6 +158,7 @@ fn table(flow: &str) -> Result<Table> {
         columns: vec![column("order_id"), column("order_date")],
         primary_key: vec!["order_id".to_owned()],
         partitioned_by: vec!["order_date".to_owned()],
+        clustered_by: None,
         comment: Some("one row per order".to_owned()),
         properties: BTreeMap::from([("alluvium.upsert".to_owned(), "merge-on-read".to_owned())]),
     })

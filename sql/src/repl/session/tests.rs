@@ -2,14 +2,16 @@
 
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Connection, Result, Source};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use async_trait::async_trait;
 
 use super::super::input::{Input, Interrupt, ScriptFrom};
 use super::super::run::tests::Captured;
+use super::super::upkeep::Tended;
 use super::super::{Console, Exit, Format, Repl, ReplOptions};
 use super::*;
 use crate::session::SessionSettings;
@@ -44,6 +46,30 @@ impl Peek for Damaged {
             .map_err(|cause| Error::internal(source.name.to_string()).with_source(cause))?;
         let first_fault = Some(format!("{}/0@1: not valid JSON", source.topic));
         Ok(Peeked { rows, n_records: 3, n_unreadable: 2, first_fault })
+    }
+}
+
+/// Answers upkeep with what it was asked for.
+#[derive(Debug)]
+struct Asked;
+
+impl Asked {
+    fn row(table: &Tended, what: String) -> Result<RecordBatch> {
+        let columns = [table.name.to_string(), what].map(|text| Arc::new(StringArray::from(vec![text])) as ArrayRef);
+        let [name, what] = columns;
+        RecordBatch::try_from_iter([("table", name), ("asked", what)])
+            .map_err(|cause| Error::internal("rows").with_source(cause))
+    }
+}
+
+#[async_trait]
+impl Upkeep for Asked {
+    async fn optimize(&self, table: &Tended, is_full: bool) -> Result<RecordBatch> {
+        Self::row(table, format!("optimize, full {is_full}"))
+    }
+
+    async fn vacuum(&self, table: &Tended, retention: Option<Duration>, is_dry_run: bool) -> Result<RecordBatch> {
+        Self::row(table, format!("vacuum, {retention:?}, dry {is_dry_run}"))
     }
 }
 
@@ -82,7 +108,7 @@ async fn run_in(
         interrupt: Interrupt::Notified(Arc::default()),
         ..ReplOptions::script(Format::Csv)
     };
-    let backend = SessionBackend::new(session, catalog);
+    let backend = SessionBackend::new(session, catalog).with_upkeep(Arc::new(Asked));
     let backend = match peek {
         Some(peek) => backend.with_peek(peek),
         None => backend,
@@ -176,6 +202,37 @@ async fn a_peek_tells_of_what_it_could_not_read_and_keeps_that_out_of_the_rows()
              2 of them could not be read and are left out; the first is shop.orders/0@1: not valid JSON\n"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn upkeep_is_handed_on_and_answers_with_rows() -> TestResult {
+    let lake = lake().await?;
+    let script = "OPTIMIZE silver.people; optimize alluvium.silver.people full; VACUUM silver.people;\
+                  VACUUM silver.people RETAIN 200 HOURS DRY RUN;";
+    let (exit, out, err) = run(&lake, None, script).await?;
+    assert_eq!((exit, err.as_str()), (Exit::Ok, ""));
+    let rows: Vec<&str> = out.lines().filter(|line| *line != "table,asked").collect();
+    assert_eq!(
+        rows,
+        [
+            "silver.people,\"optimize, full false\"",
+            "silver.people,\"optimize, full true\"",
+            "silver.people,\"vacuum, None, dry false\"",
+            "silver.people,\"vacuum, Some(720000s), dry true\"",
+        ]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn upkeep_of_what_is_no_table_is_refused() -> TestResult {
+    let lake = lake().await?;
+    let script = "OPTIMIZE silver.peple; OPTIMIZE orders_raw; VACUUM system.commits; OPTIMIZE a.b.c.d;\
+                  VACUUM silver.people RETAIN 18446744073709551615 HOURS; EXPLAIN OPTIMIZE silver.people;";
+    let (exit, out, err) = run(&lake, None, script).await?;
+    assert_eq!((exit, out.as_str()), (Exit::SqlError, ""));
+    insta::assert_snapshot!(err);
     Ok(())
 }
 

@@ -54,6 +54,7 @@ impl Scene {
             columns: Vec::new(),
             primary_key: vec!["id".to_owned()],
             partitioned_by: Vec::new(),
+            clustered_by: None,
             comment: None,
             properties: Default::default(),
         };

@@ -119,6 +119,7 @@ impl Scene {
         let blueprint = Blueprint {
             schema: columns.stored(),
             partitioned_by: Vec::new(),
+            clustered_by: None,
             deletion_vectors: true,
             comment: None,
             properties: std::collections::BTreeMap::new(),

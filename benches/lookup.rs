@@ -221,6 +221,7 @@ impl Engine {
         let blueprint = Blueprint {
             schema: columns.stored(),
             partitioned_by: Vec::new(),
+            clustered_by: None,
             deletion_vectors: true,
             comment: None,
             properties: std::collections::BTreeMap::new(),
@@ -243,6 +244,7 @@ impl Engine {
             columns: Vec::new(),
             primary_key: vec!["id".to_owned()],
             partitioned_by: Vec::new(),
+            clustered_by: None,
             comment: None,
             properties: Default::default(),
         };

@@ -92,6 +92,7 @@ impl SharedFiles {
         let blueprint = Blueprint {
             schema: columns().stored(),
             partitioned_by: Vec::new(),
+            clustered_by: None,
             deletion_vectors: vectors,
             comment: None,
             properties: std::collections::BTreeMap::new(),

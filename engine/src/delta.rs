@@ -5,5 +5,6 @@
 
 pub mod action;
 pub mod checkpoint;
+pub mod clustering;
 pub mod log;
 pub mod state;

@@ -141,6 +141,7 @@ impl Scene {
         let blueprint = Blueprint {
             schema: if is_upsert { Self::columns().stored() } else { declared() },
             partitioned_by: Vec::new(),
+            clustered_by: None,
             deletion_vectors: is_upsert,
             comment: None,
             properties: std::collections::BTreeMap::new(),

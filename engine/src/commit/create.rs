@@ -3,6 +3,8 @@
 //! The protocol lists every feature that the metadata implies; Spark refuses a table otherwise. An existing table is
 //! taken only when a flow can keep its promises on it.
 
+mod clustering;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -16,6 +18,7 @@ use serde_json::json;
 
 use super::rules::check_rules;
 use crate::delta::action::{Action, Format, Metadata, Protocol};
+use crate::delta::clustering::FEATURES;
 use crate::delta::log::{DeltaLog, PutOutcome};
 use crate::delta::state::TableState;
 
@@ -26,8 +29,16 @@ const FORGETS_POSITIONS: &str = "delta.setTransactionRetentionDuration";
 pub const CHECKPOINT_INTERVAL: &str = "delta.checkpointInterval";
 
 /// Writer features that this program honours when it writes.
-const KNOWN_WRITER_FEATURES: &[&str] =
-    &["appendOnly", "checkConstraints", "deletionVectors", "invariants", "timestampNtz", "v2Checkpoint"];
+const KNOWN_WRITER_FEATURES: &[&str] = &[
+    "appendOnly",
+    "checkConstraints",
+    "clustering",
+    "deletionVectors",
+    "domainMetadata",
+    "invariants",
+    "timestampNtz",
+    "v2Checkpoint",
+];
 
 /// What a table has to be like.
 #[derive(Debug, Clone)]
@@ -36,6 +47,8 @@ pub struct Blueprint {
     pub schema: SchemaRef,
     /// The partition columns.
     pub partitioned_by: Vec<String>,
+    /// The clustering columns; `None` leaves those of a table that exists.
+    pub clustered_by: Option<Vec<String>>,
     /// Whether rows are superseded in place by deletion vectors.
     pub deletion_vectors: bool,
     /// What the table holds.
@@ -50,6 +63,7 @@ impl Blueprint {
         Self {
             schema,
             partitioned_by: table.partitioned_by.clone(),
+            clustered_by: table.clustered_by.clone(),
             deletion_vectors,
             comment: table.comment.clone(),
             properties: table.properties.clone(),
@@ -64,7 +78,7 @@ impl Blueprint {
     pub async fn open_or_create(&self, log: &DeltaLog, clock: &dyn Clock) -> Result<TableState> {
         if let Some(state) = TableState::load(log).await? {
             self.check(log, &state)?;
-            return Ok(state);
+            return self.settle_clustering(log, state, clock).await;
         }
         let actions = self.first_actions(log, clock)?;
         let write_id = clock.new_id();
@@ -87,7 +101,7 @@ impl Blueprint {
             .await?
             .ok_or_else(|| Error::data(format!("the table at {} vanished after it was created", log.location())))?;
         self.check(log, &state)?;
-        Ok(state)
+        self.settle_clustering(log, state, clock).await
     }
 
     fn first_actions(&self, log: &DeltaLog, clock: &dyn Clock) -> Result<Vec<Action>> {
@@ -104,7 +118,9 @@ impl Blueprint {
             configuration: self.configuration(),
             created_time: Some(clock.now().0),
         };
-        Ok(vec![Action::Protocol(self.protocol()), Action::MetaData(metadata)])
+        let mut actions = vec![Action::Protocol(self.protocol()), Action::MetaData(metadata)];
+        actions.extend(self.first_clustering()?);
+        Ok(actions)
     }
 
     /// Properties fit for streaming: many small commits, so checkpoints by count, and a log that does not grow for ever.
@@ -133,18 +149,29 @@ impl Blueprint {
         let v2 = self.properties.get("delta.checkpointPolicy").is_some_and(|policy| policy == "v2");
         let asked_for = self.properties.get("delta.enableDeletionVectors").is_some_and(|value| value == "true");
         let vectors = self.deletion_vectors || asked_for;
-        if !ntz && !vectors && !v2 {
+        let (clustered, [clustering_feature, domain_feature]) = (self.is_clustered(), FEATURES);
+        if !ntz && !vectors && !v2 && !clustered {
             return Protocol { min_reader_version: 1, min_writer_version: 2, ..Protocol::default() };
         }
         let features = |listed: &[(bool, &str)]| {
             listed.iter().filter(|(implied, _)| *implied).map(|(_, name)| (*name).to_owned()).collect()
         };
         let both = [(vectors, "deletionVectors"), (ntz, "timestampNtz"), (v2, "v2Checkpoint")];
-        let writers = [both[0], both[1], both[2], (not_null, "invariants"), (append_only, "appendOnly")];
+        let writers = [
+            both[0],
+            both[1],
+            both[2],
+            (not_null, "invariants"),
+            (append_only, "appendOnly"),
+            (clustered, clustering_feature),
+            (clustered, domain_feature),
+        ];
+        // Readers need not know of clustering, and list no features where no other asks for it.
+        let readers: Vec<String> = features(&both);
         Protocol {
-            min_reader_version: 3,
+            min_reader_version: if readers.is_empty() { 1 } else { 3 },
             min_writer_version: 7,
-            reader_features: Some(features(&both)),
+            reader_features: (!readers.is_empty()).then_some(readers),
             writer_features: Some(features(&writers)),
         }
     }

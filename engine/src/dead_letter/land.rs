@@ -67,6 +67,7 @@ impl DeadLetters {
         let blueprint = Blueprint {
             schema: dead_letter_schema(),
             partitioned_by: Vec::new(),
+            clustered_by: None,
             deletion_vectors: false,
             comment: Some("Records that could not become rows".to_owned()),
             properties: [(CHECKPOINT_INTERVAL.to_owned(), checkpoint_interval.to_string())].into(),

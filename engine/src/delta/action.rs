@@ -9,6 +9,9 @@ pub use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove, StorageType, 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+/// Columns that files have bounds for, by position: Delta's own default.
+pub const INDEXED_COLUMNS: usize = 32;
+
 /// One line of a commit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,6 +26,8 @@ pub enum Action {
     MetaData(Metadata),
     /// What readers and writers must understand.
     Protocol(Protocol),
+    /// What a feature keeps in the log under a name of its own.
+    DomainMetadata(DomainMetadata),
 }
 
 impl Action {
@@ -37,6 +42,7 @@ impl Action {
             "txn" => Self::Txn(serde_json::from_value(body)?),
             "metaData" => Self::MetaData(serde_json::from_value(body)?),
             "protocol" => Self::Protocol(serde_json::from_value(body)?),
+            "domainMetadata" => Self::DomainMetadata(serde_json::from_value(body)?),
             _ => return Ok(None),
         }))
     }
@@ -109,6 +115,18 @@ impl Protocol {
         };
         asked(self) == asked(other)
     }
+}
+
+/// `domainMetadata`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DomainMetadata {
+    /// Whose it is.
+    pub domain: String,
+    /// What it says, in a form of its own.
+    pub configuration: String,
+    /// Whether it is gone.
+    pub removed: bool,
 }
 
 /// Returns the number of rows that the log tells of a file, deleted ones included.

@@ -24,7 +24,7 @@ use crate::object_file::{ObjectFile, read_error};
 const FILES_IN_FLIGHT: usize = 4;
 
 /// The actions that are read.
-const WANTED: [&str; 5] = ["txn", "add", "metaData", "protocol", "sidecar"];
+const WANTED: [&str; 6] = ["txn", "add", "metaData", "protocol", "domainMetadata", "sidecar"];
 
 /// One whole checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use alluvium_catalog::{Error, Result};
 
-use super::action::{Action, Add, Metadata, Protocol, live_records};
+use super::action::{Action, Add, DomainMetadata, Metadata, Protocol, live_records};
 use super::log::{DeltaLog, LogEntry, Version};
 
 /// A table at a version.
@@ -23,6 +23,8 @@ pub struct TableState {
     pub files: HashMap<String, Add>,
     /// The newest version of every application transaction.
     pub txns: BTreeMap<String, i64>,
+    /// What features keep in the log, by domain.
+    pub domains: BTreeMap<String, String>,
     counted: Counted,
 }
 
@@ -132,7 +134,7 @@ impl TableState {
     #[must_use]
     pub fn head(&self) -> Self {
         let (protocol, metadata) = (self.protocol.clone(), self.metadata.clone());
-        Self { version: self.version, protocol, metadata, ..Self::default() }
+        Self { version: self.version, protocol, metadata, domains: self.domains.clone(), ..Self::default() }
     }
 
     /// Returns the number of rows in the table, `sum(numRecords - cardinality)` over its files; `None` where the log does
@@ -173,6 +175,12 @@ impl TableState {
                 }
                 Action::MetaData(metadata) => self.metadata = metadata.clone(),
                 Action::Protocol(protocol) => self.protocol = protocol.clone(),
+                Action::DomainMetadata(DomainMetadata { domain, removed: true, .. }) => {
+                    self.domains.remove(domain);
+                }
+                Action::DomainMetadata(DomainMetadata { domain, configuration, .. }) => {
+                    self.domains.insert(domain.clone(), configuration.clone());
+                }
                 Action::Remove(_) => {}
             }
         }

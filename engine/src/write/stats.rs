@@ -11,8 +11,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::file::metadata::ParquetMetaData;
 
-/// Columns that bounds are kept for, by position: Delta's own default.
-const INDEXED_COLUMNS: usize = 32;
+use crate::delta::action::INDEXED_COLUMNS;
 
 /// Returns the statistics of a file that holds `rows` and whose footer is `footer`, as JSON text.
 ///

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::{DataType, Schema, TimeUnit};
 
-use super::source::is_hidden;
+use super::source::{HIDDEN_HINT, is_hidden};
 use super::table::Checked;
 use crate::diagnostic::{Diagnostic, code};
 use crate::types::sql_type;
@@ -64,8 +64,7 @@ impl Checked<'_> {
         for (at, ident) in columns.iter().enumerate() {
             if is_hidden(&ident.value) {
                 let message = format!("a table cannot be clustered by '{}'", ident.value);
-                let hint = "names that begin with _alluvium_ are the program's own";
-                diagnostics.push(self.error(code::BAD_CLUSTERING, ident, message).with_hint(hint));
+                diagnostics.push(self.error(code::BAD_CLUSTERING, ident, message).with_hint(HIDDEN_HINT));
                 continue;
             }
             if self.listed(ident, columns.get(..at).unwrap_or_default(), diagnostics).is_none() {

@@ -134,6 +134,7 @@ async fn open(
     let blueprint = Blueprint {
         schema: columns().stored(),
         partitioned_by: Vec::new(),
+        clustered_by: None,
         deletion_vectors: true,
         comment: None,
         properties: BTreeMap::new(),

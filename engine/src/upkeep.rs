@@ -7,11 +7,15 @@
 
 pub mod budget;
 pub mod clean;
+mod cluster;
 pub mod compact;
+mod curve;
 pub mod kernel;
 mod log_work;
 pub mod optimize;
+mod outputs;
 pub mod plan;
+mod read;
 mod turn;
 pub mod vacuum;
 mod vacuum_work;
@@ -181,7 +185,7 @@ impl Upkeep {
         let aims = Aims { bytes_max: aims.bytes_max.min(allowance), ..aims };
         let Some(choice) = choose(landing.state(), &aims) else { return Ok(()) };
         let bytes = choice.bytes();
-        let job = Job::new(landing.log(), landing.state(), choice, settings.target_bytes, &self.parts.clock)?;
+        let job = Job::new(landing.log(), landing.state(), choice, &aims, &self.parts.clock)?;
         tracing::debug!(table = %self.parts.location, files = job.n_files(), bytes, "compaction begins");
         let location = self.parts.location.clone();
         let work = async move {

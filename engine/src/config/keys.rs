@@ -24,7 +24,7 @@ pub struct Key {
 }
 
 /// Every setting, in the order of the documentation.
-pub const KEYS: [Key; 43] = [
+pub const KEYS: [Key; 44] = [
     Key {
         path: "warehouse",
         variable: "ALLUVIUM_WAREHOUSE",
@@ -192,7 +192,13 @@ pub const KEYS: [Key; 43] = [
         path: "upkeep.compaction_size",
         variable: "",
         default: r#""1 GiB""#,
-        meaning: "What one compaction reads at most.",
+        meaning: "What one compaction reads at most; in a clustered table, also what a sorted run holds.",
+    },
+    Key {
+        path: "upkeep.sort_memory",
+        variable: "",
+        default: r#""256 MiB""#,
+        meaning: "The memory for sorting the rows of a clustered table; what does not fit goes to the folder for temporary files.",
     },
     Key {
         path: "upkeep.hourly_size",

@@ -15,6 +15,8 @@ const FILES_MIN: RangeInclusive<u64> = 2..=1_000;
 const PERCENT: RangeInclusive<u64> = 1..=100;
 /// What one compaction, or an hour of them, may read.
 const WORK_BYTES: RangeInclusive<u64> = 1 << 20..=1 << 44;
+/// Less does not hold what a merge of sorted pieces reads at once.
+const SORT_BYTES: RangeInclusive<u64> = 64 << 20..=1 << 40;
 /// A log of less is replayed in no time.
 const LOG_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 34;
 /// Shorter than a week needs the command with its flag, since it takes running readers their files.
@@ -35,6 +37,8 @@ pub struct UpkeepSettings {
     pub deleted_percent: u64,
     /// What one compaction reads at most.
     pub compaction_bytes: u64,
+    /// What sorting the rows of a clustered table may take in memory; the rest goes to local disk.
+    pub sort_bytes: usize,
     /// What the compactions of one table read in an hour at most.
     pub hourly_bytes: u64,
     /// The share of time, in percent, that each kind of upkeep of one table may be at work.
@@ -60,6 +64,7 @@ impl Default for UpkeepSettings {
             files_min: 8,
             deleted_percent: 20,
             compaction_bytes: 1 << 30,
+            sort_bytes: 256 << 20,
             hourly_bytes: 64 << 30,
             wall_percent: 25,
             checkpoint_bytes: 32 << 20,
@@ -75,12 +80,14 @@ impl Default for UpkeepSettings {
 pub(super) fn upkeep(values: &Values) -> Result<UpkeepSettings> {
     let default = UpkeepSettings::default();
     let files_min = values.count("upkeep.files_min", FILES_MIN)?.and_then(|n| usize::try_from(n).ok());
+    let sort_bytes = values.bytes("upkeep.sort_memory", SORT_BYTES)?.and_then(|bytes| usize::try_from(bytes).ok());
     Ok(UpkeepSettings {
         compaction: values.switch("upkeep.compaction")?.unwrap_or(default.compaction),
         target_bytes: values.bytes("upkeep.target_size", TARGET_BYTES)?.unwrap_or(default.target_bytes),
         files_min: files_min.unwrap_or(default.files_min),
         deleted_percent: values.count("upkeep.deleted_share", PERCENT)?.unwrap_or(default.deleted_percent),
         compaction_bytes: values.bytes("upkeep.compaction_size", WORK_BYTES)?.unwrap_or(default.compaction_bytes),
+        sort_bytes: sort_bytes.unwrap_or(default.sort_bytes),
         hourly_bytes: values.bytes("upkeep.hourly_size", WORK_BYTES)?.unwrap_or(default.hourly_bytes),
         wall_percent: values.count("upkeep.wall_share", PERCENT)?.unwrap_or(default.wall_percent),
         checkpoint_bytes: values.bytes("upkeep.checkpoint_size", LOG_BYTES)?.unwrap_or(default.checkpoint_bytes),

@@ -14,7 +14,7 @@ use deltalake::DeltaTable;
 use deltalake::logstore::{StorageConfig, default_logstore};
 
 use super::compact::Job;
-use super::plan::{Aims, Zeal, choose};
+use super::plan::{Aims, choose};
 use super::{Upkeep, UpkeepParts};
 use crate::commit::Outcome;
 use crate::commit::create::Blueprint;
@@ -47,6 +47,7 @@ pub(crate) struct Scene {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) is_upsert: bool,
     pub(crate) partitioned_by: Vec<String>,
+    pub(crate) clustered_by: Option<Vec<String>>,
     pub(crate) properties: BTreeMap<String, String>,
     /// What looks rows up while the table is open, as that of flow `flow` and table `silver.t`.
     pub(crate) lookups: Arc<Lookups>,
@@ -61,6 +62,7 @@ impl Scene {
             clock: Arc::new(SystemClock),
             is_upsert: false,
             partitioned_by: Vec::new(),
+            clustered_by: None,
             properties: BTreeMap::new(),
             lookups: Arc::default(),
         })
@@ -111,6 +113,7 @@ impl Scene {
         let blueprint = Blueprint {
             schema: if self.is_upsert { Self::columns().stored() } else { Self::declared() },
             partitioned_by: self.partitioned_by.clone(),
+            clustered_by: self.clustered_by.clone(),
             deletion_vectors: self.is_upsert,
             comment: None,
             properties: self.properties.clone(),
@@ -207,10 +210,16 @@ impl Scene {
 
     /// Returns such a compaction into files of about `target_bytes`.
     pub(crate) async fn compact_to(&self, landing: &Landing, target_bytes: u64) -> Result<Option<Compaction>> {
-        let aims = Aims { target_bytes: 1 << 20, deleted_percent: 20, bytes_max: u64::MAX, zeal: Zeal::All };
+        let aims = Self::aims();
         let Some(choice) = choose(landing.state(), &aims) else { return Ok(None) };
-        let job = Job::new(landing.log(), landing.state(), choice, target_bytes, &self.clock)?;
+        let aims = Aims { target_bytes, ..aims };
+        let job = Job::new(landing.log(), landing.state(), choice, &aims, &self.clock)?;
         job.run().await.map(Some)
+    }
+
+    /// Returns aims that take in whatever is worth it.
+    pub(crate) fn aims() -> Aims {
+        Aims { target_bytes: 1 << 20, bytes_max: u64::MAX, ..Aims::all(&UpkeepSettings::default()) }
     }
 
     /// Returns upkeep of the table.

@@ -1,14 +1,16 @@
-//! Compacts a table at once, because somebody asked for it: all small files of all partitions, and all worn ones.
+//! Compacts a table at once, because somebody asked for it: all small files of all partitions, and all worn ones. Of a
+//! clustered table, all that is not clustered, or all there is.
 //!
 //! It may run while another process writes the table: each swap is one version by a conditional PUT, what others commit
 //! is followed, and they follow it. It needs no key index, since it lands no records.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use alluvium_catalog::{Clock, Error, Result};
+use alluvium_catalog::{Clock, Error, Location, Result};
 
 use super::compact::Job;
-use super::plan::{Aims, choose};
+use super::plan::{Aims, Choice, choose, choose_among};
 use crate::commit::create::check_features;
 use crate::commit::land::{LandLimits, Landing, LandingParts, Swapped};
 use crate::commit::positions::AppIds;
@@ -23,6 +25,15 @@ use crate::write::parquet::DataFolder;
 /// Swaps in a row that may come to nothing before the whole is given up: somebody else commits all the time, or
 /// compacts, too.
 const FRUITLESS_MAX: u32 = 20;
+
+/// How much of a table is rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What is worth it.
+    Worthwhile,
+    /// Every file of a clustered table, the clustered ones too.
+    Full,
+}
 
 /// What a table was made into.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,11 +50,14 @@ pub struct Optimized {
     pub bytes_after: u64,
     /// The newest version of the table that was seen.
     pub version: Version,
+    /// Files that are being rewritten.
+    pub under_way: u64,
 }
 
 impl Optimized {
     fn count(&mut self, version: Version, compaction: &Compaction) {
         self.commits += 1;
+        self.under_way = 0;
         self.version = version;
         self.files_before += compaction.inputs.len() as u64;
         self.bytes_before += compaction.bytes_read();
@@ -52,14 +66,15 @@ impl Optimized {
     }
 }
 
-/// Compacts the table of `log` until nothing is worth it. `tell` hears of each swap.
+/// Compacts the table of `log` until nothing is worth it. `tell` hears of each compaction that begins, and of each swap.
 ///
 /// # Errors
-/// `Invalid` when there is no table, or writing it takes what this program does not know; `Conflict` when others change
-/// the same files again and again; otherwise as of the store.
+/// `Invalid` when there is no table, writing it takes what this program does not know, or all of a table without clustering
+/// columns is to be rewritten; `Conflict` when others change the same files again and again; otherwise as of the store.
 pub async fn optimize(
     log: DeltaLog,
     aims: &Aims,
+    extent: Extent,
     clock: &Arc<dyn Clock>,
     mut tell: impl FnMut(&Optimized),
 ) -> Result<Optimized> {
@@ -68,16 +83,21 @@ pub async fn optimize(
         TableState::load(&log).await?.ok_or_else(|| Error::invalid(format!("there is no Delta table at {at}")))?;
     check_features(&log, &state)?;
     let mut landing = visit(log, state, clock)?;
+    let mut again = to_cluster_again(landing.state(), &at, extent)?;
     let mut optimized = Optimized { version: landing.state().version, ..Optimized::default() };
     let mut fruitless = 0;
-    while let Some(choice) = choose(landing.state(), aims) {
-        let job = Job::new(landing.log(), landing.state(), choice, aims.target_bytes, clock)?;
+    while let Some(choice) = next(landing.state(), aims, &again) {
+        let paths: Vec<String> = choice.files.iter().map(|add| add.path.clone()).collect();
+        let job = Job::new(landing.log(), landing.state(), choice, aims, clock)?;
+        optimized.under_way = job.n_files() as u64;
+        tell(&optimized);
         let compaction = job.run().await?;
         loop {
             let why = match landing.swap(&compaction).await? {
                 Swapped::Landed { version, .. } => {
                     fruitless = 0;
                     optimized.count(version, &compaction);
+                    again.retain(|path| !paths.contains(path));
                     tell(&optimized);
                     break;
                 }
@@ -97,6 +117,22 @@ pub async fn optimize(
         }
     }
     Ok(optimized)
+}
+
+/// Returns the files that are rewritten whatever they are.
+fn to_cluster_again(state: &TableState, at: &Location, extent: Extent) -> Result<HashSet<String>> {
+    match extent {
+        Extent::Worthwhile => Ok(HashSet::new()),
+        Extent::Full if state.clustering().is_empty() => {
+            Err(Error::invalid(format!("the table at {at} has no clustering columns to rewrite all of it by"))
+                .with_hint("declare them (CREATE STREAMING TABLE .. CLUSTER BY), or leave FULL out"))
+        }
+        Extent::Full => Ok(state.files.keys().cloned().collect()),
+    }
+}
+
+fn next(state: &TableState, aims: &Aims, again: &HashSet<String>) -> Option<Choice> {
+    choose_among(state, aims, again).or_else(|| choose(state, aims))
 }
 
 /// Returns a table as one who lands no records sees it.

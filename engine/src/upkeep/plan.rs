@@ -2,14 +2,20 @@
 //!
 //! Small files of one partition are taken in tiers of like size, each eight times the one below, so that a row is
 //! rewritten once a tier and not once a batch. A file of which many rows are deleted is taken whatever its size. Files of
-//! different partitions are never mixed.
+//! different partitions are never mixed. What a clustered table has to be rewritten of is chosen in
+//! [`clustered`](self::clustered).
+
+mod clustered;
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::config::UpkeepSettings;
 use crate::delta::action::{Add, num_records};
+use crate::delta::clustering::Mark;
 use crate::delta::state::TableState;
 use crate::write::partition::PartitionValues;
+
+pub use clustered::choose_among;
 
 /// How many times larger the files of a tier are than those of the tier below.
 const TIER_FACTOR: u64 = 8;
@@ -23,6 +29,10 @@ pub struct Aims {
     pub deleted_percent: u64,
     /// What one compaction reads at most.
     pub bytes_max: u64,
+    /// How large a run of clustered files grows by being merged with others.
+    pub run_bytes: u64,
+    /// What sorting rows may take in memory; the rest goes to disk.
+    pub sort_bytes: usize,
     /// Which small files are worth a compaction.
     pub zeal: Zeal,
 }
@@ -39,9 +49,22 @@ pub enum Zeal {
     All,
 }
 
+/// The order that the rows of a compaction are given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// They keep their order, file after file.
+    Kept,
+    /// They keep their order, and the files their bounds: no output holds rows of two files of this run.
+    KeptApart(Mark),
+    /// They are sorted by these columns, into a run of their own.
+    Clustered(Vec<String>),
+}
+
 /// The files of one compaction, in the order of their rows in the outputs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Choice {
+    /// The order of their rows.
+    pub order: Order,
     /// Their partition.
     pub partition: PartitionValues,
     /// The files, oldest first.
@@ -67,6 +90,8 @@ impl Aims {
             target_bytes: settings.target_bytes,
             deleted_percent: settings.deleted_percent,
             bytes_max: settings.compaction_bytes,
+            run_bytes: settings.compaction_bytes,
+            sort_bytes: settings.sort_bytes,
             zeal: Zeal::All,
         }
     }
@@ -74,6 +99,11 @@ impl Aims {
 
 /// Returns the files that are worth a compaction most: those of the partition that has the most of them.
 pub fn choose(state: &TableState, aims: &Aims) -> Option<Choice> {
+    let by = state.clustering();
+    // A table is partitioned or clustered, never both; files of two partitions are not mixed for one that claims to be.
+    if !by.is_empty() && state.metadata.partition_columns.is_empty() {
+        return clustered::choose(state, aims, &by);
+    }
     let mut partitions: BTreeMap<Vec<(&str, Option<&str>)>, Vec<&Add>> = BTreeMap::new();
     for add in state.files.values() {
         partitions.entry(partition_key(&add.partition_values)).or_default().push(add);
@@ -87,7 +117,7 @@ pub fn choose(state: &TableState, aims: &Aims) -> Option<Choice> {
     }
     let files = best?;
     let partition = files.first()?.partition_values.clone();
-    Some(Choice { partition, files: files.into_iter().cloned().collect() })
+    Some(Choice { order: Order::Kept, partition, files: files.into_iter().cloned().collect() })
 }
 
 /// Returns the files of one partition that are worth a compaction, at most as many as it may read.
@@ -166,8 +196,14 @@ mod tests {
 
     use super::*;
 
-    const AIMS: Aims =
-        Aims { target_bytes: 1_000, deleted_percent: 20, bytes_max: 5_000, zeal: Zeal::Tiers { files_min: 3 } };
+    const AIMS: Aims = Aims {
+        target_bytes: 1_000,
+        deleted_percent: 20,
+        bytes_max: 5_000,
+        run_bytes: 5_000,
+        sort_bytes: 1 << 20,
+        zeal: Zeal::Tiers { files_min: 3 },
+    };
 
     /// Files by name, size and deleted rows of ten; the partition is the first letter.
     fn check(files: &[(&str, i64, i64)], aims: &Aims, expected: &[&str]) {

@@ -78,7 +78,9 @@ pub fn retention(state: &TableState, at: &Location, asked: Option<Duration>, may
             asked.as_secs() / 3_600,
             own.as_secs() / 3_600
         ))
-        .with_hint("readers and batches under way may lose files they need; --force does it all the same")),
+        .with_hint(
+            "readers and batches under way may lose files they need; alluvium vacuum --force does it all the same",
+        )),
     }
 }
 

@@ -1,16 +1,19 @@
 //! Files that hold the rows of other files, and the commit that puts them in their place.
 //!
 //! A compaction reads files as they are at one version, with their deletion vectors, and writes the rows that live into
-//! new files, in the same order. Batches go on meanwhile and may delete more rows of the files that were read. So each
-//! row's way is remembered, and [`draw_up`] takes the vectors along: what was deleted since is deleted in the new files.
+//! new files, in the same order or sorted. Batches go on meanwhile and may delete more rows of the files that were read. So
+//! each row's [`Way`] is remembered, and [`draw_up`] takes the vectors along: what was deleted since is deleted in the new
+//! files.
 //! Nothing here reads data files or commits.
 //!
 //! Before it: [`upkeep`](crate::upkeep), which writes the files. After it: [`commit`](crate::commit), which lands them.
 
-use std::ops::Range;
+mod way;
 
 use alluvium_catalog::Result;
 use roaring::RoaringTreemap;
+
+pub use way::{Run, Scattered, Way};
 
 use super::Writer;
 use super::stats::loosen;
@@ -42,18 +45,7 @@ pub struct Input {
     /// How many rows went somewhere.
     pub live_rows: u64,
     /// Where the other rows went, by their rank among each other.
-    pub runs: Vec<Run>,
-}
-
-/// Live rows of an input that stand in one output, one after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// The rank of the first of them among the live rows of the input.
-    pub first_rank: u64,
-    /// The place of the output in [`Compaction::outputs`].
-    pub output: usize,
-    /// The number of the first of them in the output.
-    pub first_row: u64,
+    pub way: Way,
 }
 
 /// A file that was written.
@@ -102,19 +94,7 @@ impl Input {
         if self.deleted.contains(row) {
             return None;
         }
-        let rank = row - self.deleted.rank(row);
-        let after = self.runs.partition_point(|run| run.first_rank <= rank);
-        let run = self.runs.get(after.checked_sub(1)?)?;
-        Some((run.output, run.first_row + (rank - run.first_rank)))
-    }
-
-    /// Returns the rows of each output that came from this file, as ranges.
-    fn places(&self) -> impl Iterator<Item = (usize, Range<u64>)> + '_ {
-        let ends = self.runs.iter().skip(1).map(|run| run.first_rank).chain([self.live_rows]);
-        self.runs.iter().zip(ends).map(|(run, end)| {
-            let next_row = run.first_row + end.saturating_sub(run.first_rank);
-            (run.output, run.first_row..next_row)
-        })
+        self.way.place_of(row - self.deleted.rank(row))
     }
 }
 
@@ -140,11 +120,7 @@ pub async fn draw_up(
     for input in &compaction.inputs {
         let Some(add) = state.files.get(&input.add.path) else {
             // Whoever took it away has deleted its rows, or has them in other files: here they are gone in either case.
-            for (output, rows) in input.places() {
-                if let Some(gone) = deleted.get_mut(output) {
-                    gone.insert_range(rows);
-                }
-            }
+            input.way.mark_all(input.live_rows, &mut deleted);
             continue;
         };
         let now_deleted = deleted_by_now(input, add, writer, vectors).await?;
@@ -235,20 +211,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn live_rows_keep_their_order_across_outputs_and_deleted_ones_go_nowhere() {
+    fn rows_that_were_deleted_before_went_nowhere() {
         let runs = vec![Run { first_rank: 0, output: 0, first_row: 7 }, Run { first_rank: 2, output: 1, first_row: 0 }];
-        let input = Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0, 3]), live_rows: 4, runs };
+        let deleted = RoaringTreemap::from_iter([0, 3]);
+        let input = Input { add: Add::default(), deleted, live_rows: 4, way: Way::Runs(runs) };
         let places: Vec<_> = (0..6).map(|row| input.place_of(row)).collect();
         assert_eq!(places, [None, Some((0, 7)), Some((0, 8)), None, Some((1, 0)), Some((1, 1))]);
-        assert_eq!(input.places().collect::<Vec<_>>(), [(0, 7..9), (1, 0..2)]);
     }
 
     #[test]
     fn a_file_without_live_rows_has_no_places() {
-        let input =
-            Input { add: Add::default(), deleted: RoaringTreemap::from_iter([0]), live_rows: 0, runs: Vec::new() };
+        let deleted = RoaringTreemap::from_iter([0]);
+        let input = Input { add: Add::default(), deleted, live_rows: 0, way: Way::Runs(Vec::new()) };
         assert_eq!(input.place_of(0), None);
         assert_eq!(input.place_of(1), None);
-        assert_eq!(input.places().count(), 0);
     }
 }

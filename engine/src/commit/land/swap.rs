@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::Landing;
 use crate::commit::create::{ENGINE_INFO, encode};
 use crate::delta::action::Action;
+use crate::delta::clustering::{Clustered, clustered};
 use crate::delta::log::{PutOutcome, Version};
 use crate::write::compaction::{Compaction, Drawn, Exchange, draw_up};
 use crate::write::vectors::VectorFolder;
@@ -82,10 +83,16 @@ impl Landing {
 }
 
 fn swap_info(compaction: &Compaction, actions: &[Action]) -> Value {
+    let clustered_by = compaction.outputs.first().and_then(|output| match clustered(&output.add) {
+        Clustered::Ours(mark) => Some(mark.by),
+        Clustered::No | Clustered::Theirs => None,
+    });
     let added = actions.iter().filter(|action| matches!(action, Action::Add(_))).count();
     json!({
         "operation": "OPTIMIZE",
-        "operationParameters": {"predicate": "[]", "zOrderBy": "[]", "auto": "true"},
+        "operationParameters": {
+            "predicate": "[]", "zOrderBy": "[]", "clusterBy": json!(clustered_by.unwrap_or_default()).to_string(), "auto": "true",
+        },
         "operationMetrics": {
             "numRemovedFiles": compaction.inputs.len().to_string(),
             "numRemovedBytes": compaction.bytes_read().to_string(),

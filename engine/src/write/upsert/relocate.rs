@@ -18,8 +18,8 @@ impl UpsertWriter {
         let mut bounds = vec![Bounds::default(); compaction.outputs.len()];
         for (ordinal, input) in &inputs {
             let Some(file) = index.file(*ordinal) else { continue };
-            for run in &input.runs {
-                if let Some(bounds) = bounds.get_mut(run.output) {
+            for output in input.way.outputs() {
+                if let Some(bounds) = bounds.get_mut(output) {
                     bounds.widen(&file.bounds);
                 }
             }

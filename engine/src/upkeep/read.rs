@@ -1,0 +1,132 @@
+//! Reads the rows of data files that are not deleted, in the columns of the table.
+//!
+//! What is read is one row group at most, piece by piece, in the order of the file.
+
+use std::sync::Arc;
+
+use alluvium_catalog::{Error, Location, Result};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
+use roaring::RoaringTreemap;
+
+use crate::delta::action::{Add, num_records};
+use crate::object_file::{ObjectFile, read_error};
+
+/// Rows read, filtered and encoded at once: slices of this size encode fastest (see `write/parquet.rs`).
+const BATCH_ROWS: usize = 8192;
+
+/// Reads files of one table.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    /// The store rooted at the table.
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The table, for messages.
+    pub(super) location: Location,
+    /// The columns to read.
+    pub(super) schema: SchemaRef,
+}
+
+/// The live rows of one file.
+pub(super) struct LiveRows {
+    reading: Reading,
+    add: Add,
+    deleted: RoaringTreemap,
+    batches: ParquetRecordBatchStream<ObjectFile>,
+    /// How many rows were read, deleted ones counted.
+    n_read: u64,
+    /// How many rows the file has by its own account.
+    n_rows: u64,
+}
+
+impl Reading {
+    /// Opens the file of `add`, of which the rows `deleted` are no longer part of the table.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer; `Data` when the file cannot be read or has another number of rows than
+    /// the log tells.
+    pub(super) async fn open(&self, add: &Add, deleted: &RoaringTreemap) -> Result<LiveRows> {
+        let failed = |cause: ParquetError| read_error(self.unreadable(add), cause);
+        let path = Path::parse(&add.path).map_err(|cause| self.damaged(add).with_source(cause))?;
+        let size = u64::try_from(add.size).map_err(|cause| self.damaged(add).with_source(cause))?;
+        let reader = ObjectFile::new(Arc::clone(&self.store), path, size);
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
+        let n_rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+        if num_records(add).is_some_and(|told| told != n_rows) {
+            return Err(Error::data(format!(
+                "{} of the table at {} has {n_rows} rows, and its log tells another number",
+                add.path, self.location
+            )));
+        }
+        let columns = builder.parquet_schema().root_schema().get_fields();
+        let is_wanted = |place: &usize| self.schema.index_of(columns[*place].name()).is_ok();
+        let mask = ProjectionMask::roots(builder.parquet_schema(), (0..columns.len()).filter(is_wanted));
+        let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build().map_err(failed)?;
+        let (add, deleted) = (add.clone(), deleted.clone());
+        Ok(LiveRows { reading: self.clone(), add, deleted, batches, n_read: 0, n_rows })
+    }
+
+    fn damaged(&self, add: &Add) -> Error {
+        Error::data(self.unreadable(add))
+    }
+
+    fn unreadable(&self, add: &Add) -> String {
+        format!("cannot read {} of the table at {}", add.path, self.location)
+    }
+
+    /// Returns `rows` in the columns to read: one that the file lacks is NULL, one of another layout is cast.
+    fn conform(&self, rows: &RecordBatch, add: &Add) -> Result<RecordBatch> {
+        let failed = |cause| self.damaged(add).with_source(cause);
+        let columns = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| match rows.column_by_name(field.name()) {
+                Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+                Some(column) => cast(column, field.data_type()).map_err(failed),
+                None => Ok(new_null_array(field.data_type(), rows.num_rows())),
+            })
+            .collect::<Result<Vec<ArrayRef>>>()?;
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)
+    }
+}
+
+impl LiveRows {
+    /// Returns how many rows there are in all.
+    pub(super) fn n_live(&self) -> u64 {
+        self.n_rows.saturating_sub(self.deleted.len())
+    }
+
+    /// Returns the next rows, at least one; `None` after the last.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Data` when the file cannot be read on.
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        let failed = |cause: ParquetError| read_error(self.reading.unreadable(&self.add), cause);
+        while let Some(batch) = self.batches.try_next().await.map_err(failed)? {
+            let live = live_rows(&batch, self.n_read, &self.deleted)?;
+            self.n_read += batch.num_rows() as u64;
+            if live.num_rows() > 0 {
+                return self.reading.conform(&live, &self.add).map(Some);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Returns the rows of `batch`, whose first has number `first` in its file, that are not deleted.
+fn live_rows(batch: &RecordBatch, first: u64, deleted: &RoaringTreemap) -> Result<RecordBatch> {
+    let next = first + batch.num_rows() as u64;
+    if deleted.range_cardinality(first..next) == 0 {
+        return Ok(batch.clone());
+    }
+    let live: BooleanArray = (first..next).map(|row| Some(!deleted.contains(row))).collect();
+    filter_record_batch(batch, &live)
+        .map_err(|cause| Error::internal("cannot leave out deleted rows").with_source(cause))
+}

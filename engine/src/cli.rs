@@ -16,6 +16,7 @@ mod register;
 pub(crate) mod run;
 mod show;
 mod sql;
+mod statements;
 pub(crate) mod table;
 mod upkeep;
 pub(crate) mod workspace;

@@ -14,6 +14,7 @@ use super::check;
 use super::console::Console;
 use super::failure::Exit;
 use super::peek::TopicPeek;
+use super::statements::TableUpkeep;
 use super::workspace::Workspace;
 use crate::config::Settings;
 use crate::lookup::Engines;
@@ -84,7 +85,8 @@ async fn run_in(
     let (out, err) = console.take();
     let handles = repl::Console { stdin: Box::new(BufReader::new(std::io::stdin())), out, err };
     let peek = Arc::new(TopicPeek::new(check::compiler(workspace), reader));
-    let backend = SessionBackend::new(session, Arc::clone(&workspace.catalog)).with_peek(peek);
+    let upkeep = Arc::new(TableUpkeep::new(workspace));
+    let backend = SessionBackend::new(session, Arc::clone(&workspace.catalog)).with_peek(peek).with_upkeep(upkeep);
     // What is defined in memory would be lost at the end.
     let backend = if workspace.is_kept() { backend.with_definitions(check::compiler(workspace)) } else { backend };
     let repl = Repl::new(Arc::new(backend), options, handles);

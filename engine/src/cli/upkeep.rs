@@ -17,7 +17,7 @@ use super::workspace::Workspace;
 use crate::config::Settings;
 use crate::delta::log::DeltaLog;
 use crate::delta::state::TableState;
-use crate::upkeep::optimize::{Optimized, optimize};
+use crate::upkeep::optimize::{Extent, Optimized, optimize};
 use crate::upkeep::plan::Aims;
 use crate::upkeep::vacuum::{Mode, Vacuumed, retention, vacuum};
 
@@ -26,6 +26,9 @@ pub(crate) struct OptimizeArgs {
     /// schema.table, or where a Delta table lies
     #[arg(value_name = "TABLE|LOCATION")]
     table: String,
+    /// Rewrite all of a clustered table
+    #[arg(long)]
+    full: bool,
     /// The size of files to aim at [default: 128 MiB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     target_size: Option<u64>,
@@ -69,9 +72,14 @@ pub(super) async fn run_optimize(
     let aims = Aims { target_bytes: arguments.target_size.unwrap_or(aims.target_bytes), ..aims };
     let bar = Bar::begin(&bars, format!("compacting {}", arguments.table));
     let told = |done: &Optimized| {
-        bar.tell(format!("{} into {}", counted(done.files_before, "file"), grouped(done.files_after)));
+        let under_way = match done.under_way {
+            0 => String::new(),
+            n_files => format!(", {} under way", counted(n_files, "file")),
+        };
+        bar.tell(format!("{} into {}{under_way}", counted(done.files_before, "file"), grouped(done.files_after)));
     };
-    let done = Box::pin(optimize(log, &aims, &clock, told)).await;
+    let extent = if arguments.full { Extent::Full } else { Extent::Worthwhile };
+    let done = Box::pin(optimize(log, &aims, extent, &clock, told)).await;
     bar.end();
     let done = done?;
     if arguments.json {
@@ -100,17 +108,24 @@ pub(super) async fn run_vacuum(
     bars: MultiProgress,
 ) -> Result<()> {
     let log = open(&arguments.table, settings).await?;
-    let state = TableState::load(&log)
-        .await?
-        .ok_or_else(|| Error::invalid(format!("there is no Delta table at {}", log.location())))?;
-    let kept_for = retention(&state, log.location(), arguments.retention, arguments.force)?;
-    drop(state);
+    let kept_for = kept_for(&log, arguments.retention, arguments.force).await?;
     let mode = if arguments.dry_run { Mode::DryRun } else { Mode::Remove };
     let bar = Bar::begin(&bars, format!("vacuuming {}", arguments.table));
     let told = |done: &Vacuumed| bar.tell(format!("{} of {}", grouped(done.removed), counted(done.files, "file")));
     let done = Box::pin(vacuum(&log, kept_for, mode, &SystemClock, told)).await;
     bar.end();
     show_vacuumed(arguments, kept_for, &done?, console)
+}
+
+/// Returns how long the files of a table are kept, where so long was asked for.
+///
+/// # Errors
+/// `Invalid` when there is no table, or the retention is short and not forced.
+pub(super) async fn kept_for(log: &DeltaLog, asked: Option<Duration>, may_be_short: bool) -> Result<Duration> {
+    let state = TableState::load(log)
+        .await?
+        .ok_or_else(|| Error::invalid(format!("there is no Delta table at {}", log.location())))?;
+    retention(&state, log.location(), asked, may_be_short)
 }
 
 fn show_vacuumed(arguments: &VacuumArgs, kept_for: Duration, done: &Vacuumed, console: &mut Console) -> Result<()> {

@@ -11,6 +11,7 @@ use alluvium::metrics::Metrics;
 use alluvium::upkeep::{Upkeep, UpkeepParts};
 use alluvium_catalog::{Location, Partition, SystemClock};
 use object_store::ObjectStore;
+use serde_json::{Value, json};
 
 use crate::harness::lake::Lake;
 use crate::harness::program::Program;
@@ -94,6 +95,41 @@ async fn compactions(lake: &Lake, location: &Location) -> TestResult<usize> {
     let log = reader::log(lake, location).await?;
     let operations = log.iter().flat_map(|entry| entry.actions("commitInfo"));
     Ok(operations.filter(|info| info["operation"] == "OPTIMIZE").count())
+}
+
+/// Rows of a statement, and its end.
+fn sql(program: &Program, table: &str, statement: &str) -> TestResult<Value> {
+    Ok(program.json(&["sql", table, "--quiet", "--json", "-c", statement])?[0].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upkeep_is_asked_for_in_sql() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let location = lake.table("silver.sql")?;
+    let scene = Scene::new(Kind::Append, lake.stores().open(&location)?, location.clone());
+    let mut landing = scene.open().await?;
+    while scene.land_next(&mut landing).await? {}
+    let (program, table) = (Program::on(&lake), location.to_string());
+    let refused = |statement: &str, said: &str| -> TestResult {
+        let ended = program.run(&["sql", &table, "--quiet", "-c", statement])?;
+        assert!(!ended.status.success() && ended.err.contains(said), "{statement}: {}", ended.err);
+        Ok(())
+    };
+    refused("OPTIMIZE nowhere", "cannot OPTIMIZE default.nowhere: there is no table of this name")?;
+    refused("OPTIMIZE t FULL", "has no clustering columns")?;
+    refused("OPTIMIZE t WHERE id = 1", "OPTIMIZE .. WHERE is not supported yet")?;
+    refused("VACUUM system.commits", "it is the catalog's")?;
+    refused("VACUUM t RETAIN 1 HOURS", "a retention of 1 h is shorter than the 168 h")?;
+
+    let done = sql(&program, &table, "OPTIMIZE t")?;
+    assert!(done["files_before"].as_u64() > done["files_after"].as_u64(), "{done}");
+    let again = sql(&program, &table, "OPTIMIZE t")?;
+    assert_eq!((&again["commits"], &again["version"]), (&json!(0), &done["version"]), "{again}");
+    let counted = sql(&program, &table, "VACUUM t RETAIN 168 HOURS DRY RUN")?;
+    assert_eq!((&counted["dry_run"], &counted["files"]), (&json!(true), &json!(0)), "all is younger: {counted}");
+    let removed = sql(&program, &table, "VACUUM t")?;
+    assert_eq!((&removed["retention_hours"], &removed["removed"]), (&json!(168), &json!(0)), "{removed}");
+    check_rows(&lake, &location, &expected(Kind::Append)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -94,8 +94,10 @@ pub(super) enum Shows {
     NoFiles,
     /// A feature that writers must know.
     WriterFeature(&'static str),
-    /// A protocol without lists of features, as old readers know it.
+    /// A protocol without lists of features for readers, as old ones know it.
     ReaderVersion1,
+    /// A file that was sorted by the table's clustering columns.
+    Clustered,
 }
 
 /// Writes a table of each of `kinds` into `lake`, and checks that each shows what it should.
@@ -111,11 +113,25 @@ pub(super) async fn write_all(lake: &Lake, kinds: &[Kind]) -> TestResult<Program
         }
         broker.flush().await?;
         run(lake, &program, kinds, broker.bootstrap())?;
+        if matches!(half, Half::First) {
+            cluster(&program, kinds)?;
+        }
     }
     for kind in kinds {
         check(lake, kind).await?;
     }
     Ok(program)
+}
+
+/// Sorts what the first process has landed, so that the second lands on top of it: rows beside it, and vectors for it.
+fn cluster(program: &Program, kinds: &[Kind]) -> TestResult {
+    for kind in kinds.iter().filter(|kind| kind.shows.iter().any(|shows| matches!(shows, Shows::Clustered))) {
+        let done = program.json(&["optimize", &format!("lake.{}", kind.name), "--json"])?;
+        if done["files_after"] != 1 {
+            return Err(format!("{} was not clustered: {done}", kind.name).into());
+        }
+    }
+    Ok(())
 }
 
 /// What a process lands; the next one begins with what it finds in the tables.
@@ -247,6 +263,7 @@ impl Shows {
             Self::WriterFeature(name) => actions("protocol").any(|protocol| {
                 protocol["writerFeatures"].as_array().is_some_and(|listed| listed.iter().any(|own| own == name))
             }),
+            Self::Clustered => actions("add").any(|add| add["clusteringProvider"] == "alluvium"),
             Self::ReaderVersion1 => actions("protocol").all(|protocol| protocol["minReaderVersion"] == 1),
         }
     }

@@ -6,7 +6,7 @@ use super::kind::Produced::{Bytes, Json};
 use super::kind::{Effect, Flow, Kind, Made, Produced, Shows};
 
 /// Every kind of table.
-pub(super) const KINDS: [Kind; 15] = [
+pub(super) const KINDS: [Kind; 17] = [
     Kind {
         name: "scalars",
         made: Made::By(Flow {
@@ -166,6 +166,38 @@ pub(super) const KINDS: [Kind; 15] = [
         }),
         shows: &[Shows::FilesRemovedWhole, Shows::Checkpoint],
         filters: &[],
+    },
+    Kind {
+        name: "clustered",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, place STRING, day DATE, note STRING",
+            clauses: "CLUSTER BY (day, place)",
+            has_checkpoints: true,
+            batch: 4,
+            records: partitioned,
+            ..APPEND
+        }),
+        shows: &[
+            Shows::Clustered,
+            Shows::Checkpoint,
+            Shows::ReaderVersion1,
+            Shows::WriterFeature("clustering"),
+            Shows::WriterFeature("domainMetadata"),
+        ],
+        filters: &["day = DATE '2026-03-01'", "place IS NULL", "place = 'a b'"],
+    },
+    Kind {
+        name: "clustered_upserts",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING, amount DECIMAL(18,2)",
+            clauses: "CLUSTER BY (amount)",
+            effect: Effect::Upsert { keys: "id" },
+            batch: 4,
+            records: || changes(8, |key| json!({"id": key})),
+            ..APPEND
+        }),
+        shows: &[Shows::Clustered, Shows::Vectors, Shows::WriterFeature("clustering")],
+        filters: &["amount > 20", "id >= 4"],
     },
     Kind {
         name: "rejects",

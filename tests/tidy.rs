@@ -68,7 +68,9 @@ const HANDED_ON: [(&str, &[&str]); 2] = [
         "commit",
         &[
             "crate::write::{Draft, Staged, Writer}",
+            "crate::write::Excess",
             "crate::write::compaction",
+            "crate::write::parquet::DataFolder",
             "crate::write::vectors::VectorFolder",
             "crate::source::TablePositions",
         ],

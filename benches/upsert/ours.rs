@@ -57,7 +57,7 @@ async fn land(plan: &Plan, landing: &mut Landing, rows: &mut Rows, cell: &mut Ce
     let took = begun.elapsed();
     let updated = match outcome {
         Outcome::Landed(landed) => landed.lineage.rows_updated,
-        Outcome::Fenced(misfit) => return Err(Error::internal(format!("somebody else writes the table: {misfit}"))),
+        other => return Err(Error::internal(format!("the batch did not land: {other:?}"))),
     };
     if updated != cell.keys {
         return Err(Error::internal(format!("{updated} of {} keys were updated", cell.keys)));

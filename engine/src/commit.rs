@@ -17,6 +17,7 @@ mod rules;
 use alluvium_catalog::{Fate, Lineage, Misfit, Span};
 
 use crate::delta::log::LogEntry;
+use crate::write::Excess;
 
 /// How landing a batch ended.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub enum Outcome {
     /// Somebody else has moved this flow's positions: the batch is theirs. Nothing of it is visible; go on from the
     /// table's positions.
     Fenced(Misfit),
+    /// The batch would rewrite more of the table than one commit may. Nothing of it is visible; it may land in parts.
+    Exceeds(Excess),
 }
 
 /// How attempts to create a version have ended.

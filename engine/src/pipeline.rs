@@ -9,12 +9,14 @@
 //! The halves work at the same time: while one batch lands, the next is fetched, decoded and transformed. At most two
 //! batches are in memory, beside what the source has fetched ahead. Batches land one at a time and in order. A batch is
 //! cancelled only at its edges: a half that has begun ends, or its error ends the flow. An abort is the one exception: it
-//! drops both halves wherever they are, since only a commit makes a batch visible and the table says whether it did.
+//! drops both halves wherever they are, since only a commit makes a batch visible and the table says whether it did. A
+//! batch that would rewrite more of its table than it may is dropped, and comes again in parts ([`split`]).
 
 mod back;
 mod front;
 mod identity;
 mod open;
+mod split;
 mod worker;
 
 use std::sync::Arc;
@@ -29,8 +31,10 @@ use tokio::time::MissedTickBehavior;
 use crate::metrics::{FlowState, Metrics};
 use crate::shutdown::Shutdown;
 use crate::source::{Fetch, Source};
+use crate::write::Excess;
 use back::Back;
 use front::{Front, Ready};
+use split::{Part, Spending, Splitter};
 use worker::Worker;
 
 /// One flow at work.
@@ -39,9 +43,21 @@ pub struct FlowRun {
     flow: Arc<Flow>,
     source: Box<dyn Source>,
     front: Worker<Front, Result<Ready>>,
-    back: Worker<Back, Result<Option<Advance>>>,
+    back: Worker<Back, Result<Ended>>,
+    splitter: Splitter,
     metrics: Arc<Metrics>,
     tally: Tally,
+}
+
+/// How the back half has done with a batch.
+#[derive(Debug)]
+enum Ended {
+    /// It is part of the table.
+    Landed(Advance),
+    /// It is another process's: reading has to begin again from where the table stands.
+    Dropped,
+    /// It would rewrite more of the table than one commit may: reading begins again, in smaller batches.
+    Exceeded(Excess),
 }
 
 /// What a batch that has landed came to.
@@ -49,6 +65,7 @@ pub struct FlowRun {
 struct Advance {
     span: Span,
     fate: Fate,
+    spending: Option<Spending>,
 }
 
 /// How often state and lag are shown, whether records come or not.
@@ -86,7 +103,7 @@ impl FlowRun {
         tokio::select! {
             biased;
             () = shutdown.aborting() => {}
-            ended = self.work() => return ended,
+            ended = self.work(shutdown) => return ended,
         }
         tracing::warn!(flow = %name, "aborted: batches under way are dropped");
         self.front.abandon();
@@ -127,14 +144,14 @@ impl FlowRun {
         self.tally
     }
 
-    async fn work(&mut self) -> Result<()> {
-        let ended = self.pump().await;
+    async fn work(&mut self, shutdown: &Shutdown) -> Result<()> {
+        let ended = self.pump(shutdown).await;
         let rested = self.rest().await;
         ended.and(rested)
     }
 
     /// Keeps both halves at work.
-    async fn pump(&mut self) -> Result<()> {
+    async fn pump(&mut self, shutdown: &Shutdown) -> Result<()> {
         let mut waiting = Waiting::default();
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -149,15 +166,22 @@ impl FlowRun {
                 }
             }
             let may_fetch = self.front.is_resting() && waiting.ready.is_none() && waiting.ending.is_none();
+            if shutdown.is_draining() {
+                // They come again; to land them all may take longer than a process has to end.
+                self.splitter.forget();
+            }
+            if may_fetch && let Some(part) = self.splitter.next() {
+                self.begin_preparing(part)?;
+                continue;
+            }
             tokio::select! {
                 biased;
-                landed = self.back.done() => match landed?? {
-                    Some(advance) => self.advance(&advance),
-                    None => {
+                ended = self.back.done() => {
+                    if !self.settle(&ended??) {
                         waiting = Waiting::default();
                         self.start_over().await?;
                     }
-                },
+                }
                 prepared = self.front.done() => match prepared? {
                     Ok(ready) => waiting.ready = Some(ready),
                     Err(error) => waiting.ending = Some(Err(error)),
@@ -180,10 +204,11 @@ impl FlowRun {
     fn take(&mut self, fetch: Result<Fetch>) -> Result<Option<Result<()>>> {
         self.show();
         match fetch {
-            Ok(Fetch::Batch(fetched)) => self.front.begin(|mut front| async move {
-                let prepared = front.prepare(*fetched).await;
-                (front, prepared)
-            })?,
+            Ok(Fetch::Batch(fetched)) => {
+                if let Some(first) = self.splitter.take(*fetched)? {
+                    self.begin_preparing(first)?;
+                }
+            }
             Ok(Fetch::Idle) => {}
             Ok(Fetch::Drained | Fetch::Stopped) => return Ok(Some(Ok(()))),
             // What was fetched before is sound and lands first.
@@ -192,13 +217,37 @@ impl FlowRun {
         Ok(None)
     }
 
+    /// Hands a batch to the front half.
+    fn begin_preparing(&mut self, part: Part) -> Result<()> {
+        self.front.begin(|mut front| async move {
+            let prepared = front.prepare(part).await;
+            (front, prepared)
+        })
+    }
+
+    /// Takes in how the back half has done with a batch; tells whether it landed.
+    fn settle(&mut self, ended: &Ended) -> bool {
+        match ended {
+            Ended::Landed(advance) => {
+                self.splitter.landed(advance.span.records(), advance.spending);
+                self.advance(advance);
+                true
+            }
+            Ended::Dropped => false,
+            Ended::Exceeded(excess) => {
+                self.splitter.exceeded(excess);
+                false
+            }
+        }
+    }
+
     /// Hands a batch to the back half; one whose partitions are gone is dropped there.
     fn begin_landing(&mut self, ready: Ready) -> Result<()> {
-        let holds = self.source.holds(&ready.changes.span);
+        let holds = self.source.holds(&ready.handed_out);
         self.back.begin(move |mut back| async move {
             let landed = match holds {
                 true => back.land(ready).await,
-                false => back.drop_batch("its partitions went to another process").await.map(|()| None),
+                false => back.drop_batch("its partitions went to another process").await.map(|()| Ended::Dropped),
             };
             (back, landed)
         })
@@ -207,6 +256,7 @@ impl FlowRun {
     /// Drops what was prepared meanwhile, since it follows a batch that did not land, and reads again from where the
     /// table stands.
     async fn start_over(&mut self) -> Result<()> {
+        self.splitter.forget();
         if !self.front.is_resting() {
             drop(self.front.done().await?);
         }
@@ -218,10 +268,9 @@ impl FlowRun {
         if !self.front.is_resting() {
             drop(self.front.done().await?);
         }
-        if !self.back.is_resting()
-            && let Some(advance) = self.back.done().await??
-        {
-            self.advance(&advance);
+        if !self.back.is_resting() {
+            let ended = self.back.done().await??;
+            self.settle(&ended);
         }
         Ok(())
     }

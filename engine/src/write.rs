@@ -10,8 +10,10 @@ pub mod append;
 pub mod compaction;
 pub mod encoder;
 pub mod index;
+pub(crate) mod live;
 pub mod parquet;
 pub mod partition;
+pub mod rewrite;
 pub mod stats;
 pub mod tombstones;
 pub mod upsert;
@@ -51,9 +53,29 @@ pub struct Staged {
     pub span: Span,
     /// Time spent so far.
     pub spent: Spent,
+    /// Set where nothing was written, since the batch would make the table's writer rewrite more than it may.
+    pub excess: Option<Excess>,
+}
+
+/// By how much a batch is above the cap on what one commit rewrites. It lands in parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Excess {
+    /// The bytes that it would rewrite beside its own rows.
+    pub bytes: u64,
+    /// The bytes that it may.
+    pub bytes_max: u64,
+    /// Its records.
+    pub records: u64,
 }
 
 impl Staged {
+    /// Returns a batch of which nothing was written.
+    pub fn exceeding(excess: Excess, changes: Changes) -> Self {
+        let Changes { lookups, fate, span, spent, .. } = changes;
+        let (files, changes) = (Vec::new(), KeyChanges::default());
+        Self { files, changes, tombstones: None, lookups, fate, span, spent, excess: Some(excess) }
+    }
+
     /// Returns the bytes of the new data files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| u64::try_from(file.add.size).unwrap_or_default()).sum()
@@ -81,22 +103,26 @@ pub struct Draft {
     pub notes: Vec<(&'static str, Value)>,
     /// Upserts: what the actions were drawn up from, to be applied when they have landed.
     pub decision: Option<Arc<Decision>>,
+    /// Set where there is nothing to commit, since it would rewrite more than it may.
+    pub excess: Option<Excess>,
 }
 
 /// Stages batches for one table.
 #[async_trait]
 pub trait Writer: Send + Sync + fmt::Debug {
-    /// Uploads the new rows of `changes`.
+    /// Uploads the new rows of `changes`, unless that would exceed what a commit may rewrite.
     ///
     /// # Errors
-    /// `Unavailable` when the store does not take a file. The files of a failed attempt are orphans for vacuum.
+    /// `Unavailable` when the store does not take a file; `Invalid` when the commit would rewrite more than it may and the
+    /// table says to halt then. The files of a failed attempt are orphans for vacuum.
     async fn stage(&mut self, changes: Changes) -> Result<Staged>;
 
     /// Draws up the commit against `state`, the newest version known. Called again after each conflict, once
     /// [`follow`](Self::follow) has been given the versions that came between.
     ///
     /// # Errors
-    /// `Unavailable` when the store does not take a deletion vector.
+    /// `Unavailable` when the store does not take a deletion vector or a file that is written anew; otherwise as of
+    /// [`stage`](Self::stage).
     async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft>;
 
     /// Takes in a version that somebody else committed.

@@ -26,7 +26,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, SourceText};
 pub use parser::{parse_file, parse_statements};
 pub use pipeline::{
     BatchLimits, Change, ErrorMode, Flow, HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE, KeyFormat, Pipeline,
-    RecordLimits, Startup,
+    RecordLimits, RewriteCap, RewritePolicy, Startup, UpsertMode, UpsertOptions,
 };
 pub use session::Session;
 pub use tables::{OpenTable, TableReader};

@@ -57,6 +57,65 @@ pub struct Flow {
     pub batch: BatchLimits,
     /// How long deletes are remembered against late rows.
     pub tombstone_retention: Duration,
+    /// How superseded rows leave an upsert table.
+    pub upsert: UpsertOptions,
+}
+
+/// How superseded rows leave an upsert table, and at what price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UpsertOptions {
+    /// `alluvium.upsert`
+    pub mode: UpsertMode,
+    /// `alluvium.upsert.rewrite.max` and `alluvium.upsert.rewrite.policy`; `None` for no cap.
+    pub cap: Option<RewriteCap>,
+}
+
+/// How superseded rows leave an upsert table: `alluvium.upsert`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpsertMode {
+    /// They are marked in deletion vectors, and their files stay.
+    #[default]
+    MergeOnRead,
+    /// Their files are written anew without them.
+    CopyOnWrite,
+}
+
+/// The most that one commit may rewrite beside the rows of its batch: deletion vectors, or data files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RewriteCap {
+    /// Bytes. `alluvium.upsert.rewrite.max`
+    pub bytes_max: u64,
+    /// What becomes of a batch that would rewrite more. `alluvium.upsert.rewrite.policy`
+    pub policy: RewritePolicy,
+}
+
+/// What becomes of a batch that would rewrite more than it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RewritePolicy {
+    /// It lands as several commits, each over a part of its records.
+    Split,
+    /// The flow halts before it lands.
+    Halt,
+}
+
+impl RewritePolicy {
+    /// Returns the name that the property has.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Split => "split",
+            Self::Halt => "halt",
+        }
+    }
+}
+
+impl UpsertMode {
+    /// Returns the name that the property has.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MergeOnRead => "merge-on-read",
+            Self::CopyOnWrite => "copy-on-write",
+        }
+    }
 }
 
 /// How rows change the table.

@@ -41,6 +41,8 @@ pub(crate) use pin::Pin;
 use crate::compile::plan::dialect_session;
 use crate::diagnostic::nearest;
 use crate::locate::Locate;
+use crate::options::kept_upsert_options;
+use crate::pipeline::UpsertOptions;
 use crate::statement::{DescribeHistory, ExplainUpsert, Show, Statement, string_literal};
 use crate::system::Columns;
 use crate::tables::{HistoryEntry, TableReader};
@@ -240,7 +242,9 @@ impl Session {
             return Err(Error::invalid(format!("flow {name} adds rows; it has no keys to upsert by"))
                 .with_hint("ask SHOW COMMITS for what its commits wrote"));
         }
-        self.run_sql(query_statement(&upsert_costs(name))?).await
+        let table = self.catalog.dataset(&entry.version.table).await?.and_then(|dataset| dataset.table);
+        let options = table.map(|table| kept_upsert_options(&table.properties)).unwrap_or_default();
+        self.run_sql(query_statement(&upsert_costs(name, options))?).await
     }
 
     fn show(&self, rows: RecordBatch) -> Result<Answer> {
@@ -319,7 +323,11 @@ fn show_statement(show: &Show) -> Result<DfStatement> {
 }
 
 /// Returns the query that sums up what the newest commits of an upsert flow cost.
-fn upsert_costs(flow: &str) -> String {
+fn upsert_costs(flow: &str, options: UpsertOptions) -> String {
+    let (bytes_max, policy) = match options.cap {
+        Some(cap) => (cap.bytes_max.to_string(), string_literal(cap.policy.as_str())),
+        None => ("CAST(NULL AS BIGINT)".to_owned(), "CAST(NULL AS STRING)".to_owned()),
+    };
     format!(
         "SELECT flow, \"table\", count(*) AS commits, sum(records_in) AS records,
             sum(rows_inserted + rows_updated + rows_deleted) AS rows_changed,
@@ -327,9 +335,11 @@ fn upsert_costs(flow: &str) -> String {
             sum(vectors_written) AS vectors_written, sum(batch_bytes) AS batch_bytes,
             sum(bytes_written) AS bytes_written,
             CAST(sum(bytes_written) AS DOUBLE) / nullif(sum(batch_bytes), 0) AS amplification,
-            max(amplification) AS amplification_max
+            max(amplification) AS amplification_max,
+            {} AS mode, {bytes_max} AS rewrite_max, {policy} AS rewrite_policy
         FROM (SELECT * FROM system.commits WHERE flow = {} ORDER BY version DESC LIMIT {COSTED_COMMITS})
         GROUP BY flow, \"table\"",
+        string_literal(options.mode.as_str()),
         string_literal(flow)
     )
 }

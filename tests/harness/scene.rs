@@ -22,6 +22,7 @@ use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 use alluvium_catalog::{
     Clock, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Span, SystemClock,
 };
+use alluvium_sql::{UpsertMode, UpsertOptions};
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use object_store::ObjectStore;
@@ -32,11 +33,21 @@ use super::TestResult;
 pub(crate) const BATCHES: i64 = 4;
 pub(crate) const RECORDS: i64 = 6;
 
-/// Whether rows are added or replace each other.
+/// Whether rows are added or replace each other, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Append,
+    /// By deletion vectors.
     Upsert,
+    /// By files that are written anew.
+    Rewrite,
+}
+
+impl Kind {
+    /// Tells whether rows replace each other.
+    pub(crate) fn is_upsert(self) -> bool {
+        self != Self::Append
+    }
 }
 
 /// A table on a store, and how a flow would land batches in it.
@@ -74,13 +85,13 @@ fn record(pos: i64) -> (i64, bool) {
 fn changes(kind: Kind, first: i64) -> TestResult<Changes> {
     let next = first + RECORDS;
     let mut kept: Vec<i64> = (first..next).collect();
-    if kind == Kind::Upsert {
+    if kind.is_upsert() {
         kept.retain(|pos| !(pos + 1..next).any(|later| record(later).0 == record(*pos).0));
     }
     let column =
         |value: &dyn Fn(i64) -> i64| Arc::new(kept.iter().map(|pos| Some(value(*pos))).collect::<Int64Array>());
     let columns: Vec<ArrayRef> = vec![column(&|pos| record(pos).0), column(&|pos| pos), column(&|pos| pos)];
-    let sequence: Vec<ArrayRef> = if kind == Kind::Upsert { vec![column(&|pos| pos)] } else { Vec::new() };
+    let sequence: Vec<ArrayRef> = if kind.is_upsert() { vec![column(&|pos| pos)] } else { Vec::new() };
     let n_rows = kept.len() as u64;
     let n_records = u64::try_from(RECORDS)?;
     Ok(Changes {
@@ -93,7 +104,7 @@ fn changes(kind: Kind, first: i64) -> TestResult<Changes> {
             after_delete: None,
         },
         keyed: None,
-        deletes: (kind == Kind::Upsert).then(|| kept.iter().map(|pos| Some(record(*pos).1)).collect::<BooleanArray>()),
+        deletes: kind.is_upsert().then(|| kept.iter().map(|pos| Some(record(*pos).1)).collect::<BooleanArray>()),
         rejects: Vec::new(),
         lookups: Vec::new(),
         fate: Fate { records_in: n_records, applied: n_rows, merged: n_records - n_rows, ..Fate::default() },
@@ -107,7 +118,7 @@ pub(crate) fn expected(kind: Kind) -> BTreeSet<(i64, i64)> {
     let all = 0..BATCHES * RECORDS;
     match kind {
         Kind::Append => all.map(|pos| (record(pos).0, pos)).collect(),
-        Kind::Upsert => {
+        Kind::Upsert | Kind::Rewrite => {
             let newest = all.clone().filter(|pos| !(pos + 1..all.end).any(|later| record(later).0 == record(*pos).0));
             newest.filter(|pos| !record(*pos).1).map(|pos| (record(pos).0, pos)).collect()
         }
@@ -137,18 +148,21 @@ impl Scene {
             partitioned_by: Vec::new(),
             clock: Arc::clone(&self.clock),
         };
-        let is_upsert = self.kind == Kind::Upsert;
+        let is_upsert = self.kind.is_upsert();
         let blueprint = Blueprint {
             schema: if is_upsert { Self::columns().stored() } else { declared() },
             partitioned_by: Vec::new(),
             clustered_by: None,
-            deletion_vectors: is_upsert,
+            deletion_vectors: self.kind == Kind::Upsert,
             comment: None,
             properties: std::collections::BTreeMap::new(),
         };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
         let writer: Box<dyn Writer> = if is_upsert {
-            Box::new(UpsertWriter::open(folder, Self::columns(), &state, UpsertSettings::default()).await?)
+            let mode = if self.kind == Kind::Rewrite { UpsertMode::CopyOnWrite } else { UpsertMode::MergeOnRead };
+            let options = UpsertOptions { mode, cap: None };
+            let settings = UpsertSettings { options, ..UpsertSettings::default() };
+            Box::new(UpsertWriter::open(folder, Self::columns(), &state, settings).await?)
         } else {
             Box::new(AppendWriter::new(folder))
         };
@@ -192,7 +206,7 @@ impl Scene {
         let staged = landing.writer().stage(changes).await?;
         match landing.land(&staged, &signature).await? {
             Outcome::Landed(_) => {}
-            Outcome::Fenced(_) => landing.catch_up().await?,
+            Outcome::Fenced(_) | Outcome::Exceeds(_) => landing.catch_up().await?,
         }
         Ok(true)
     }
@@ -227,7 +241,7 @@ impl Scene {
         let staged = landing.writer().stage(changes).await?;
         match landing.land(&staged, &signature).await? {
             Outcome::Landed(landed) => Ok(landed.fate.applied == 1),
-            Outcome::Fenced(misfit) => Err(misfit.to_string().into()),
+            other => Err(format!("{other:?}").into()),
         }
     }
 

@@ -193,16 +193,15 @@ impl Blueprint {
                 self.partitioned_by.join(", ")
             )));
         }
-        let append_only = metadata.configuration.get("delta.appendOnly").is_some_and(|value| value == "true");
-        if self.deletion_vectors && append_only {
-            return Err(Error::invalid(format!("the table at {at} only takes new rows (delta.appendOnly)"))
-                .with_hint("upsert into another table, or let its owner unset the property"));
+        if self.deletion_vectors {
+            check_takes_changes(log, state)?;
         }
         let vectors = metadata.configuration.get("delta.enableDeletionVectors").is_some_and(|value| value == "true")
             && state.protocol.writer_features.iter().flatten().any(|feature| feature == "deletionVectors");
         if self.deletion_vectors && !vectors {
             return Err(Error::invalid(format!("the table at {at} does not allow deletion vectors")).with_hint(
-                "ALTER TABLE .. SET TBLPROPERTIES ('delta.enableDeletionVectors' = 'true') with its owner's tool",
+                "upsert into it with TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write'), or ALTER TABLE .. SET \
+                 TBLPROPERTIES ('delta.enableDeletionVectors' = 'true') with its owner's tool",
             ));
         }
         self.check_columns(log, state)
@@ -239,6 +238,18 @@ impl Blueprint {
         }
         Ok(())
     }
+}
+
+/// Checks that rows may leave the table.
+///
+/// # Errors
+/// `Invalid` when the table only takes new rows.
+pub fn check_takes_changes(log: &DeltaLog, state: &TableState) -> Result<()> {
+    if state.metadata.configuration.get("delta.appendOnly").is_none_or(|value| value != "true") {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the table at {} only takes new rows (delta.appendOnly)", log.location()))
+        .with_hint("upsert into another table, or let its owner unset the property"))
 }
 
 /// Checks that this program knows all that writing the table takes.

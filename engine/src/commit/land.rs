@@ -203,12 +203,18 @@ impl Landing {
     /// [`catch_up`](Self::catch_up).
     pub async fn land(&mut self, staged: &Staged, signature: &Signature) -> Result<Outcome> {
         self.check_whole()?;
+        if let Some(excess) = staged.excess {
+            return Ok(Outcome::Exceeds(excess));
+        }
         for conflicts in 0..self.limits.attempts_max {
             if let Err(misfit) = follows(&self.positions(), &staged.span) {
                 self.attempts.fenced += 1;
                 return Ok(Outcome::Fenced(misfit));
             }
             let draft = self.writer.draft(staged, &self.state).await?;
+            if let Some(excess) = draft.excess {
+                return Ok(Outcome::Exceeds(excess));
+            }
             self.watch.check(Law::EveryRecordHasOneFate, draft.fate.is_balanced(), || format!("{:?}", draft.fate));
             let lineage = complete(&signature.lineage, staged, &draft);
             let actions = self.actions(staged, &draft, signature)?;

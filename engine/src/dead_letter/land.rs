@@ -143,7 +143,7 @@ impl DeadLetters {
                     }
                     return Ok(Some(*landed));
                 }
-                Outcome::Fenced(_) => self.landing.catch_up().await?,
+                Outcome::Fenced(_) | Outcome::Exceeds(_) => self.landing.catch_up().await?,
             }
         }
         Err(Error::conflict(format!("cannot land dead letters in {}: other processes land the same ones", self.table)))

@@ -44,6 +44,7 @@ pub(crate) fn append_flow(columns: &[Declared]) -> Result<Flow> {
         key_format: KeyFormat::Json { fields: Vec::new() },
         batch: BatchLimits::default(),
         tombstone_retention: Duration::from_secs(1),
+        upsert: alluvium_sql::UpsertOptions::default(),
     })
 }
 

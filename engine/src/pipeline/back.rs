@@ -8,8 +8,9 @@ use alluvium_sql::Flow;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::Advance;
 use super::front::Ready;
+use super::split::Spending;
+use super::{Advance, Ended};
 use crate::commit::create::ENGINE_INFO;
 use crate::commit::land::{Landing, Signature};
 use crate::commit::{Landed, Outcome};
@@ -19,6 +20,7 @@ use crate::metrics::{BatchOutcome, Metrics, Stage};
 use crate::record::Recorder;
 use crate::source::SourceIdentity;
 use crate::upkeep::Upkeep;
+use crate::write::Excess;
 
 /// Lands the batches of one flow, one at a time and in order.
 #[derive(Debug)]
@@ -36,25 +38,28 @@ pub(super) struct Back {
 }
 
 impl Back {
-    /// Lands a batch and returns what it came to; `None` when another process was first, and reading has to begin again
-    /// from where the table stands.
-    pub(super) async fn land(&mut self, ready: Ready) -> Result<Option<Advance>> {
-        let Ready { mut changes, bytes, newest, trace } = ready;
+    /// Lands a batch, if it can.
+    pub(super) async fn land(&mut self, ready: Ready) -> Result<Ended> {
+        let Ready { mut changes, bytes, newest, trace, .. } = ready;
         let (span, rejects) = (changes.span.clone(), std::mem::take(&mut changes.rejects));
         let signature = self.sign(&span);
         let work = async {
             self.land_rejects(&rejects, &span, &signature.lineage).await?;
-            let Some(landed) = self.stage_and_commit(changes, &signature).await? else {
-                return Ok(None);
-            };
-            self.record(&landed).await;
-            Ok(Some(landed))
+            let outcome = self.stage_and_commit(changes, &signature).await?;
+            if let Outcome::Landed(landed) = &outcome {
+                self.record(landed).await;
+            }
+            Ok(outcome)
         };
         let landed = match work.instrument(trace).await {
-            Ok(Some(landed)) => landed,
-            Ok(None) => {
+            Ok(Outcome::Landed(landed)) => landed,
+            Ok(Outcome::Fenced(_)) => {
                 self.drop_batch("another process landed its records").await?;
-                return Ok(None);
+                return Ok(Ended::Dropped);
+            }
+            Ok(Outcome::Exceeds(excess)) => {
+                self.drop_batch("it would rewrite more than one commit may; it comes again in parts").await?;
+                return Ok(Ended::Exceeded(excess));
             }
             Err(error) => {
                 self.metrics.batch(self.flow.name(), BatchOutcome::Failed);
@@ -62,7 +67,14 @@ impl Back {
             }
         };
         self.count(&landed, &rejects, bytes, newest);
-        Ok(Some(Advance { span, fate: landed.fate }))
+        Ok(Ended::Landed(Advance { span, fate: landed.fate, spending: self.spending(&landed) }))
+    }
+
+    /// Returns what a commit has rewritten, where there is a cap on it.
+    fn spending(&self, landed: &Landed) -> Option<Spending> {
+        let bytes_max = self.flow.upsert.cap?.bytes_max;
+        let effort = landed.lineage.effort;
+        Some(Spending { bytes: effort.bytes_written.saturating_sub(effort.batch_bytes), bytes_max })
     }
 
     /// Drops the batch in hand, of which nothing is visible, and takes in where the table stands.
@@ -98,8 +110,7 @@ impl Back {
         Ok(())
     }
 
-    /// Stages and commits; `None` when another process was first.
-    async fn stage_and_commit(&mut self, changes: Changes, signature: &Signature) -> Result<Option<Landed>> {
+    async fn stage_and_commit(&mut self, changes: Changes, signature: &Signature) -> Result<Outcome> {
         let begun = Instant::now();
         let span = tracing::info_span!("write", rows = changes.rows.num_rows());
         let mut staged = self.landing.writer().stage(changes).instrument(span).await?;
@@ -110,13 +121,17 @@ impl Back {
         self.time(Stage::Commit, begun.elapsed());
         let name = self.flow.name();
         self.metrics.attempts(name, &self.landing.take_attempts());
-        Ok(match outcome? {
-            Outcome::Landed(landed) => Some(*landed),
+        let outcome = outcome?;
+        match &outcome {
+            Outcome::Landed(_) => {}
             Outcome::Fenced(misfit) => {
                 tracing::warn!(flow = %name, %misfit, "the table has moved on without this process");
-                None
             }
-        })
+            Outcome::Exceeds(Excess { bytes, bytes_max, records }) => {
+                tracing::info!(flow = %name, bytes, bytes_max, records, "batch is above 'alluvium.upsert.rewrite.max'");
+            }
+        }
+        Ok(outcome)
     }
 
     async fn record(&mut self, landed: &Landed) {

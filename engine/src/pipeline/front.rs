@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium_catalog::{Error, Result};
+use alluvium_catalog::{Error, Result, Span};
 use alluvium_sql::Flow;
 use tracing::Instrument;
 
+use super::split::Part;
 use crate::decode::Decoder;
 use crate::hop::{Changes, Decoded, Fetched};
 use crate::invariant::{Law, Watch};
@@ -27,6 +28,8 @@ pub(super) struct Front {
 #[derive(Debug)]
 pub(super) struct Ready {
     pub(super) changes: Changes,
+    /// What the source must still hold when it lands.
+    pub(super) handed_out: Span,
     /// Bytes of keys and values.
     pub(super) bytes: u64,
     /// The newest timestamp of its records, epoch milliseconds.
@@ -40,7 +43,8 @@ impl Front {
     ///
     /// # Errors
     /// As of [`Decoder::decode`] and [`TransformStage::apply`].
-    pub(super) async fn prepare(&mut self, fetched: Fetched) -> Result<Ready> {
+    pub(super) async fn prepare(&mut self, part: Part) -> Result<Ready> {
+        let Part { fetched, handed_out } = part;
         let trace = tracing::info_span!("batch", flow = %self.flow.name(), span = %fetched.span);
         let bytes = fetched.records.bytes() as u64;
         let newest = fetched.records.iter().filter_map(|record| record.timestamp_ms).max();
@@ -49,7 +53,7 @@ impl Front {
         if prepared.is_err() {
             self.metrics.batch(self.flow.name(), BatchOutcome::Failed);
         }
-        Ok(Ready { changes: prepared?, bytes, newest, trace })
+        Ok(Ready { changes: prepared?, handed_out, bytes, newest, trace })
     }
 
     async fn shape(&mut self, fetched: Fetched) -> Result<Changes> {

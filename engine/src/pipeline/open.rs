@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alluvium_catalog::{ErrorKind, Location, Result, Table, TableName};
-use alluvium_sql::{Change, Flow, TableReader, Transform};
+use alluvium_sql::{Change, Flow, TableReader, Transform, UpsertMode};
 
 use super::back::Back;
 use super::front::Front;
+use super::split::Splitter;
 use super::worker::Worker;
 use super::{FlowRun, Tally, identity};
-use crate::commit::create::{Blueprint, CHECKPOINT_INTERVAL};
+use crate::commit::create::{Blueprint, CHECKPOINT_INTERVAL, check_takes_changes};
 use crate::commit::definitions::{check_keeper, check_key};
 use crate::commit::land::{LandLimits, Landing, LandingParts};
 use crate::commit::positions::{AppIds, NewestPositions};
@@ -176,6 +177,7 @@ impl Prepared {
             source,
             front: Worker::new("front", front),
             back: Worker::new("back", back),
+            splitter: Splitter::default(),
             metrics: Arc::clone(&world.metrics),
             tally: Tally::default(),
         })
@@ -236,7 +238,12 @@ fn blueprint(flow: &Flow, transform: &Transform) -> (Blueprint, Option<UpsertCol
                 sequence: transform.sequence_types(),
                 stored_sequence: stored_sequence.clone(),
             };
-            (Blueprint::new(table, columns.stored(), true), Some(columns))
+            let has_vectors = flow.upsert.mode == UpsertMode::MergeOnRead;
+            let mut blueprint = Blueprint::new(table, columns.stored(), has_vectors);
+            // As with vectors: each file that was written anew leaves a tombstone in every checkpoint until this has passed.
+            let kept = blueprint.properties.entry("delta.deletedFileRetentionDuration".to_owned());
+            kept.or_insert_with(|| "interval 1 days".to_owned());
+            (blueprint, Some(columns))
         }
     }
 }
@@ -281,12 +288,14 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
     let writer: Box<dyn Writer> = match columns {
         None => Box::new(AppendWriter::new(folder)),
         Some(columns) => {
+            check_takes_changes(&log, &state)?;
             let bounds = &world.settings.index;
             let settings = UpsertSettings {
                 retention: flow.tombstone_retention,
                 memory_bytes_max: bounds.memory_bytes_max,
                 order_cache_bytes: bounds.order_cache_bytes,
                 snapshot_interval: bounds.snapshot_interval,
+                options: flow.upsert,
             };
             let writer = UpsertWriter::open(folder, columns, &state, settings).await?;
             world.lookups.register(flow.name(), &table.name, writer.lookup());

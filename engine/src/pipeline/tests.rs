@@ -128,6 +128,11 @@ struct Place {
 
 impl Place {
     async fn new() -> Result<Self> {
+        Self::of(SQL, (0..6).map(|id| format!(r#"{{"id":{id}}}"#))).await
+    }
+
+    /// Returns the place of the first flow of `sql`, with `records` in its topic.
+    async fn of(sql: &str, records: impl IntoIterator<Item = String>) -> Result<Self> {
         let (clock, stores) = (Arc::new(SystemClock), Stores::new(StorageSettings::default()));
         let catalog: Arc<dyn CatalogStore> = Arc::new(MemoryStore::default());
         let warehouse = format!("memory:///{}", clock.new_id()).parse()?;
@@ -142,12 +147,19 @@ impl Place {
             clock,
             settings: Limits::default(),
         };
-        let flow = first_flow(compile(&world, "events.sql", SQL).await?)?;
+        let flow = first_flow(compile(&world, "events.sql", sql).await?)?;
         let (broker, topic) = (MemoryBroker::default(), "events".parse()?);
         broker.create_topic(&topic, 1);
-        let place = Self { world, flow, broker, topic };
-        place.produce(0..6)?;
-        Ok(place)
+        for record in records {
+            broker.append(&topic, Partition(0), MemoryRecord::of(record))?;
+        }
+        Ok(Self { world, flow, broker, topic })
+    }
+
+    /// Lets the next process run the flow of `sql`.
+    async fn redefine(&mut self, sql: &str) -> Result<()> {
+        self.flow = first_flow(compile(&self.world, "events.sql", sql).await?)?;
+        Ok(())
     }
 
     /// Opens the flow on a source that behaves as `second`.
@@ -156,8 +168,22 @@ impl Place {
     }
 
     async fn open_flow(&self, flow: &Arc<Flow>, second: Second) -> Result<(FlowRun, Arc<Mutex<Vec<String>>>)> {
+        self.open_batches(flow, second, 2).await
+    }
+
+    /// Opens the flow on a source whose batches have at most `rows_max` records.
+    async fn open_with(&self, second: Second, rows_max: usize) -> Result<(FlowRun, Arc<Mutex<Vec<String>>>)> {
+        self.open_batches(&self.flow, second, rows_max).await
+    }
+
+    async fn open_batches(
+        &self,
+        flow: &Arc<Flow>,
+        second: Second,
+        rows_max: usize,
+    ) -> Result<(FlowRun, Arc<Mutex<Vec<String>>>)> {
         let prepared = Box::pin(FlowRun::prepare(Arc::clone(flow), &self.world)).await?;
-        let limits = BatchLimits { rows_max: 2, ..BatchLimits::default() };
+        let limits = BatchLimits { rows_max, ..BatchLimits::default() };
         let settings = MemorySettings { once: true, limits, ..MemorySettings::new(self.topic.clone()) };
         let inner = MemorySource::open(&self.broker, settings, prepared.positions())?;
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -242,7 +268,7 @@ async fn an_abort_drops_a_landing_that_never_ends_and_a_drain_does_not() -> Resu
     let (mut run, events) = Place::new().await?.open(Second::Fetch).await?;
     run.back.begin(|back| async move {
         std::future::pending::<()>().await;
-        (back, Ok(None))
+        (back, Ok(Ended::Dropped))
     })?;
     let shutdown = Shutdown::new();
     shutdown.drain();
@@ -322,5 +348,103 @@ async fn an_upsert_table_takes_no_other_flow_and_no_other_key() -> Result<()> {
         error.message().ends_with("is kept by flow successor (AUTO CDC), so flow keeper cannot write it"),
         "{error}"
     );
+    Ok(())
+}
+
+/// Upserts whose table may rewrite `cap` in one commit.
+fn upserts(mode: &str, cap: &str, policy: &str) -> String {
+    format!(
+        "CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');
+        CREATE SOURCE events (id BIGINT NOT NULL, seq BIGINT) WITH ('connection' = 'shop', 'topic' = 'events');
+        CREATE STREAMING TABLE lake.events (id BIGINT NOT NULL, seq BIGINT, PRIMARY KEY (id) NOT ENFORCED)
+        TBLPROPERTIES ('alluvium.upsert' = '{mode}', 'alluvium.upsert.rewrite.max' = '{cap}',
+            'alluvium.upsert.rewrite.policy' = '{policy}');
+        CREATE FLOW events_upsert AS AUTO CDC INTO lake.events FROM STREAM(events) KEYS (id) SEQUENCE BY seq
+        STORED AS SCD TYPE 1;"
+    )
+}
+
+/// Four batches of four new keys each, which make four files.
+fn news() -> impl Iterator<Item = String> {
+    (0..16).map(|id| format!(r#"{{"id":{id},"seq":1}}"#))
+}
+
+/// One record for each of these files: a fifth batch.
+fn changes() -> impl Iterator<Item = String> {
+    (0..4).map(|file| format!(r#"{{"id":{},"seq":2}}"#, file * 4))
+}
+
+/// Returns what landed.
+fn landed(events: &Mutex<Vec<String>>) -> Vec<String> {
+    let events = events.lock().unwrap_or_else(PoisonError::into_inner);
+    events.iter().filter(|event| event.starts_with("land")).cloned().collect()
+}
+
+#[tokio::test]
+async fn a_batch_above_the_cap_lands_in_parts_each_with_its_own_positions_and_fates() -> Result<()> {
+    for mode in ["copy-on-write", "merge-on-read"] {
+        // Less than a vector, and so less than a file: each record of the last batch lands alone.
+        let place = Place::of(&upserts(mode, "10", "split"), news().chain(changes())).await?;
+        let (mut run, events) = place.open_with(Second::Fetch, 4).await?;
+        run.run(&Shutdown::new()).await?;
+        let version = run.back.resting().map(|back| back.landing.state().version);
+        let told = run.back.resting().map(|back| (back.landing.state().n_rows(), back.landing.writer().n_rows()));
+        let positions = run.back.resting().map(|back| back.landing.positions());
+        run.close(&Shutdown::new()).await?;
+        let parts = ["land 0@[16,17)", "land 0@[17,18)", "land 0@[18,19)", "land 0@[19,20)"];
+        assert_eq!(landed(&events).get(4..), Some(&parts.map(str::to_owned)[..]), "{mode}: {events:?}");
+        let tally = run.tally();
+        assert_eq!((tally.commits, tally.fate.records_in, tally.fate.applied), (8, 20, 20), "{mode}");
+        assert_eq!((version, told), (Some(8), Some((Some(16), Some(16)))), "{mode}");
+        assert_eq!(positions, Some([(Partition(0), alluvium_catalog::Offset(20))].into()));
+        let commits = place.world.catalog.commits(None, 100).await?;
+        assert!(commits.iter().all(|commit| commit.lineage.fate.is_balanced()));
+        let parts = commits.iter().filter(|commit| commit.lineage.effort.files_touched == 1);
+        assert_eq!(parts.count(), 4, "{mode}");
+    }
+    Ok(())
+}
+
+/// Lands [`news`] without a cap and returns the place and the bytes of the largest of the four files.
+async fn four_files() -> Result<(Place, u64)> {
+    let place = Place::of(&upserts("copy-on-write", "1 GB", "split"), news()).await?;
+    let (mut run, _) = place.open_with(Second::Fetch, 4).await?;
+    run.run(&Shutdown::new()).await?;
+    let files = run.back.resting().map(|back| back.landing.state().files.clone()).unwrap_or_default();
+    run.close(&Shutdown::new()).await?;
+    assert_eq!(files.len(), 4);
+    for record in changes() {
+        place.broker.append(&place.topic, Partition(0), MemoryRecord::of(record))?;
+    }
+    Ok((place, files.values().map(|add| add.size as u64).max().unwrap_or(0)))
+}
+
+#[tokio::test]
+async fn a_batch_is_split_only_as_far_as_it_has_to_be() -> Result<()> {
+    let (mut place, size) = four_files().await?;
+    place.redefine(&upserts("copy-on-write", &(2 * size).to_string(), "split")).await?;
+    let (mut run, events) = place.open_with(Second::Fetch, 4).await?;
+    run.run(&Shutdown::new()).await?;
+    run.close(&Shutdown::new()).await?;
+    assert_eq!(landed(&events), ["land 0@[16,18)", "land 0@[18,20)"], "{events:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flow_halts_at_the_cap_where_the_policy_says_so_and_goes_on_once_it_is_raised() -> Result<()> {
+    let (mut place, size) = four_files().await?;
+    place.redefine(&upserts("copy-on-write", &(2 * size).to_string(), "halt")).await?;
+    let (mut run, _) = place.open_with(Second::Fetch, 4).await?;
+    let ended = run.run(&Shutdown::new()).await;
+    run.close(&Shutdown::new()).await?;
+    let error = ended.err().ok_or_else(|| Error::internal("the flow went on"))?;
+    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid);
+    assert!(error.message().contains("4 records") && error.message().contains("4 files"), "{}", error.message());
+    assert_eq!(run.tally(), Tally::default());
+    place.redefine(&upserts("copy-on-write", &(4 * size).to_string(), "halt")).await?;
+    let (mut run, events) = place.open_with(Second::Fetch, 4).await?;
+    run.run(&Shutdown::new()).await?;
+    run.close(&Shutdown::new()).await?;
+    assert_eq!(landed(&events), ["land 0@[16,20)"]);
     Ok(())
 }

@@ -7,6 +7,7 @@ use alluvium_catalog::{
     Clock, Effort, Error, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Result, Span,
     StageMillis, StorageSettings, Stores, SystemClock,
 };
+use alluvium_sql::{UpsertMode, UpsertOptions};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
@@ -51,6 +52,7 @@ pub(crate) struct Scene {
     pub(crate) properties: BTreeMap<String, String>,
     /// What looks rows up while the table is open, as that of flow `flow` and table `silver.t`.
     pub(crate) lookups: Arc<Lookups>,
+    pub(crate) options: UpsertOptions,
 }
 
 impl Scene {
@@ -65,12 +67,19 @@ impl Scene {
             clustered_by: None,
             properties: BTreeMap::new(),
             lookups: Arc::default(),
+            options: UpsertOptions::default(),
         })
     }
 
     /// Returns a table in memory whose rows replace each other by id, in order of seq.
     pub(crate) fn upserts() -> Result<Self> {
         Ok(Self { is_upsert: true, ..Self::appends()? })
+    }
+
+    /// Returns a table in memory whose files are written anew where rows are replaced.
+    pub(crate) fn rewrites() -> Result<Self> {
+        let options = UpsertOptions { mode: UpsertMode::CopyOnWrite, cap: None };
+        Ok(Self { options, ..Self::upserts()? })
     }
 
     fn declared() -> SchemaRef {
@@ -114,13 +123,14 @@ impl Scene {
             schema: if self.is_upsert { Self::columns().stored() } else { Self::declared() },
             partitioned_by: self.partitioned_by.clone(),
             clustered_by: self.clustered_by.clone(),
-            deletion_vectors: self.is_upsert,
+            deletion_vectors: self.is_upsert && self.options.mode == UpsertMode::MergeOnRead,
             comment: None,
             properties: self.properties.clone(),
         };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
         let writer: Box<dyn Writer> = if self.is_upsert {
-            let writer = UpsertWriter::open(folder, Self::columns(), &state, UpsertSettings::default()).await?;
+            let settings = UpsertSettings { options: self.options, ..UpsertSettings::default() };
+            let writer = UpsertWriter::open(folder, Self::columns(), &state, settings).await?;
             self.lookups.register(&"flow".parse()?, &"silver.t".parse()?, writer.lookup());
             Box::new(writer)
         } else {
@@ -163,7 +173,7 @@ impl Scene {
         let staged = landing.writer().stage(changes).await?;
         match landing.land(&staged, &Signature { lineage, operation, definition: None }).await? {
             Outcome::Landed(_) => Ok(()),
-            Outcome::Fenced(misfit) => Err(Error::internal(format!("fenced: {misfit}"))),
+            other => Err(Error::internal(format!("{other:?}"))),
         }
     }
 

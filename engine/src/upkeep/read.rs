@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result};
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -18,6 +17,7 @@ use roaring::RoaringTreemap;
 
 use crate::delta::action::{Add, num_records};
 use crate::object_file::{ObjectFile, read_error};
+use crate::write::live::{conform, live_rows};
 
 /// Rows read, filtered and encoded at once: slices of this size encode fastest (see `write/parquet.rs`).
 const BATCH_ROWS: usize = 8192;
@@ -79,22 +79,6 @@ impl Reading {
     fn unreadable(&self, add: &Add) -> String {
         format!("cannot read {} of the table at {}", add.path, self.location)
     }
-
-    /// Returns `rows` in the columns to read: one that the file lacks is NULL, one of another layout is cast.
-    fn conform(&self, rows: &RecordBatch, add: &Add) -> Result<RecordBatch> {
-        let failed = |cause| self.damaged(add).with_source(cause);
-        let columns = self
-            .schema
-            .fields()
-            .iter()
-            .map(|field| match rows.column_by_name(field.name()) {
-                Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-                Some(column) => cast(column, field.data_type()).map_err(failed),
-                None => Ok(new_null_array(field.data_type(), rows.num_rows())),
-            })
-            .collect::<Result<Vec<ArrayRef>>>()?;
-        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)
-    }
 }
 
 impl LiveRows {
@@ -113,20 +97,10 @@ impl LiveRows {
             let live = live_rows(&batch, self.n_read, &self.deleted)?;
             self.n_read += batch.num_rows() as u64;
             if live.num_rows() > 0 {
-                return self.reading.conform(&live, &self.add).map(Some);
+                let rows = conform(&live, &self.reading.schema);
+                return rows.map(Some).map_err(|cause| self.reading.damaged(&self.add).with_source(cause));
             }
         }
         Ok(None)
     }
-}
-
-/// Returns the rows of `batch`, whose first has number `first` in its file, that are not deleted.
-fn live_rows(batch: &RecordBatch, first: u64, deleted: &RoaringTreemap) -> Result<RecordBatch> {
-    let next = first + batch.num_rows() as u64;
-    if deleted.range_cardinality(first..next) == 0 {
-        return Ok(batch.clone());
-    }
-    let live: BooleanArray = (first..next).map(|row| Some(!deleted.contains(row))).collect();
-    filter_record_batch(batch, &live)
-        .map_err(|cause| Error::internal("cannot leave out deleted rows").with_source(cause))
 }

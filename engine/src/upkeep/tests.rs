@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use alluvium_catalog::{Error, Result};
+use alluvium_catalog::{Error, Result, StorageSettings, Stores};
 use futures::TryStreamExt;
 use serde_json::Value;
 
@@ -251,14 +251,20 @@ async fn a_process_without_an_index_compacts_a_table_that_another_writes() -> Re
 
 #[tokio::test]
 async fn upkeep_compacts_beside_batches_and_ends_what_it_began() -> Result<()> {
-    let mut scene = Scene::upserts()?;
-    // The table's own interval goes over the setting.
-    scene.properties.insert("delta.checkpointInterval".to_owned(), "5".to_owned());
+    for mut scene in [Scene::upserts()?, Scene::rewrites()?] {
+        // The table's own interval goes over the setting.
+        scene.properties.insert("delta.checkpointInterval".to_owned(), "5".to_owned());
+        upkeep_compacts_beside_batches(&scene).await?;
+    }
+    Ok(())
+}
+
+async fn upkeep_compacts_beside_batches(scene: &Scene) -> Result<()> {
     let (mut landing, mut model) = (scene.open().await?, Model::new());
     let settings = UpkeepSettings { files_min: 3, wall_percent: 100, ..UpkeepSettings::default() };
     let (mut upkeep, metrics) = scene.upkeep(settings, 1_000)?;
     for id in 0..12 {
-        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (20 + id / 2, id, Some("b"))]).await?;
+        upsert(scene, &mut landing, &mut model, &[(id, 1, Some("a")), (20 + id / 2, id, Some("b"))]).await?;
         upkeep.landed(&mut landing).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -295,8 +301,8 @@ async fn nothing_is_compacted_beyond_the_budget() -> Result<()> {
 #[tokio::test]
 async fn histories_with_compactions_agree_with_a_map() -> Result<()> {
     const NOTES: [Option<&str>; 4] = [Some("a"), Some("b"), None, Some("c")];
-    for seed in 1..=6_u64 {
-        let scene = Scene::upserts()?;
+    for seed in 1..=12_u64 {
+        let scene = if seed <= 6 { Scene::upserts()? } else { Scene::rewrites()? };
         let (mut landing, mut model) = (scene.open().await?, Model::new());
         let mut chance = seed;
         let mut draw = |below: u64| {
@@ -326,6 +332,123 @@ async fn histories_with_compactions_agree_with_a_map() -> Result<()> {
         }
         assert_eq!(live_rows(&scene.state().await?), rows_of(&model).len() as u64, "seed {seed}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_compaction_goes_on_without_the_inputs_that_a_batch_wrote_anew() -> Result<()> {
+    let scene = Scene::rewrites()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..6 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id + 10, 1, Some("a"))]).await?;
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    let several = scene.compact_to(&landing, 1).await?.ok_or_else(|| missing("compaction"))?;
+    // One row of the second input, and both of the fourth, which is gone.
+    upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("b")), (3, 2, None), (13, 2, Some("b"))]).await?;
+    assert_eq!(scene.state().await?.files.len(), 6, "four untouched, one written anew, the batch's own");
+    let swapped = landing.swap(&compaction).await?;
+    assert!(matches!(swapped, Swapped::Landed { remapped: 4, .. }), "{swapped:?}");
+    let state = scene.state().await?;
+    assert_eq!(state.files.len(), 3, "the four have become one");
+    assert!(state.files.values().all(|add| add.deletion_vector.is_none()));
+    assert_eq!((scene.rows().await?, live_rows(&state)), (rows_of(&model), rows_of(&model).len() as u64));
+    let stats = |add: &crate::delta::action::Add| add.stats.clone().unwrap_or_default();
+    assert!(state.files.values().all(|add| stats(add).contains(r#""tightBounds":true"#)));
+    // All inputs of the other one have gone by now.
+    assert!(matches!(landing.swap(&several).await?, Swapped::GivenUp(_)));
+
+    let records = [(0, 3, Some("c")), (1, 3, None), (11, 3, Some("c")), (12, 0, Some("late")), (15, 3, None)];
+    upsert(&scene, &mut landing, &mut model, &records).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    let mut reopened = scene.open().await?;
+    upsert(&scene, &mut reopened, &mut model, &[(10, 4, None), (2, 4, Some("d")), (13, 4, Some("d"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_compaction_with_several_outputs_writes_only_those_anew_of_which_rows_are_gone() -> Result<()> {
+    let scene = Scene { partitioned_by: vec!["day".to_owned()], ..Scene::rewrites()? };
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..6 {
+        upsert(&scene, &mut landing, &mut model, &[(2 * id, 1, Some("a")), (2 * id + 20, 1, Some("a"))]).await?;
+    }
+    let compaction = scene.compact_to(&landing, 1).await?.ok_or_else(|| missing("compaction"))?;
+    assert_eq!(compaction.outputs.len(), 6);
+    upsert(&scene, &mut landing, &mut model, &[(2, 2, Some("b")), (22, 2, None), (4, 2, Some("b"))]).await?;
+    assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { remapped: 4, .. }));
+    let files = scene.state().await?.files;
+    let kept = compaction.outputs.iter().filter(|output| files.contains_key(&output.add.path));
+    assert_eq!(kept.count(), 4);
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    upsert(&scene, &mut landing, &mut model, &[(0, 3, None), (24, 3, Some("c")), (30, 3, Some("c"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_process_without_an_index_compacts_a_table_whose_files_another_writes_anew() -> Result<()> {
+    let scene = Scene::rewrites()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..4 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id + 10, 1, Some("a"))]).await?;
+    }
+    let mut visitor = optimize::visit(scene.log()?, scene.state().await?, &scene.clock)?;
+    let compaction = scene.compact(&visitor).await?.ok_or_else(|| missing("compaction"))?;
+    upsert(&scene, &mut landing, &mut model, &[(0, 2, Some("b"))]).await?;
+    assert_eq!(visitor.swap(&compaction).await?, Swapped::Overtaken);
+    visitor.catch_up().await?;
+    assert!(matches!(visitor.swap(&compaction).await?, Swapped::Landed { remapped: 2, .. }));
+    upsert(&scene, &mut landing, &mut model, &[(0, 3, None), (12, 2, Some("b")), (13, 0, Some("late"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+/// Every batch touches all files: no compaction would find an input unchanged, and none is needed.
+#[tokio::test]
+async fn files_stay_few_where_every_batch_touches_all_of_them() -> Result<()> {
+    let scene = Scene::rewrites()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    let all: Vec<Record> = (0..40).map(|id| (id, 0, Some("a"))).collect();
+    upsert(&scene, &mut landing, &mut model, &all).await?;
+    for batch in 1..20_i64 {
+        // One key of the batch before, and one of the first.
+        upsert(&scene, &mut landing, &mut model, &[(batch, batch, Some("b")), (batch + 1, batch, Some("b"))]).await?;
+        assert_eq!(scene.state().await?.files.len(), 2, "the batch's own, and one of all others");
+    }
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_with_vectors_is_written_on_without_them_and_one_without_is_not_given_any() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..3 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id + 10, 1, Some("a"))]).await?;
+    }
+    upsert(&scene, &mut landing, &mut model, &[(0, 2, Some("b")), (1, 2, None)]).await?;
+    let vectors = |state: &TableState| state.files.values().filter(|add| add.deletion_vector.is_some()).count();
+    assert_eq!(vectors(&scene.state().await?), 2);
+    let rewrites = Scene { options: Scene::rewrites()?.options, ..scene.clone() };
+    let mut landing = rewrites.open().await?;
+    upsert(&rewrites, &mut landing, &mut model, &[(10, 3, Some("c")), (12, 3, Some("c")), (1, 1, Some("late"))])
+        .await?;
+    assert_eq!(vectors(&scene.state().await?), 1, "the file that no batch has touched since keeps its own");
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    upsert(&rewrites, &mut landing, &mut model, &[(11, 4, None)]).await?;
+    assert_eq!(vectors(&scene.state().await?), 0);
+    let mut landing = scene.open().await?;
+    upsert(&scene, &mut landing, &mut model, &[(10, 5, Some("d"))]).await?;
+    assert_eq!((scene.rows().await?, vectors(&scene.state().await?)), (rows_of(&model), 1));
+
+    let location = "memory:///other".parse()?;
+    let rewrites = Scene { location, stores: Stores::new(StorageSettings::default()), ..rewrites };
+    upsert(&rewrites, &mut rewrites.open().await?, &mut Model::new(), &[(1, 1, Some("a"))]).await?;
+    let refused = Scene { options: scene.options, ..rewrites }.open().await;
+    let hint = refused.err().and_then(|error| error.hint().map(str::to_owned)).unwrap_or_default();
+    assert!(hint.contains("'alluvium.upsert' = 'copy-on-write'") && hint.contains("enableDeletionVectors"), "{hint}");
     Ok(())
 }
 

@@ -29,7 +29,8 @@ impl Writer for AppendWriter {
     async fn stage(&mut self, changes: Changes) -> Result<Staged> {
         let files = self.folder.write(&changes.rows).await?;
         let Changes { lookups, fate, span, spent, .. } = changes;
-        Ok(Staged { files, changes: KeyChanges::default(), tombstones: None, lookups, fate, span, spent })
+        let changes = KeyChanges::default();
+        Ok(Staged { files, changes, tombstones: None, lookups, fate, span, spent, excess: None })
     }
 
     async fn draft(&mut self, staged: &Staged, _state: &TableState) -> Result<Draft> {

@@ -3,16 +3,17 @@
 //! A compaction reads files as they are at one version, with their deletion vectors, and writes the rows that live into
 //! new files, in the same order or sorted. Batches go on meanwhile and may delete more rows of the files that were read. So
 //! each row's [`Way`] is remembered, and [`draw_up`] takes the vectors along: what was deleted since is deleted in the new
-//! files.
-//! Nothing here reads data files or commits.
+//! files. Where the table has no vectors, [`shrink`] takes those rows out of the new files. Nothing here commits.
 //!
 //! Before it: [`upkeep`](crate::upkeep), which writes the files. After it: [`commit`](crate::commit), which lands them.
 
+mod shrink;
 mod way;
 
 use alluvium_catalog::Result;
 use roaring::RoaringTreemap;
 
+pub use shrink::shrink;
 pub use way::{Run, Scattered, Way};
 
 use super::Writer;
@@ -72,6 +73,9 @@ pub struct Exchange {
 pub enum Drawn {
     /// It fits.
     Fits(Exchange),
+    /// It would, had the table deletion vectors: these rows of each output are gone by now. What is left of it fits
+    /// ([`shrink`]).
+    Shrinks(Vec<RoaringTreemap>),
     /// It does not, for this reason: somebody else changed what it stands on.
     Stale(String),
 }
@@ -141,7 +145,7 @@ pub async fn draw_up(
     }
     let mut features = state.protocol.writer_features.iter().flatten();
     if n_gone > 0 && !features.any(|feature| feature == "deletionVectors") {
-        return Ok(Drawn::Stale("rows were deleted meanwhile, and the table has no deletion vectors".to_owned()));
+        return Ok(Drawn::Shrinks(deleted));
     }
     let now_ms = vectors.clock.now().0;
     let mut actions: Vec<Action> = live.into_iter().map(|add| Action::Remove(removal(add, now_ms))).collect();

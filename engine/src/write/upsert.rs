@@ -1,15 +1,17 @@
 //! Upserts: the newest row of each key stands.
 //!
 //! A batch writes its rows to new files, marks the rows that they supersede in deletion vectors, and commits both at
-//! once; the cost is that of the batch. Where a row is, the [`KeyIndex`] knows; which of two changes is newer,
-//! [`order`](crate::order) decides. Rows carry their position in hidden columns, so that the index can be made again
-//! from the table.
+//! once; the cost is that of the batch. In copy-on-write mode it writes the files of those rows anew instead. Where a row
+//! is, the [`KeyIndex`] knows; which of two changes is newer, [`order`](crate::order) decides. Rows carry their position in
+//! hidden columns, so that the index can be made again from the table.
 //!
 //! A key is looked up once a draft: what was found when the batch was staged holds until the index changes, and what was
 //! drawn up for a commit is what is applied when it has landed.
 
+mod cap;
 mod changes;
 mod columns;
+mod copy_on_write;
 mod decide;
 mod draw;
 mod lookup;
@@ -17,13 +19,14 @@ mod order_cache;
 mod relocate;
 mod rows;
 mod scan;
+mod settings;
 mod snapshots;
 mod store;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use alluvium_catalog::{Effort, Error, Result};
+use alluvium_sql::UpsertMode;
 use arrow::array::UInt32Array;
 use async_trait::async_trait;
 use roaring::RoaringTreemap;
@@ -32,6 +35,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use changes::{Decision, KeyChanges};
 pub use columns::UpsertColumns;
 pub use lookup::{FoundRow, FoundRows, KeyLookup};
+pub use settings::UpsertSettings;
 
 use self::changes::{Columns, Stored, Verdict, Verdicts};
 use self::order_cache::OrderCache;
@@ -40,6 +44,7 @@ use self::snapshots::Snapshots;
 use super::compaction::{Compaction, Exchange};
 use super::index::{Bounds, Footprint, IndexLender, IndexedFile, KeyIndex, RowPlace};
 use super::parquet::DataFolder;
+use super::rewrite::Rewrite;
 use super::tombstones::TombstoneFolder;
 use super::vectors::VectorFolder;
 use super::{Draft, Staged, Writer};
@@ -74,33 +79,10 @@ pub struct UpsertWriter {
     /// The version that the index is of, and the one that a draft was drawn up for.
     version: Version,
     drafted: Version,
+    /// Files written anew for the draft at hand: after a conflict, those of which nothing has changed are taken again.
+    rewrites: Vec<Arc<Rewrite>>,
     /// Whether the index is that of a version, and not half on its way from one to another after an error.
     is_whole: bool,
-}
-
-/// The bounds of an [`UpsertWriter`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpsertSettings {
-    /// How long deletes are remembered.
-    pub retention: Duration,
-    /// The memory that the key index may take.
-    pub memory_bytes_max: u64,
-    /// The memory for the orders of rows written lately.
-    pub order_cache_bytes: u64,
-    /// Versions from one snapshot of the index to the next; 0 for none.
-    pub snapshot_interval: u64,
-}
-
-impl Default for UpsertSettings {
-    /// A week of deletes, which is how long a late record may come; memory as of the settings' defaults; no snapshots.
-    fn default() -> Self {
-        Self {
-            retention: Duration::from_secs(7 * 24 * 3_600),
-            memory_bytes_max: 2 << 30,
-            order_cache_bytes: 64 << 20,
-            snapshot_interval: 0,
-        }
-    }
 }
 
 impl UpsertWriter {
@@ -145,6 +127,7 @@ impl UpsertWriter {
             table_id: state.metadata.id.clone(),
             version: state.version,
             drafted: state.version,
+            rewrites: Vec::new(),
             is_whole: true,
         };
         if !writer.restore(state).await? {
@@ -267,6 +250,10 @@ impl Writer for UpsertWriter {
         };
         let is_delete = |index: usize| changes.deletes.as_ref().is_some_and(|deletes| deletes.value(index));
         let verdicts = self.decide(&columns, &is_delete).await?;
+        self.rewrites.clear();
+        if let Some(excess) = self.excess(changes.fate.records_in, || self.touched_by(&verdicts))? {
+            return Ok(Staged::exceeding(excess, changes));
+        }
         for (index, verdict) in verdicts.each.iter().enumerate() {
             if *verdict == Verdict::Late && !is_delete(index) {
                 columns.stored[index] = Stored::Dropped;
@@ -292,7 +279,8 @@ impl Writer for UpsertWriter {
         let tombstones = self.remember_deletes(&columns.key_columns, &verdicts.deletes).await?;
         columns.verdicts = Arc::new(verdicts);
         let Changes { lookups, fate, span, spent, .. } = changes;
-        Ok(Staged { files, changes: KeyChanges { columns: Some(columns) }, tombstones, lookups, fate, span, spent })
+        let changes = KeyChanges { columns: Some(columns) };
+        Ok(Staged { files, changes, tombstones, lookups, fate, span, spent, excess: None })
     }
 
     async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft> {
@@ -302,30 +290,39 @@ impl Writer for UpsertWriter {
         self.drafted = state.version + 1;
         self.lender.expect(self.drafted);
         let verdicts = self.verdicts(columns).await?;
-        let mut tombstones = staged.tombstones.clone();
-        if verdicts.deletes != columns.verdicts.deletes {
-            // Other commits have changed what is deleted, or the sequence that a tombstone takes over.
-            tombstones = self.remember_deletes(&columns.key_columns, &verdicts.deletes).await?;
+        let mut decision = Decision::new(columns, verdicts, self.index.doubles());
+        let excess = self.excess(staged.fate.records_in, || decision.superseded.clone())?;
+        if excess.is_some() {
+            return Ok(Draft { excess, ..Draft::default() });
         }
-        let decision = Decision::new(columns, verdicts, self.index.doubles());
-        let (actions, vectors) = self.actions(staged, &decision, state).await?;
+        let mut tombstones = staged.tombstones.clone();
+        if decision.verdicts.deletes != columns.verdicts.deletes {
+            // Other commits have changed what is deleted, or the sequence that a tombstone takes over.
+            tombstones = self.remember_deletes(&columns.key_columns, &decision.verdicts.deletes).await?;
+        }
+        let drawn = match self.settings.options.mode {
+            UpsertMode::MergeOnRead => self.mark_rows(staged, &decision, state).await?,
+            UpsertMode::CopyOnWrite => self.rewrite_files(staged, &mut decision, state).await?,
+        };
+        self.warn_above_cap(drawn.bytes);
         let mut fate = staged.fate;
         fate.merged += decision.n_merged;
         fate.applied = fate.applied.saturating_sub(decision.n_merged);
         Ok(Draft {
-            actions,
+            actions: drawn.actions,
             fate,
             rows_inserted: decision.n_inserted,
             rows_updated: decision.n_updated,
             rows_deleted: decision.n_deleted,
-            vectors_written: vectors.len() as u64,
+            vectors_written: drawn.n_vectors,
             effort: Effort {
                 files_touched: decision.superseded.len() as u64,
                 batch_bytes: staged.bytes(),
-                bytes_written: staged.bytes() + vectors.iter().sum::<u64>(),
+                bytes_written: staged.bytes() + drawn.bytes,
             },
             notes: tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())).collect(),
             decision: Some(Arc::new(decision)),
+            excess: None,
         })
     }
 
@@ -361,6 +358,7 @@ impl Writer for UpsertWriter {
             Arc::make_mut(&mut self.index).remove_file(&path);
             self.cache.forget(ordinal);
         }
+        self.take_rewrites(decision);
         self.forget_sometimes();
         self.stand_at(self.drafted);
         self.save_when_due();

@@ -184,6 +184,7 @@ impl Parts {
             key_format: key_format?,
             batch,
             tombstone_retention: table.settings.tombstone_retention,
+            upsert: table.settings.upsert,
         })
     }
 

@@ -330,7 +330,7 @@ async fn slips_in_sources_and_tables() {
             "CREATE STREAMING TABLE t (id BIGINT) CLUSTER BY (id, idd, id, _alluvium_offset)",
             "CREATE STREAMING TABLE t (a BIGINT, b BIGINT, c BIGINT) CLUSTER BY (b, c) TBLPROPERTIES ('delta.dataSkippingNumIndexedCols' = '2')",
             "CREATE STREAMING TABLE t (a BIGINT, b BIGINT) CLUSTER BY (b, a) TBLPROPERTIES ('delta.dataSkippingStatsColumns' = 'a')",
-            "CREATE STREAMING TABLE t (id BIGINT) LOCATION 'ftp://x/y' TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write')",
+            "CREATE STREAMING TABLE t (id BIGINT) LOCATION 'ftp://x/y' TBLPROPERTIES ('alluvium.upsert' = 'copy')",
             "CREATE STREAMING TABLE silver.orders (id BIGINT)",
             "SELECT 1; SHOW FLOWS",
             "CREATE SOURCE s (id BIGINT) WITH ('connection' = 'shp', 'topic' = 't'); CREATE STREAMING TABLE t AS SELECT id FROM STREAM(s)",

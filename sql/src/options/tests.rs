@@ -152,7 +152,11 @@ fn slips_in_tables_and_flows_are_shown_with_hints() -> Result<(), Diagnostics> {
     let mut shown = String::new();
     for options in [
         "'delta.setTransactionRetentionDuration' = 'interval 7 days', 'delta.columnMapping.mode' = 'name'",
-        "'alluvium.upsert' = 'copy-on-write', 'alluvium.tombstone.retention' = '7'",
+        "'alluvium.upsert' = 'copy-on-writes', 'alluvium.tombstone.retention' = '7'",
+        "'alluvium.upsert' = 'copy-on-write', 'delta.enableDeletionVectors' = 'true'",
+        "'alluvium.upsert.rewrite.policy' = 'halt'",
+        "'alluvium.upsert.rewrite.max' = '-1', 'alluvium.upsert.rewrite.policy' = 'skip'",
+        "'alluvium.upsert.rewrite.max' = secret('env', 'X')",
         "'alluvium.upserts' = 'merge-on-read', 'owner' = 'me'",
         "'delta.logRetentionDuraton' = 'interval 7 days', 'delta.enableChangeDataFeed' = true, 'delta.feature.x' = 'supported'",
         "'delta.enableRowTracking' = true, 'delta.enableInCommitTimestamps' = true, 'delta.parquet.compression.codec' = 'gzip'",
@@ -181,8 +185,32 @@ fn the_defaults_that_are_shown_are_those_that_hold() -> Result<(), Diagnostics> 
     assert_eq!(limits, BatchLimits::default());
     let table = table_settings(&source, 0..0, &none, &mut diagnostics);
     assert_eq!(table.tombstone_retention.as_secs(), 7 * 86_400);
+    assert_eq!(table.upsert, crate::pipeline::UpsertOptions::default());
     assert_eq!(diagnostics, []);
     let settings = source_settings(&source, 0..0, &none, &mut diagnostics);
     assert_eq!(settings.limits, crate::pipeline::RecordLimits::default());
+    Ok(())
+}
+
+#[test]
+fn how_superseded_rows_leave_a_table_is_understood() -> Result<(), Diagnostics> {
+    use crate::pipeline::{RewriteCap, RewritePolicy, UpsertMode};
+    for (options, mode, cap) in [
+        ("'alluvium.upsert' = 'COPY-on-write'", UpsertMode::CopyOnWrite, None),
+        ("'alluvium.upsert.rewrite.max' = '1 KB'", UpsertMode::MergeOnRead, Some((1_024, RewritePolicy::Split))),
+        (
+            "'alluvium.upsert' = 'copy-on-write', 'alluvium.upsert.rewrite.max' = '7',
+             'alluvium.upsert.rewrite.policy' = 'halt', 'delta.enableDeletionVectors' = 'false'",
+            UpsertMode::CopyOnWrite,
+            Some((7, RewritePolicy::Halt)),
+        ),
+    ] {
+        let (source, options) = written(options)?;
+        let mut diagnostics = Vec::new();
+        let table = table_settings(&source, 0..0, &options, &mut diagnostics);
+        assert_eq!(diagnostics, []);
+        assert_eq!(table.upsert.mode, mode);
+        assert_eq!(table.upsert.cap, cap.map(|(bytes_max, policy)| RewriteCap { bytes_max, policy }));
+    }
     Ok(())
 }

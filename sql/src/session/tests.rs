@@ -231,7 +231,10 @@ async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
     let lake = Lake::new()?;
     let mut definition = crate::system::samples::definition()?;
     definition.flow.kind = FlowKind::AutoCdc;
+    definition.table.properties.insert("alluvium.upsert".to_owned(), "copy-on-write".to_owned());
+    definition.table.properties.insert("alluvium.upsert.rewrite.max".to_owned(), "2 KB".to_owned());
     lake.catalog.put_definition(&definition).await?;
+    lake.catalog.put_dataset(&dataset_of(&definition)).await?;
     let mut commit = crate::system::samples::commit()?;
     lake.catalog.put_commit(&commit).await?;
     commit.version += 1;
@@ -245,6 +248,8 @@ async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
     ];
     let rows = session.sql(&format!("EXPLAIN UPSERT {flow}")).await?.collect().await?;
     assert_eq!(lines(&[rows[0].project(&[2, 5, 6, 8, 9, 10, 11])?])?, wanted);
+    let wanted = ["mode|rewrite_max|rewrite_policy", "copy-on-write|2048|split"];
+    assert_eq!(lines(&[rows[0].project(&[12, 13, 14])?])?, wanted);
     assert_eq!(refusal(&session, "EXPLAIN UPSERT orders_inn").await?.hint(), Some("did you mean 'orders_in'?"));
     definition.flow.kind = FlowKind::Append;
     definition.flow.sql_hash = "other".to_owned();
@@ -252,6 +257,18 @@ async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
     let refused = refusal(&session, &format!("EXPLAIN UPSERT {flow}")).await?;
     assert!(refused.message().contains("has no keys to upsert by"), "{}", refused.message());
     Ok(())
+}
+
+fn dataset_of(definition: &alluvium_catalog::Definition) -> Dataset {
+    Dataset {
+        name: definition.table.name.clone(),
+        kind: DatasetKind::Delta,
+        location: definition.table.location.clone(),
+        owner: None,
+        description: None,
+        tags: Vec::new(),
+        table: Some(definition.table.clone()),
+    }
 }
 
 fn uuid(last: u8) -> String {

@@ -78,6 +78,7 @@ fn append_flow(sql: &str, table: &[(&str, DataType)]) -> TestResult<Flow> {
         key_format: KeyFormat::Json { fields: vec!["id".to_owned()] },
         batch: BatchLimits::default(),
         tombstone_retention: Duration::ZERO,
+        upsert: crate::pipeline::UpsertOptions::default(),
     })
 }
 

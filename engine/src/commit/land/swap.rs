@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
+use roaring::RoaringTreemap;
 use serde_json::{Value, json};
 
 use super::Landing;
@@ -15,7 +16,8 @@ use crate::commit::create::{ENGINE_INFO, encode};
 use crate::delta::action::Action;
 use crate::delta::clustering::{Clustered, clustered};
 use crate::delta::log::{PutOutcome, Version};
-use crate::write::compaction::{Compaction, Drawn, Exchange, draw_up};
+use crate::write::compaction::{Compaction, Drawn, Exchange, draw_up, shrink};
+use crate::write::parquet::DataFolder;
 use crate::write::vectors::VectorFolder;
 
 /// Puts of one version without an answer before a swap is given up; each has settled by reading back.
@@ -51,12 +53,44 @@ impl Landing {
             location: self.log.location().clone(),
             clock: Arc::clone(&self.clock),
         };
-        let exchange = match draw_up(compaction, &self.state, self.writer.as_ref(), &vectors).await? {
-            Drawn::Fits(exchange) => exchange,
-            Drawn::Stale(why) => return Ok(Swapped::GivenUp(why)),
+        match draw_up(compaction, &self.state, self.writer.as_ref(), &vectors).await? {
+            Drawn::Fits(exchange) => self.exchange(compaction, &exchange).await,
+            Drawn::Shrinks(gone) => self.swap_rest(compaction, &gone, &vectors).await,
+            Drawn::Stale(why) => Ok(Swapped::GivenUp(why)),
+        }
+    }
+
+    /// Swaps in what is left of `compaction` without the rows that are `gone` from each output.
+    async fn swap_rest(
+        &mut self,
+        compaction: &Compaction,
+        gone: &[RoaringTreemap],
+        vectors: &VectorFolder,
+    ) -> Result<Swapped> {
+        let folder = DataFolder {
+            store: Arc::clone(&vectors.store),
+            location: vectors.location.clone(),
+            partitioned_by: compaction.metadata.partition_columns.clone(),
+            clock: Arc::clone(&self.clock),
         };
-        let Some(version) = self.put_swap(compaction, &exchange).await? else { return Ok(Swapped::Overtaken) };
-        self.writer.compacted(compaction, &exchange, version);
+        let no_vectors = || "rows were deleted meanwhile, and the table has no deletion vectors".to_owned();
+        let Some(rest) = shrink(compaction, gone, &self.state, folder).await? else {
+            return Ok(Swapped::GivenUp(no_vectors()));
+        };
+        let n_gone: u64 = gone.iter().map(RoaringTreemap::len).sum();
+        match draw_up(&rest, &self.state, self.writer.as_ref(), vectors).await? {
+            Drawn::Fits(exchange) => match self.exchange(&rest, &exchange).await? {
+                Swapped::Landed { version, .. } => Ok(Swapped::Landed { version, remapped: n_gone }),
+                other => Ok(other),
+            },
+            Drawn::Shrinks(_) => Ok(Swapped::GivenUp(no_vectors())),
+            Drawn::Stale(why) => Ok(Swapped::GivenUp(why)),
+        }
+    }
+
+    async fn exchange(&mut self, compaction: &Compaction, exchange: &Exchange) -> Result<Swapped> {
+        let Some(version) = self.put_swap(compaction, exchange).await? else { return Ok(Swapped::Overtaken) };
+        self.writer.compacted(compaction, exchange, version);
         self.state.apply(version, &exchange.actions);
         let remapped = exchange.deleted.iter().map(|deleted| deleted.len()).sum();
         Ok(Swapped::Landed { version, remapped })

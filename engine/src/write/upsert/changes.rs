@@ -9,6 +9,7 @@ use roaring::RoaringTreemap;
 use crate::hop::Keyed;
 use crate::order::Order;
 use crate::write::index::{FileOrdinal, RowPlace};
+use crate::write::rewrite::Rewrite;
 
 /// The changes of a batch, one a key, in the order of the batch. Appends have none.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +80,8 @@ pub struct Decision {
     pub(super) superseded: Vec<(FileOrdinal, RoaringTreemap)>,
     /// Rows of staged files that never count, by the file's place.
     pub(super) late_rows: HashMap<u32, RoaringTreemap>,
+    /// Copy-on-write: the files that were written anew, without rows that are gone.
+    pub(super) rewrites: Vec<Arc<Rewrite>>,
 }
 
 impl Columns {
@@ -130,12 +133,13 @@ impl Decision {
         }
         let n_merged = late_records.len() as u64;
         let superseded = by_file(gone);
-        Self { verdicts, n_inserted, n_updated, n_deleted, n_merged, superseded, late_rows }
+        let rewrites = Vec::new();
+        Self { verdicts, n_inserted, n_updated, n_deleted, n_merged, superseded, late_rows, rewrites }
     }
 }
 
 /// Returns the rows of each file.
-fn by_file(mut places: Vec<RowPlace>) -> Vec<(FileOrdinal, RoaringTreemap)> {
+pub(super) fn by_file(mut places: Vec<RowPlace>) -> Vec<(FileOrdinal, RoaringTreemap)> {
     places.sort_unstable();
     places.dedup();
     places

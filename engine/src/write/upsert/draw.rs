@@ -7,25 +7,27 @@ use super::{Decision, UpsertWriter};
 use crate::delta::action::{Action, Add, Remove};
 use crate::delta::state::TableState;
 use crate::write::Staged;
+use crate::write::index::IndexedFile;
 use crate::write::stats::loosen;
 
+/// What a commit does to the table's files, all of it uploaded.
+pub(super) struct Drawn {
+    pub(super) actions: Vec<Action>,
+    /// Deletion vectors written.
+    pub(super) n_vectors: u64,
+    /// Bytes written beside the files of the batch's own rows.
+    pub(super) bytes: u64,
+}
+
 impl UpsertWriter {
-    /// Returns the actions that a decision makes of staged files and of the rows that they supersede, and the bytes of
-    /// each deletion vector.
-    pub(super) async fn actions(
-        &self,
-        staged: &Staged,
-        decision: &Decision,
-        state: &TableState,
-    ) -> Result<(Vec<Action>, Vec<u64>)> {
+    /// Returns the actions that a decision makes of staged files and of the rows that they supersede, which are marked in
+    /// deletion vectors.
+    pub(super) async fn mark_rows(&self, staged: &Staged, decision: &Decision, state: &TableState) -> Result<Drawn> {
         let mut actions = Vec::new();
         let mut hidden: Vec<(Add, RoaringTreemap)> = Vec::new();
         for (ordinal, superseded) in &decision.superseded {
             let Some(file) = self.index.file(*ordinal) else { continue };
-            let add = state.files.get(&file.path).ok_or_else(|| {
-                let at = &self.folder.location;
-                Error::internal(format!("the index knows {}, which the table at {at} does not", file.path))
-            })?;
+            let add = self.live_add(file, state)?;
             actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
             let gone = &*file.deleted | superseded;
             if gone.len() < file.n_rows {
@@ -41,14 +43,24 @@ impl UpsertWriter {
         }
         let (adds, gone): (Vec<_>, Vec<_>) = hidden.into_iter().unzip();
         let descriptors = self.vectors.write(&gone).await?;
-        let sizes = descriptors.iter().map(|vector| u64::try_from(vector.size_in_bytes).unwrap_or_default()).collect();
+        let size = |size: i32| u64::try_from(size).unwrap_or_default();
+        let bytes = descriptors.iter().map(|vector| size(vector.size_in_bytes)).sum();
+        let n_vectors = descriptors.len() as u64;
         for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
             add.stats = add.stats.as_deref().map(loosen);
             add.deletion_vector = Some(descriptor);
             add.data_change = true;
             actions.push(Action::Add(add));
         }
-        Ok((actions, sizes))
+        Ok(Drawn { actions, n_vectors, bytes })
+    }
+
+    /// Returns the action that made a file part of the table.
+    pub(super) fn live_add<'a>(&self, file: &IndexedFile, state: &'a TableState) -> Result<&'a Add> {
+        state.files.get(&file.path).ok_or_else(|| {
+            let at = &self.folder.location;
+            Error::internal(format!("the index knows {}, which the table at {at} does not", file.path))
+        })
     }
 }
 

@@ -1,21 +1,47 @@
-//! Takes a compaction into the index: files that are gone, files in their place, and where each row is now.
+//! Takes files whose rows stand in others now into the index: those that are gone, those in their place, and where each row
+//! is.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
+use roaring::RoaringTreemap;
 
 use super::UpsertWriter;
 use crate::delta::action::Action;
-use crate::write::compaction::{Compaction, Exchange, Input};
+use crate::write::compaction::{Compaction, Exchange, Input, Output};
 use crate::write::index::{Bounds, FileOrdinal, IndexedFile, RowPlace};
 
+/// Files in the place of others.
+pub(super) struct Moved<'a> {
+    /// The files that are gone, and where their rows went.
+    pub(super) inputs: &'a [Input],
+    /// The files that have them now.
+    pub(super) outputs: &'a [Output],
+    /// The rows of each output that are deleted.
+    pub(super) deleted: &'a [RoaringTreemap],
+}
+
 impl UpsertWriter {
-    /// Moves the entries of the compaction's inputs to its outputs.
+    /// Moves the entries of a compaction's inputs to its outputs.
     pub(super) fn relocate(&mut self, compaction: &Compaction, exchange: &Exchange) {
+        let Compaction { inputs, outputs, .. } = compaction;
+        self.move_rows(&Moved { inputs, outputs, deleted: &exchange.deleted });
         let index = Arc::make_mut(&mut self.index);
+        for action in &exchange.actions {
+            if let Action::Add(add) = action {
+                index.set_vector(&add.path, add.deletion_vector.clone());
+            }
+        }
+    }
+
+    /// Moves the entries of rows that stand in other files now.
+    pub(super) fn move_rows(&mut self, moved: &Moved<'_>) {
+        let index = Arc::make_mut(&mut self.index);
+        // One look at each entry of the index: hashed fast.
         let inputs: HashMap<FileOrdinal, &Input> =
-            compaction.inputs.iter().filter_map(|input| Some((index.ordinal(&input.add.path)?, input))).collect();
+            moved.inputs.iter().filter_map(|input| Some((index.ordinal(&input.add.path)?, input))).collect();
         // An output may hold fewer rows than its inputs had, so their bounds together may be wide, never narrow.
-        let mut bounds = vec![Bounds::default(); compaction.outputs.len()];
+        let mut bounds = vec![Bounds::default(); moved.outputs.len()];
         for (ordinal, input) in &inputs {
             let Some(file) = index.file(*ordinal) else { continue };
             for output in input.way.outputs() {
@@ -24,8 +50,8 @@ impl UpsertWriter {
                 }
             }
         }
-        let mut outputs = Vec::with_capacity(compaction.outputs.len());
-        for ((output, deleted), bounds) in compaction.outputs.iter().zip(&exchange.deleted).zip(bounds) {
+        let mut outputs = Vec::with_capacity(moved.outputs.len());
+        for ((output, deleted), bounds) in moved.outputs.iter().zip(moved.deleted).zip(bounds) {
             outputs.push(index.insert_file(IndexedFile::new(&output.add, output.rows, deleted.clone(), bounds)));
         }
         index.relocate(&|place: RowPlace| {
@@ -35,17 +61,12 @@ impl UpsertWriter {
         for ordinal in inputs.keys() {
             self.cache.forget(*ordinal);
         }
-        for input in &compaction.inputs {
+        for input in moved.inputs {
             index.remove_file(&input.add.path);
         }
-        for (output, deleted) in compaction.outputs.iter().zip(&exchange.deleted) {
+        for (output, deleted) in moved.outputs.iter().zip(moved.deleted) {
             if deleted.len() >= output.rows {
                 index.remove_file(&output.add.path);
-            }
-        }
-        for action in &exchange.actions {
-            if let Action::Add(add) = action {
-                index.set_vector(&add.path, add.deletion_vector.clone());
             }
         }
     }

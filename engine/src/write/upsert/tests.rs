@@ -9,7 +9,7 @@ use alluvium_catalog::{
     Clock, Effort, Error, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span,
     SystemClock, Timestamp,
 };
-use alluvium_sql::Shaped;
+use alluvium_sql::{RewriteCap, RewritePolicy, Shaped, UpsertOptions};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use object_store::memory::InMemory;
@@ -95,6 +95,11 @@ fn columns() -> UpsertColumns {
     }
 }
 
+fn copy_on_write() -> UpsertSettings {
+    let options = UpsertOptions { mode: UpsertMode::CopyOnWrite, cap: None };
+    UpsertSettings { options, ..UpsertSettings::default() }
+}
+
 /// What a key has to be.
 #[derive(Debug, Clone)]
 struct Standing {
@@ -115,6 +120,8 @@ struct History {
     ever_deleted: BTreeSet<i64>,
     /// Keys to which another writer has added a row since our last commit.
     doubled: BTreeSet<i64>,
+    /// Whether the next start has the other mode.
+    alternates: bool,
 }
 
 async fn open(
@@ -135,7 +142,7 @@ async fn open(
         schema: columns().stored(),
         partitioned_by: Vec::new(),
         clustered_by: None,
-        deletion_vectors: true,
+        deletion_vectors: settings.options.mode == UpsertMode::MergeOnRead,
         comment: None,
         properties: BTreeMap::new(),
     };
@@ -166,6 +173,7 @@ impl History {
             model: BTreeMap::new(),
             ever_deleted: BTreeSet::new(),
             doubled: BTreeSet::new(),
+            alternates: false,
         })
     }
 
@@ -190,6 +198,12 @@ impl History {
         if is_orderly {
             self.landing.writer().close().await;
         }
+        if self.alternates {
+            self.settings.options.mode = match self.settings.options.mode {
+                UpsertMode::MergeOnRead => UpsertMode::CopyOnWrite,
+                UpsertMode::CopyOnWrite => UpsertMode::MergeOnRead,
+            };
+        }
         self.landing = open(&self.store, &self.location, self.settings, &self.clock).await?;
         Ok(())
     }
@@ -208,7 +222,7 @@ impl History {
         self.next += records.len() as i64;
         match self.landing.land(&staged, &signature).await? {
             Outcome::Landed(_) => self.check().await,
-            Outcome::Fenced(misfit) => Err(Error::internal(format!("{misfit}"))),
+            other => Err(Error::internal(format!("{other:?}"))),
         }
     }
 
@@ -323,12 +337,7 @@ impl History {
         let values: ArrayRef = Arc::new(keys.iter().map(|key| Some(-1 - key)).collect::<Int64Array>());
         let ids: ArrayRef = Arc::new(Int64Array::from(keys.clone()));
         let rows = RecordBatch::try_new(declared(), vec![ids, values]).map_err(failed)?;
-        let (bytes, footer) = crate::write::parquet::encode(&rows)?;
-        let path = format!("foreign-{}.parquet", self.clock.new_id());
-        let (size, stats) = (bytes.len() as i64, stats_json(&rows, &footer)?);
-        self.store.put(&Path::from(path.as_str()), bytes.into()).await.map_err(failed)?;
-        let add = Add { path, size, data_change: true, stats: Some(stats), ..Add::default() };
-        self.commit(&[Action::Add(add)]).await?;
+        self.commit_file(&rows).await?;
         for key in keys {
             // The newer of two rows stands, and a row without a position is the oldest there is.
             let order = Order { sequence: None, inherited: true, offset: i64::MIN, partition: -1 };
@@ -336,6 +345,28 @@ impl History {
             self.doubled.insert(key);
         }
         Ok(())
+    }
+
+    /// Adds rows of `(key, sequence)` that have positions, as of records to come: value -1 - key.
+    async fn append_with_order(&self, rows: &[(i64, i64)]) -> Result<()> {
+        let column = |value: &dyn Fn(&(i64, i64)) -> i64| -> ArrayRef {
+            Arc::new(rows.iter().map(|row| Some(value(row))).collect::<Int64Array>())
+        };
+        let partitions: ArrayRef = Arc::new(Int32Array::from(vec![0; rows.len()]));
+        let stored =
+            vec![column(&|row| row.0), column(&|row| -1 - row.0), partitions, column(&|_| 1_000), column(&|row| row.1)];
+        let rows = RecordBatch::try_new(columns().stored(), stored).map_err(failed)?;
+        self.commit_file(&rows).await
+    }
+
+    /// Commits a file of `rows` as another writer would.
+    async fn commit_file(&self, rows: &RecordBatch) -> Result<()> {
+        let (bytes, footer) = crate::write::parquet::encode(rows)?;
+        let path = format!("foreign-{}.parquet", self.clock.new_id());
+        let (size, stats) = (bytes.len() as i64, stats_json(rows, &footer)?);
+        self.store.put(&Path::from(path.as_str()), bytes.into()).await.map_err(failed)?;
+        let add = Add { path, size, data_change: true, stats: Some(stats), ..Add::default() };
+        self.commit(&[Action::Add(add)]).await
     }
 
     /// Removes a live file, unless that would leave it open which older change of a key counts. The writer follows at
@@ -394,14 +425,22 @@ impl History {
             self.model.iter().filter_map(|(key, standing)| Some((*key, standing.value?))).collect();
         assert_eq!(found, expected);
         assert_eq!(state.n_rows(), Some(found.len() as u64));
+        if self.settings.options.mode == UpsertMode::CopyOnWrite && !self.alternates {
+            assert_eq!((state.protocol.min_reader_version, state.protocol.min_writer_version), (1, 2));
+            for add in state.files.values() {
+                assert!(add.deletion_vector.is_none(), "{add:?}");
+                assert!(add.stats.as_deref().is_some_and(|stats| stats.contains(r#""tightBounds":true"#)), "{add:?}");
+            }
+        }
         assert_eq!(self.landing.writer().n_rows(), state.n_rows());
         self.doubled.clear();
         Ok(())
     }
 }
 
-async fn live_through(steps: &[Step], settings: UpsertSettings) -> Result<()> {
+async fn live_through(steps: &[Step], settings: UpsertSettings, alternates: bool) -> Result<()> {
     let mut history = History::begin(settings).await?;
+    history.alternates = alternates;
     for step in steps {
         history.apply(step).await?;
     }
@@ -410,10 +449,11 @@ async fn live_through(steps: &[Step], settings: UpsertSettings) -> Result<()> {
     history.land(&[(98, Change::Upsert { sequence: 1 })], &BTreeSet::new()).await
 }
 
-fn check(steps: &[Step], settings: UpsertSettings) -> std::result::Result<(), TestCaseError> {
+/// Lives through `steps` in one mode; every restart begins in the other one where `alternates` says so.
+fn check(steps: &[Step], settings: UpsertSettings, alternates: bool) -> std::result::Result<(), TestCaseError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.map_err(|error| TestCaseError::fail(error.to_string()))?;
-    let ended = runtime.block_on(live_through(steps, settings));
+    let ended = runtime.block_on(live_through(steps, settings, alternates));
     ended.map_err(|error| TestCaseError::fail(format!("{} in {steps:?}", error.chain())))
 }
 
@@ -422,19 +462,37 @@ proptest! {
 
     #[test]
     fn any_history_leaves_the_newest_row_of_each_key(steps in prop::collection::vec(step(), 1..16)) {
-        check(&steps, UpsertSettings::default())?;
+        check(&steps, UpsertSettings::default(), false)?;
     }
 
     /// A start takes a snapshot, of now or of long ago, and what the log has had since.
     #[test]
     fn any_history_ends_the_same_when_starts_take_snapshots(steps in prop::collection::vec(step(), 1..12)) {
-        check(&steps, UpsertSettings { snapshot_interval: 2, ..UpsertSettings::default() })?;
+        check(&steps, UpsertSettings { snapshot_interval: 2, ..UpsertSettings::default() }, false)?;
     }
 
     /// Without a cache, every row that bounds do not decide is read from its file.
     #[test]
     fn any_history_ends_the_same_when_orders_are_read_from_files(steps in prop::collection::vec(step(), 1..12)) {
-        check(&steps, UpsertSettings { order_cache_bytes: 0, ..UpsertSettings::default() })?;
+        check(&steps, UpsertSettings { order_cache_bytes: 0, ..UpsertSettings::default() }, false)?;
+    }
+
+    #[test]
+    fn any_history_ends_the_same_when_files_are_written_anew(steps in prop::collection::vec(step(), 1..16)) {
+        check(&steps, copy_on_write(), false)?;
+    }
+
+    #[test]
+    fn any_history_of_rewritten_files_ends_the_same_out_of_snapshots_and_files(
+        steps in prop::collection::vec(step(), 1..12)
+    ) {
+        check(&steps, UpsertSettings { order_cache_bytes: 0, snapshot_interval: 2, ..copy_on_write() }, false)?;
+    }
+
+    /// The table begins with deletion vectors; every other start writes files anew.
+    #[test]
+    fn any_history_ends_the_same_when_starts_change_the_mode(steps in prop::collection::vec(step(), 1..16)) {
+        check(&steps, UpsertSettings { snapshot_interval: 2, ..UpsertSettings::default() }, true)?;
     }
 }
 
@@ -540,5 +598,146 @@ async fn sidecars_of_deletes_go_when_their_time_is_over() -> Result<()> {
         history.landing.writer().close().await;
         assert_eq!(files(history.store.as_ref(), "_alluvium/tombstones").await?.len(), n_left, "{retention:?}");
     }
+    Ok(())
+}
+
+fn upserts(keys: impl IntoIterator<Item = i64>, sequence: i64) -> Vec<(i64, Change)> {
+    keys.into_iter().map(|key| (key, Change::Upsert { sequence })).collect()
+}
+
+/// Returns the data files beside the table, those that no version names included.
+async fn data_files(history: &History) -> Result<usize> {
+    let files = files(history.store.as_ref(), "").await?;
+    Ok(files.iter().filter(|path| path.extension() == Some("parquet") && !path.as_ref().contains('/')).count())
+}
+
+#[tokio::test]
+async fn a_conflict_that_changes_nothing_of_a_rewritten_file_does_not_write_it_again() -> Result<()> {
+    let mut history = History::begin(copy_on_write()).await?;
+    history.land(&upserts(0..8, 1), &BTreeSet::new()).await?;
+    history.land(&upserts([1, 3], 2), &BTreeSet::from([40])).await?;
+    // Ours of before, that of the other writer, the batch's own, and the first one without two rows.
+    assert_eq!(data_files(&history).await?, 4);
+    let paths: BTreeSet<String> = history.newest().await?.files.into_keys().collect();
+    assert_eq!(paths.len(), 3);
+    // The other writer's row of key 5 is one more that is gone, of one more file.
+    history.land(&upserts([5, 6], 3), &BTreeSet::from([5, 41])).await
+}
+
+#[tokio::test]
+async fn a_row_that_turns_out_late_leaves_its_staged_file() -> Result<()> {
+    for settings in [copy_on_write(), UpsertSettings::default()] {
+        let mut history = History::begin(settings).await?;
+        history.land(&upserts([1, 2], 1), &BTreeSet::new()).await?;
+        let records = upserts([1, 3, 4], 5);
+        let (changes, signature) = (history.changes(&records)?, history.signature()?);
+        let staged = history.landing.writer().stage(changes).await?;
+        history.append_with_order(&[(3, 100)]).await?;
+        for (offset, (key, change)) in (history.next..).zip(&records) {
+            history.note(*key, *change, offset);
+        }
+        history.next += records.len() as i64;
+        let order = Order { sequence: Some(Sequence::Number(100)), inherited: false, offset: 1_000, partition: 0 };
+        history.model.insert(3, Standing { order, value: Some(-4) });
+        let Outcome::Landed(landed) = history.landing.land(&staged, &signature).await? else {
+            return Err(Error::internal("the batch did not land"));
+        };
+        assert_eq!((landed.fate.applied, landed.fate.merged), (2, 1));
+        history.check().await?;
+        history.land(&upserts([3, 4], 6), &BTreeSet::new()).await?;
+        history.restart(false).await?;
+        history.land(&upserts([3, 4, 1], 101), &BTreeSet::new()).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_that_a_batch_touches_become_one_and_those_without_a_row_go() -> Result<()> {
+    let mut history = History::begin(copy_on_write()).await?;
+    for batch in 0..6 {
+        history.land(&upserts(batch * 3..batch * 3 + 3, 1), &BTreeSet::new()).await?;
+    }
+    assert_eq!(history.newest().await?.files.len(), 6);
+    // Rows of five files, all three of one of them.
+    let staged = history.changes(&upserts([0, 3, 6, 9, 12, 13, 14], 2))?;
+    let signature = history.signature()?;
+    let staged = history.landing.writer().stage(staged).await?;
+    let Outcome::Landed(landed) = history.landing.land(&staged, &signature).await? else {
+        return Err(Error::internal("the batch did not land"));
+    };
+    let state = history.newest().await?;
+    assert_eq!(state.files.len(), 3, "the untouched one, the one of four, and the batch's own");
+    let effort = landed.lineage.effort;
+    let added = landed.entry.actions.iter().filter_map(|action| match action {
+        Action::Add(add) => u64::try_from(add.size).ok(),
+        _ => None,
+    });
+    assert_eq!((effort.files_touched, effort.bytes_written), (5, added.sum()));
+    assert_eq!(effort.bytes_written > effort.batch_bytes, effort.batch_bytes == staged.bytes());
+    assert_eq!(landed.lineage.rows_updated, 7);
+    assert!(landed.entry.actions.iter().all(|action| match action {
+        Action::Add(add) => add.data_change,
+        Action::Remove(remove) => remove.data_change,
+        _ => true,
+    }));
+    Ok(())
+}
+
+fn capped(mode: UpsertMode, bytes_max: u64, policy: RewritePolicy) -> UpsertSettings {
+    let options = UpsertOptions { mode, cap: Some(RewriteCap { bytes_max, policy }) };
+    UpsertSettings { options, ..UpsertSettings::default() }
+}
+
+#[tokio::test]
+async fn a_batch_above_the_cap_writes_nothing_and_halts_or_is_to_be_split() -> Result<()> {
+    for mode in [UpsertMode::CopyOnWrite, UpsertMode::MergeOnRead] {
+        for policy in [RewritePolicy::Halt, RewritePolicy::Split] {
+            let mut history = History::begin(capped(mode, 10, policy)).await?;
+            history.land(&upserts(0..8, 1), &BTreeSet::new()).await?;
+            let before = files(history.store.as_ref(), "").await?.len();
+            let (changes, signature) = (history.changes(&upserts([1, 2], 2))?, history.signature()?);
+            let ended = async {
+                let staged = history.landing.writer().stage(changes).await?;
+                history.landing.land(&staged, &signature).await
+            };
+            match (ended.await, policy) {
+                (Err(error), RewritePolicy::Halt) => {
+                    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid);
+                    for part in ["2 records", "1 files", "memory:///t", "'alluvium.upsert.rewrite.max' allows 10"] {
+                        assert!(error.message().contains(part), "{}", error.message());
+                    }
+                    assert!(error.hint().is_some_and(|hint| hint.contains("commit.rows")));
+                }
+                (Ok(Outcome::Exceeds(excess)), RewritePolicy::Split) => {
+                    assert_eq!((excess.bytes_max, excess.records), (10, 2));
+                    assert!(excess.bytes > 10);
+                }
+                (other, _) => return Err(Error::internal(format!("{mode:?} {policy:?}: {other:?}"))),
+            }
+            assert_eq!(files(history.store.as_ref(), "").await?.len(), before, "{mode:?} {policy:?}");
+            // All rows of the file: it goes whole, and nothing is written anew.
+            history.land(&upserts(0..8, 3), &BTreeSet::new()).await?;
+            if policy == RewritePolicy::Split {
+                history.land(&upserts([5], 4), &BTreeSet::new()).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_conflict_that_makes_a_batch_too_large_is_told_before_the_commit() -> Result<()> {
+    let mut history = History::begin(copy_on_write()).await?;
+    history.land(&upserts(0..4, 1), &BTreeSet::new()).await?;
+    let size = history.newest().await?.files.values().map(|add| add.size as u64).sum();
+    history.settings = capped(UpsertMode::CopyOnWrite, size, RewritePolicy::Split);
+    history.restart(false).await?;
+    let (changes, signature) = (history.changes(&upserts([1, 20], 2))?, history.signature()?);
+    let staged = history.landing.writer().stage(changes).await?;
+    assert_eq!(staged.excess, None);
+    history.append(&BTreeSet::from([20, 21])).await?;
+    let outcome = history.landing.land(&staged, &signature).await?;
+    assert!(matches!(outcome, Outcome::Exceeds(excess) if excess.bytes > size), "{outcome:?}");
+    assert_eq!(history.newest().await?.version, history.landing.state().version);
     Ok(())
 }

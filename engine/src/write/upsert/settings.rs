@@ -1,0 +1,34 @@
+//! What an upsert writer is opened with.
+
+use std::time::Duration;
+
+use alluvium_sql::UpsertOptions;
+
+/// The bounds of an [`UpsertWriter`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpsertSettings {
+    /// How long deletes are remembered.
+    pub retention: Duration,
+    /// The memory that the key index may take.
+    pub memory_bytes_max: u64,
+    /// The memory for the orders of rows written lately.
+    pub order_cache_bytes: u64,
+    /// Versions from one snapshot of the index to the next; 0 for none.
+    pub snapshot_interval: u64,
+    /// How superseded rows leave the table, and how much a commit may rewrite for it.
+    pub options: UpsertOptions,
+}
+
+impl Default for UpsertSettings {
+    /// A week of deletes, which is how long a late record may come; memory as of the settings' defaults; no snapshots;
+    /// deletion vectors without a cap.
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(7 * 24 * 3_600),
+            memory_bytes_max: 2 << 30,
+            order_cache_bytes: 64 << 20,
+            snapshot_interval: 0,
+            options: UpsertOptions::default(),
+        }
+    }
+}

@@ -96,6 +96,16 @@ async fn upserts_land_once_whichever_operation_fails() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upserts_into_rewritten_files_land_once_whichever_operation_fails() -> TestResult {
+    every_operation_fails(Kind::Rewrite, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upserts_into_rewritten_files_land_once_whichever_three_operations_fail() -> TestResult {
+    every_operation_fails(Kind::Rewrite, 3).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_land_once_whichever_three_operations_fail() -> TestResult {
     every_operation_fails(Kind::Append, 3).await
 }
@@ -119,7 +129,7 @@ async fn each_batch_lands_once_whichever_operation_fails_on_versity() -> TestRes
 
 /// Lets writers of one flow race for every version.
 async fn writers_race(store: Arc<dyn ObjectStore>) -> TestResult {
-    for kind in [Kind::Append, Kind::Upsert] {
+    for kind in [Kind::Append, Kind::Upsert, Kind::Rewrite] {
         let location: Location = "memory:///".parse()?;
         let store: Arc<dyn ObjectStore> =
             Arc::new(object_store::prefix::PrefixStore::new(Arc::clone(&store), format!("{kind:?}")));
@@ -221,8 +231,15 @@ async fn a_foreign_delete_of_rows_between_two_commits_is_followed() -> TestResul
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upsert_over_a_foreign_delete_and_a_foreign_append_keeps_one_row_a_key() -> TestResult {
+    for kind in [Kind::Upsert, Kind::Rewrite] {
+        an_upsert_over_foreign_commits(kind).await?;
+    }
+    Ok(())
+}
+
+async fn an_upsert_over_foreign_commits(kind: Kind) -> TestResult {
     let lake = Lake::on_disk()?;
-    let (scene, mut landing) = table_on_disk(&lake, Kind::Upsert).await?;
+    let (scene, mut landing) = table_on_disk(&lake, kind).await?;
     let table = reader::open(&lake, &scene.location).await?;
     let (table, _) = table.delete().with_predicate("id >= 0").await?;
     // A row of a key that comes again, as another writer adds it: without our hidden columns.
@@ -234,7 +251,7 @@ async fn an_upsert_over_a_foreign_delete_and_a_foreign_append_keeps_one_row_a_ke
     table.write([batch]).await?;
     while scene.land_next(&mut landing).await? {}
     // The last two batches bring every key again, so nothing of what the others did is left.
-    assert_eq!(ids(&lake, &scene).await?, expected(Kind::Upsert).into_iter().collect::<Vec<_>>());
+    assert_eq!(ids(&lake, &scene).await?, expected(kind).into_iter().collect::<Vec<_>>());
     Ok(())
 }
 

@@ -61,7 +61,8 @@ async fn one_joins_late_partitions_are_added_and_one_is_killed() -> TestResult {
     let topic = Topic::create(&kafka, 2).await?;
     let connection = ", 'session.timeout.ms' = '6000', 'heartbeat.interval.ms' = '500', \
                       'topic.metadata.refresh.interval.ms' = '1000'";
-    let variant = Variant { connection: connection.to_owned(), interval: Some("300 ms"), rows: Some(500) };
+    let variant =
+        Variant { connection: connection.to_owned(), interval: Some("300 ms"), rows: Some(500), ..Variant::default() };
     let program = Program::on(&lake);
     let file = program.write("pipeline.sql", &pipeline::both_flows(&kafka, &topic, &variant))?;
     let workload = Workload::new(7, 150, 2);

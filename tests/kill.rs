@@ -189,13 +189,13 @@ impl Campaign<'_> {
     }
 }
 
-/// Kills a process on `lake` again and again.
-async fn campaign(lake: &Lake, kafka: &str, n_kills: u64) -> TestResult {
+/// Kills a process on `lake` so often; its table of upserts has `clauses`.
+async fn campaign(lake: &Lake, kafka: &str, (n_kills, clauses): (u64, &'static str)) -> TestResult {
     let (begun, seed, limit) = (Instant::now(), seed()?, KILL_LIMIT * u32::try_from(n_kills)?);
     let topic = Topic::create(kafka, 3).await?;
     // A static member comes back under its name; the group would wait for a killed one until its session ends.
     let connection = ", 'group.instance.id' = 'worker-1'".to_owned();
-    let variant = Variant { connection, interval: Some("300 ms"), rows: Some(400) };
+    let variant = Variant { connection, interval: Some("300 ms"), rows: Some(400), clauses };
     let program = Program::on(lake)
         .with("ALLUVIUM_CHECKPOINT_INTERVAL", CHECKPOINT_INTERVAL.to_string())
         .with("ALLUVIUM_LOG", "info,alluvium=debug");
@@ -230,19 +230,29 @@ async fn campaign(lake: &Lake, kafka: &str, n_kills: u64) -> TestResult {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_every_record_still_lands_once() -> TestResult {
     let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
-    campaign(&Lake::in_bucket(&bucket)?, &kafka, number("ALLUVIUM_TEST_KILLS", KILLS)?).await
+    campaign(&Lake::in_bucket(&bucket)?, &kafka, (number("ALLUVIUM_TEST_KILLS", KILLS)?, "")).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_on_the_local_disk_every_record_still_lands_once() -> TestResult {
     let Some(kafka) = services::kafka()? else { return Ok(()) };
     let n_kills = number("ALLUVIUM_TEST_KILLS", KILLS)?.div_ceil(OTHERS_SHARE);
-    campaign(&Lake::on_disk()?, &kafka, n_kills).await
+    campaign(&Lake::on_disk()?, &kafka, (n_kills, "")).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_on_versity_every_record_still_lands_once() -> TestResult {
     let (Some(kafka), Some(bucket)) = (services::kafka()?, services::versity()?) else { return Ok(()) };
     let n_kills = number("ALLUVIUM_TEST_KILLS", KILLS)?.div_ceil(OTHERS_SHARE);
-    campaign(&Lake::in_bucket(&bucket)?, &kafka, n_kills).await
+    campaign(&Lake::in_bucket(&bucket)?, &kafka, (n_kills, "")).await
+}
+
+/// The cap is below what many batches rewrite, so kills meet parts of batches, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_while_files_are_written_anew_every_record_still_lands_once() -> TestResult {
+    const CLAUSES: &str =
+        "TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write', 'alluvium.upsert.rewrite.max' = '16 KB')";
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
+    let n_kills = number("ALLUVIUM_TEST_KILLS", KILLS)?.div_ceil(OTHERS_SHARE);
+    campaign(&Lake::in_bucket(&bucket)?, &kafka, (n_kills, CLAUSES)).await
 }

@@ -190,3 +190,8 @@ async fn changes_apply_in_order_of_sequence_with_deletes_and_tombstones() -> Tes
 async fn rejects_are_kept_with_their_reasons() -> TestResult {
     check("rejects").await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_apply_alike_to_files_that_are_written_anew() -> TestResult {
+    check("rewrites").await
+}

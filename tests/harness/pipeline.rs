@@ -18,6 +18,8 @@ pub(crate) struct Variant {
     pub(crate) interval: Option<&'static str>,
     /// `commit.rows` of both flows.
     pub(crate) rows: Option<usize>,
+    /// What follows the columns of the upsert table.
+    pub(crate) clauses: &'static str,
 }
 
 /// Returns the SQL file over `topic`.
@@ -25,7 +27,7 @@ pub(crate) fn both_flows(bootstrap: &str, topic: &Topic, variant: &Variant) -> S
     let interval = variant.interval.unwrap_or("300 ms");
     let rows = variant.rows.unwrap_or(10_000);
     let batch = format!("WITH ('commit.interval' = '{interval}', 'commit.rows' = '{rows}')");
-    let (topic, connection) = (topic.name(), &variant.connection);
+    let (topic, connection, clauses) = (topic.name(), &variant.connection, variant.clauses);
     format!(
         "CREATE CONNECTION broker TYPE kafka WITH ('bootstrap.servers' = '{bootstrap}'{connection});
 
@@ -41,7 +43,7 @@ SELECT id, seq, op, note, part, pos FROM STREAM(events) WHERE op <> 'skip';
 
 CREATE STREAMING TABLE {STATE} (
   id BIGINT NOT NULL, seq BIGINT, note STRING, part INT, pos BIGINT, PRIMARY KEY (id) NOT ENFORCED
-);
+) {clauses};
 CREATE FLOW state {batch} AS AUTO CDC INTO {STATE}
 FROM (SELECT id, seq, op, note, part, pos FROM STREAM(events) WHERE op <> 'skip')
 KEYS (id) APPLY AS DELETE WHEN op = 'd' SEQUENCE BY seq COLUMNS * EXCEPT (op) STORED AS SCD TYPE 1;

@@ -6,7 +6,7 @@ use super::kind::Produced::{Bytes, Json};
 use super::kind::{Effect, Flow, Kind, Made, Produced, Shows};
 
 /// Every kind of table.
-pub(super) const KINDS: [Kind; 17] = [
+pub(super) const KINDS: [Kind; 19] = [
     Kind {
         name: "scalars",
         made: Made::By(Flow {
@@ -200,6 +200,33 @@ pub(super) const KINDS: [Kind; 17] = [
         filters: &["amount > 20", "id >= 4"],
     },
     Kind {
+        name: "rewritten",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING, amount DECIMAL(18,2), \
+                      place STRUCT<city: STRING>",
+            clauses: "TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write')",
+            effect: Effect::Upsert { keys: "id" },
+            batch: 10,
+            records: || changes(8, |key| json!({"id": key, "place": {"city": format!("city {key}")}})),
+            ..APPEND
+        }),
+        shows: &[Shows::ReaderVersion1, Shows::FilesRemovedWhole],
+        filters: &["id >= 4", "amount > 20"],
+    },
+    Kind {
+        name: "rewritten_apart",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, place STRING, note STRING",
+            clauses: "PARTITIONED BY (place, note) TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write')",
+            effect: Effect::Upsert { keys: "id" },
+            has_checkpoints: true,
+            batch: 4,
+            records: || changes(8, shelved),
+        }),
+        shows: &[Shows::ReaderVersion1, Shows::FilesRemovedWhole, Shows::Checkpoint, Shows::NullPartition],
+        filters: &["place = 'New York'", "place IS NULL"],
+    },
+    Kind {
         name: "rejects",
         made: Made::FromRejectsOf("scalars"),
         shows: &[Shows::ReaderVersion1, Shows::Versions(2)],
@@ -359,6 +386,16 @@ fn composite(index: i64) -> Value {
         "shop": format!("shop {}", index % 2), "code": format!("{:02x}ff", index / 2), "day": "2026-03-01",
         "exact": "1.50", "place": {"city": format!("city {index}")}, "local_at": "2026-03-01T12:00:00",
     })
+}
+
+/// A key in one of three partitions, one of them NULL.
+fn shelved(index: i64) -> Value {
+    let place = match index % 3 {
+        0 => json!("New York"),
+        1 => json!("a/b"),
+        _ => Value::Null,
+    };
+    json!({"id": index, "place": place})
 }
 
 /// Every key anew in each batch, and at the end only the first file keeps a row.

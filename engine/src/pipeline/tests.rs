@@ -438,7 +438,7 @@ async fn a_flow_halts_at_the_cap_where_the_policy_says_so_and_goes_on_once_it_is
     let ended = run.run(&Shutdown::new()).await;
     run.close(&Shutdown::new()).await?;
     let error = ended.err().ok_or_else(|| Error::internal("the flow went on"))?;
-    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid);
+    assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("4 records") && error.message().contains("4 files"), "{}", error.message());
     assert_eq!(run.tally(), Tally::default());
     place.redefine(&upserts("copy-on-write", &(4 * size).to_string(), "halt")).await?;

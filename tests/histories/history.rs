@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use alluvium::config::UpkeepSettings;
 use alluvium::delta::log::DeltaLog;
-use alluvium::upkeep::optimize::optimize;
+use alluvium::upkeep::optimize::{Extent, optimize};
 use alluvium::upkeep::plan::Aims;
 use alluvium::upkeep::vacuum::{Mode, vacuum};
 use alluvium_catalog::{Clock, SystemClock};
@@ -108,7 +108,8 @@ impl History {
             Step::Optimize => {
                 let clock: Arc<dyn Clock> = Arc::clone(&self.place.clock) as Arc<dyn Clock>;
                 let aims = Aims::all(&UpkeepSettings::default());
-                optimize(self.log()?, &aims, &clock, |_| ()).await.map_err(|error| error.chain())?;
+                let optimized = optimize(self.log()?, &aims, Extent::Worthwhile, &clock, |_| ()).await;
+                optimized.map_err(|error| error.chain())?;
                 self.check(&self.witness.clone()).await
             }
             Step::Vacuum => {

@@ -1,7 +1,7 @@
 //! `alluvium catalog`: what is registered, what happened to it, where it came from; and writing the catalog again.
 
 use alluvium_catalog::store::{CatalogStore, FlowEntry, places};
-use alluvium_catalog::{Commit, Error, Graph, Location, Name, Result, TableName, newest_versions};
+use alluvium_catalog::{Commit, Error, Graph, Location, Name, Result, newest_versions};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 

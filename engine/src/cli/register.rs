@@ -7,8 +7,9 @@ use alluvium_catalog::{Dataset, DatasetKind, Error, FlowVersion, Location, Resul
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::catalog::{Format, unknown_name};
+use super::catalog::Format;
 use super::console::Console;
+use super::find::unknown_name;
 use super::workspace::Workspace;
 
 #[derive(Debug, Args)]

@@ -19,6 +19,7 @@ fn blueprint(deletion_vectors: bool) -> Blueprint {
             Field::new("place", place, true),
         ])),
         partitioned_by: vec!["day".to_owned()],
+        clustered_by: None,
         deletion_vectors,
         comment: None,
         properties: BTreeMap::new(),

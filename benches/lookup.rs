@@ -298,6 +298,7 @@ impl Engine {
         match self.landing.land(&staged, &signature).await? {
             Outcome::Landed(_) => Ok(()),
             Outcome::Fenced(misfit) => Err(misfit.to_string().into()),
+            Outcome::Exceeds(excess) => Err(format!("a cap that nobody set is passed: {excess:?}").into()),
         }
     }
 }

@@ -23,7 +23,7 @@ use self::failure::{failed, migration_failed};
 pub use self::hold::Hold;
 use super::{CatalogStore, FlowEntry, Run};
 use crate::lineage::Definition;
-use crate::{Commit, Connection, Dataset, Edge, Error, Location, Name, Result, Seen, Source, TableName, Timestamp};
+use crate::{Commit, Connection, Dataset, Edge, Error, Location, Name, Result, Seen, Source, TableName};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 

@@ -71,7 +71,7 @@ struct Listed {
 }
 
 impl Listed {
-    fn new(name: &impl ToString, kind: impl ToString) -> Self {
+    fn new(name: &impl ToString, kind: &(impl ToString + ?Sized)) -> Self {
         Self { name: name.to_string(), kind: kind.to_string(), location: None, owner: None, description: None }
     }
 
@@ -80,7 +80,7 @@ impl Listed {
             location: Some(dataset.location.to_string()),
             owner: dataset.owner.clone(),
             description: dataset.about().map(str::to_owned),
-            ..Self::new(&dataset.name, dataset.kind)
+            ..Self::new(&dataset.name, &dataset.kind)
         }
     }
 }

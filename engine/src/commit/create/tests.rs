@@ -27,7 +27,7 @@ fn blueprint(deletion_vectors: bool) -> Blueprint {
 }
 
 /// Returns `blueprint` with `fields` in the place of those of the same name.
-fn with_fields(blueprint: Blueprint, fields: Vec<Field>) -> Blueprint {
+fn with_fields(blueprint: Blueprint, fields: &[Field]) -> Blueprint {
     let kept =
         blueprint.schema.fields().iter().map(|field| {
             fields.iter().find(|changed| changed.name() == field.name()).unwrap_or(field.as_ref()).clone()
@@ -91,12 +91,12 @@ async fn a_table_that_a_flow_cannot_write_is_refused_with_what_to_do() -> Result
     let wider = Blueprint { schema: Arc::new(Schema::new(more)), ..blueprint(false) };
     let narrower =
         Blueprint { schema: Arc::new(Schema::new(append.schema.fields()[1..].to_vec())), ..blueprint(false) };
-    let retyped = with_fields(blueprint(false), vec![Field::new("note", DataType::Int32, true)]);
+    let retyped = with_fields(blueprint(false), &[Field::new("note", DataType::Int32, true)]);
     let renamed = DataType::Struct(Fields::from(vec![Field::new("latitude", DataType::Float64, false)]));
-    let renamed = with_fields(blueprint(false), vec![Field::new("place", renamed, true)]);
-    let looser = with_fields(blueprint(false), vec![Field::new("id", DataType::Int64, true)]);
+    let renamed = with_fields(blueprint(false), &[Field::new("place", renamed, true)]);
+    let looser = with_fields(blueprint(false), &[Field::new("id", DataType::Int64, true)]);
     let inner = DataType::Struct(Fields::from(vec![Field::new("lat", DataType::Float64, true)]));
-    let looser_inside = with_fields(blueprint(false), vec![Field::new("place", inner, true)]);
+    let looser_inside = with_fields(blueprint(false), &[Field::new("place", inner, true)]);
     let same = |_: &mut Protocol, _: &mut Metadata| {};
     let said = [
         open(&append, property("delta.setTransactionRetentionDuration", "interval 1 days")).await?,
@@ -140,7 +140,7 @@ async fn a_table_that_could_have_rules_and_has_none_is_taken() -> Result<()> {
 
 #[tokio::test]
 async fn a_flow_that_declares_more_not_null_than_the_table_is_taken() -> Result<()> {
-    let stricter = with_fields(blueprint(false), vec![Field::new("note", DataType::Utf8, false)]);
+    let stricter = with_fields(blueprint(false), &[Field::new("note", DataType::Utf8, false)]);
     assert_eq!(open(&stricter, |_, _| {}).await?, "taken");
     Ok(())
 }

@@ -294,7 +294,7 @@ async fn a_store_whose_winner_lost_its_answer_is_taken() -> TestResult {
         let script = Script { first: 0, n_faults: 1, fault };
         let store: Arc<dyn ObjectStore> = Arc::new(FaultyStore::new(Arc::new(InMemory::new()), Some(script)));
         let at: Location = "memory:///t".parse()?;
-        alluvium::commit::probe::prove_conditional_create(&store, &at, &SystemClock).await?;
+        prove_conditional_create(&store, &at, &SystemClock).await?;
     }
     Ok(())
 }

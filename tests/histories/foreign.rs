@@ -37,7 +37,7 @@ pub(crate) enum Visit {
     /// Writes a checkpoint.
     Checkpoint,
     /// Does one thing after the other.
-    Each(Vec<Visit>),
+    Each(Vec<Self>),
 }
 
 /// What a column is set to.

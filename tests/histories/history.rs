@@ -102,7 +102,7 @@ impl History {
             Step::Visit(visit) => {
                 let visited = visited(Arc::clone(&self.witness), visit, false).await?;
                 self.take_in(visited)?;
-                self.check_protocol(&self.witness.clone()).await.map(drop)
+                self.check_protocol(&Arc::clone(&self.witness)).await.map(drop)
             }
             Step::Damage(damage) => self.damage(*damage).await,
             Step::Optimize => {
@@ -110,13 +110,13 @@ impl History {
                 let aims = Aims::all(&UpkeepSettings::default());
                 let optimized = optimize(self.log()?, &aims, Extent::Worthwhile, &clock, |_| ()).await;
                 optimized.map_err(|error| error.chain())?;
-                self.check(&self.witness.clone()).await
+                self.check(&Arc::clone(&self.witness)).await
             }
             Step::Vacuum => {
                 let clock = Arc::clone(&self.place.clock);
                 let vacuumed = vacuum(&self.log()?, Duration::ZERO, Mode::Remove, clock.as_ref(), |_| ()).await;
                 vacuumed.map_err(|error| error.chain())?;
-                self.check(&self.witness.clone()).await
+                self.check(&Arc::clone(&self.witness)).await
             }
         }
     }

@@ -146,7 +146,7 @@ impl Model {
     /// Takes in a batch of which late rows may have been left out by what is no longer so.
     fn land_stale(&mut self, ledger: &Ledger, until: &Positions, before: &BTreeMap<i64, States>) {
         let reached = std::mem::replace(&mut self.reached, until.clone());
-        let mut changes: BTreeMap<i64, Vec<((i64, i32), &Change)>> = BTreeMap::new();
+        let mut changes: BTreeMap<i64, Vec<_>> = BTreeMap::new();
         for (place, record) in between(ledger, &reached, until) {
             if let (Some(change), true) = (&record.change, before.contains_key(&record.id)) {
                 changes.entry(record.id).or_default().push((place, change));

@@ -116,10 +116,19 @@ impl Replay {
     }
 
     /// Returns what two tables of one content have in common, whatever way they were read.
-    pub(crate) fn essence(&self) -> (BTreeMap<&str, Option<String>>, &BTreeMap<String, i64>, &Option<Value>) {
+    pub(crate) fn essence(&self) -> Essence<'_> {
         let files = self.files.iter().map(|(path, add)| (path.as_str(), vector_id(add))).collect();
-        (files, &self.txns, &self.schema)
+        Essence { files, txns: &self.txns, schema: self.schema.as_ref() }
     }
+}
+
+/// What tables of one content have in common.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Essence<'a> {
+    /// The live files, each with the vector that it has.
+    files: BTreeMap<&'a str, Option<String>>,
+    txns: &'a BTreeMap<String, i64>,
+    schema: Option<&'a Value>,
 }
 
 /// Reads a table of a store.

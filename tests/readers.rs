@@ -5,6 +5,7 @@
 //! name, and the test fails when it learns it. Spark runs by its own command, `tests/spark`. Queries with predicates
 //! and aggregates are held against DuckDB, and deltalake in this process, on the tables of the shop.
 
+mod changes;
 mod kind;
 mod kinds;
 mod other;

@@ -29,7 +29,7 @@ pub(crate) struct RunArgs {
     /// Stop when what the topics hold now has landed
     #[arg(long)]
     once: bool,
-    /// Go on though topic, cluster or the table's former flow is another
+    /// Go on though topic or the table's flow is another
     #[arg(long, value_name = "FLOW")]
     accept_source: Vec<Name>,
     /// Print the summary at the end as JSON

@@ -42,6 +42,10 @@ const RECORDS: usize = 200;
 /// Distinct keys: most commits meet rows of many files.
 const KEYS: i64 = 50_000;
 
+/// How long the log keeps versions, and checkpoints the files that are gone: some hundred commits.
+const LOG_RETENTION: (&str, &str) = ("delta.logRetentionDuration", "interval 10 seconds");
+const FILE_RETENTION: (&str, &str) = ("delta.deletedFileRetentionDuration", "interval 10 seconds");
+
 fn main() -> Result<()> {
     let commits = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(COMMITS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -122,7 +126,8 @@ impl Scene {
             clustered_by: None,
             deletion_vectors: true,
             comment: None,
-            properties: std::collections::BTreeMap::new(),
+            // In the log's clean-up minutes have to stand for weeks.
+            properties: [LOG_RETENTION, FILE_RETENTION].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
         let writer = UpsertWriter::open(folder, columns, &state, UpsertSettings::default()).await?;

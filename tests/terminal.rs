@@ -25,6 +25,6 @@ async fn a_sitting_at_the_terminal_goes_from_greeting_to_quit() -> TestResult {
     ]);
     let ended = shop.program.on_terminal(&python, &["sql"], &steps)?;
     ended.check(0)?;
-    assert!(ended.out.contains("possible column silver.orders.order_id"), "{}", ended.out);
+    assert!(ended.out.contains("did you mean 'order_id'?"), "{}", ended.out);
     Ok(())
 }

@@ -8,6 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use deltalake::DeltaTable;
 use deltalake::datafusion::prelude::{SessionContext, col, lit};
+use deltalake::kernel::transaction::CommitProperties;
 use deltalake::logstore::{StorageConfig, default_logstore};
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
@@ -75,25 +76,32 @@ pub(crate) fn visit_once(store: Arc<dyn ObjectStore>, visit: &Visit) -> BoxFutur
         match visit {
             Visit::Append(rows) => {
                 let rows = batch(&table, rows)?;
-                table.write([rows]).await?;
+                table.write([rows]).with_commit_properties(quiet()).await?;
             }
-            Visit::Delete { up_to } => drop(table.delete().with_predicate(col("id").lt_eq(lit(*up_to))).await?),
-            Visit::DeleteNote(note) => drop(table.delete().with_predicate(col("note").eq(lit(*note))).await?),
+            Visit::Delete { up_to } => {
+                let delete = table.delete().with_commit_properties(quiet());
+                delete.with_predicate(col("id").lt_eq(lit(*up_to))).await?;
+            }
+            Visit::DeleteNote(note) => {
+                let delete = table.delete().with_commit_properties(quiet());
+                delete.with_predicate(col("note").eq(lit(*note))).await?;
+            }
             Visit::Update { up_to, column, value } => {
                 let value = match value {
                     Value::Integer(integer) => lit(*integer),
                     Value::Text(text) => lit(text.as_str()),
                 };
-                let update = table.update().with_predicate(col("id").lt_eq(lit(*up_to)));
+                let update =
+                    table.update().with_commit_properties(quiet()).with_predicate(col("id").lt_eq(lit(*up_to)));
                 update.with_update(*column, value).await?;
             }
             Visit::Merge(rows) => merge(table, rows).await?,
-            Visit::Optimize => drop(table.optimize().await?),
+            Visit::Optimize => drop(table.optimize().with_commit_properties(quiet()).await?),
             Visit::Restore { back } => {
                 let version = table.version().unwrap_or(0);
                 let wanted = version.saturating_sub(*back).max(1);
                 if wanted < version {
-                    table.restore().with_version_to_restore(wanted).await?;
+                    table.restore().with_commit_properties(quiet()).with_version_to_restore(wanted).await?;
                 }
             }
             Visit::Checkpoint => deltalake::checkpoints::create_checkpoint(&table, None).await?,
@@ -107,6 +115,12 @@ pub(crate) fn visit_once(store: Arc<dyn ObjectStore>, visit: &Visit) -> BoxFutur
     })
 }
 
+/// Leaves the log as it is but for the commit. The tables of histories keep no version longer than they must, which is
+/// sound for their flow alone: delta-rs would clean up a version that the flow is about to be put after.
+fn quiet() -> CommitProperties {
+    CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false))
+}
+
 async fn merge(table: DeltaTable, rows: &[Row]) -> TestResult {
     let rows = batch(&table, rows)?;
     let names: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -116,6 +130,7 @@ async fn merge(table: DeltaTable, rows: &[Row]) -> TestResult {
         .merge(source, col("target.id").eq(col("source.id")))
         .with_source_alias("source")
         .with_target_alias("target")
+        .with_commit_properties(quiet())
         .when_matched_update(|update| update.update("note", col("source.note")))?
         .when_not_matched_insert(|insert| {
             names.iter().fold(insert, |insert, name| insert.set(name.as_str(), from(name)))

@@ -40,6 +40,9 @@ pub(crate) type Rows = BTreeMap<(i64, i64), String>;
 /// One record: its key, its sequence, and its note; a record without one deletes.
 pub(crate) type Record = (i64, i64, Option<&'static str>);
 
+/// What records make of a table: sequence and note by id; no note where the id is deleted.
+pub(crate) type Model = BTreeMap<i64, (i64, Option<&'static str>)>;
+
 /// A table of `id BIGINT NOT NULL, day STRING, seq BIGINT, note STRING`.
 #[derive(Debug, Clone)]
 pub(crate) struct Scene {
@@ -283,8 +286,19 @@ impl Scene {
     }
 }
 
+/// Returns the error of a test that lacks something.
+pub(crate) fn missing(what: &str) -> Error {
+    Error::internal(format!("there is no {what}"))
+}
+
+/// Lands `records` and applies them to `model`.
+pub(crate) async fn upsert(scene: &Scene, landing: &mut Landing, model: &mut Model, records: &[Record]) -> Result<()> {
+    apply(model, records);
+    scene.land(landing, records).await
+}
+
 /// Applies records to a model as an upsert table does.
-pub(crate) fn apply(model: &mut BTreeMap<i64, (i64, Option<&'static str>)>, records: &[Record]) {
+fn apply(model: &mut Model, records: &[Record]) {
     for (id, seq, note) in records {
         let known = model.entry(*id).or_insert((i64::MIN, None));
         if *seq >= known.0 {
@@ -294,6 +308,6 @@ pub(crate) fn apply(model: &mut BTreeMap<i64, (i64, Option<&'static str>)>, reco
 }
 
 /// Returns the rows that a model stands for.
-pub(crate) fn rows_of(model: &BTreeMap<i64, (i64, Option<&'static str>)>) -> Rows {
+pub(crate) fn rows_of(model: &Model) -> Rows {
     model.iter().filter_map(|(id, (seq, note))| Some(((*id, *seq), (*note)?.to_owned()))).collect()
 }

@@ -7,22 +7,10 @@ use alluvium_catalog::{Error, Result, StorageSettings, Stores};
 use futures::TryStreamExt;
 use serde_json::Value;
 
-use super::fixture::{Record, Rows, Scene, apply, rows_of};
+use super::fixture::{Model, Record, Rows, Scene, missing, rows_of, upsert};
 use super::*;
 use crate::delta::action::{Action, num_records};
 use crate::delta::state::TableState;
-
-type Model = BTreeMap<i64, (i64, Option<&'static str>)>;
-
-fn missing(what: &str) -> Error {
-    Error::internal(format!("there is no {what}"))
-}
-
-/// Lands `records` and applies them to `model`.
-async fn upsert(scene: &Scene, landing: &mut Landing, model: &mut Model, records: &[Record]) -> Result<()> {
-    apply(model, records);
-    scene.land(landing, records).await
-}
 
 fn live_rows(state: &TableState) -> u64 {
     let rows = |add: &crate::delta::action::Add| {
@@ -119,7 +107,7 @@ async fn a_swap_that_meets_a_foreign_commit_follows_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_compaction_whose_input_is_gone_is_given_up() -> Result<()> {
+async fn a_compaction_whose_inputs_another_has_replaced_is_given_up() -> Result<()> {
     let scene = Scene::upserts()?;
     let (mut landing, mut model) = (scene.open().await?, Model::new());
     for id in 0..3 {

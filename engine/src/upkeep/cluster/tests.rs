@@ -5,22 +5,16 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::super::fixture::{Record, Rows, Scene, apply, rows_of};
+use super::super::fixture::{Model, Record, Rows, Scene, missing, rows_of, upsert};
 use super::super::optimize::{Extent, Optimized, optimize};
 use super::super::plan::{Aims, Zeal};
 use super::*;
 use crate::commit::create::encode;
-use crate::commit::land::{Landing, Swapped};
+use crate::commit::land::Swapped;
 use crate::delta::action::{Action, DomainMetadata};
 use crate::delta::clustering::{Clustered, Mark, clustered};
 use crate::delta::log::PutOutcome;
 use crate::delta::state::TableState;
-
-type Model = BTreeMap<i64, (i64, Option<&'static str>)>;
-
-fn missing(what: &str) -> Error {
-    Error::internal(format!("there is no {what}"))
-}
 
 fn columns(names: &[&str]) -> Option<Vec<String>> {
     Some(names.iter().map(|name| (*name).to_owned()).collect())
@@ -216,11 +210,6 @@ async fn a_clustering_goes_on_without_the_inputs_that_a_batch_wrote_anew() -> Re
     upsert(&scene, &mut reopened, &mut model, &[(10, 50, None), (2, 50, Some("d")), (14, 50, Some("d"))]).await?;
     assert_eq!(scene.rows().await?, rows_of(&model));
     Ok(())
-}
-
-async fn upsert(scene: &Scene, landing: &mut Landing, model: &mut Model, records: &[Record]) -> Result<()> {
-    apply(model, records);
-    scene.land(landing, records).await
 }
 
 /// A history of upserts, deletes, late rows and clusterings that begin at one batch and are swapped in at another.

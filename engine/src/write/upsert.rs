@@ -142,12 +142,6 @@ impl UpsertWriter {
         &self.index
     }
 
-    /// Returns the index, to let it follow a commit that moves rows.
-    pub fn index_mut(&mut self) -> &mut KeyIndex {
-        self.lender.take_back();
-        Arc::make_mut(&mut self.index)
-    }
-
     /// Forgets deletes older than the retention, in memory and beside the table.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use alluvium_catalog::{DatasetKind, FlowKind};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use super::*;
-use crate::pipeline::{Change, ErrorMode, Flow, KeyFormat};
+use crate::pipeline::{Change, ErrorMode, Flow, KeyFormat, UpsertMode};
 use crate::types::sql_type;
 
 const EXAMPLE: &str = include_str!("../../examples/orders.sql");
@@ -189,6 +189,33 @@ async fn a_sequence_that_is_not_stored_is_hidden() -> Result<(), Diagnostics> {
     assert_eq!((sequence.len(), stored_sequence), (2, &None));
     assert_eq!(flow.computed.len(), 2);
     assert_eq!(flow.source_schema.fields().len(), 9, "computed columns are not decoded");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_without_deletion_vectors_takes_upserts_by_copy_on_write_alone() -> Result<(), Diagnostics> {
+    const REWRITES: &str = "'alluvium.upsert' = 'copy-on-write'";
+    let case = |properties: &str| {
+        format!(
+            "CREATE STREAMING TABLE t (PRIMARY KEY (order_id)) TBLPROPERTIES ({properties});
+             CREATE FLOW f AS AUTO CDC INTO t FROM STREAM(orders_raw) KEYS (order_id) SEQUENCE BY kafka_offset"
+        )
+    };
+    let flow = only(&case(&format!("{REWRITES}, 'delta.enableDeletionVectors' = 'false'"))).await?;
+    assert_eq!(flow.upsert.mode, UpsertMode::CopyOnWrite);
+    assert_eq!(
+        flow.definition.table.properties.get("delta.enableDeletionVectors").map(String::as_str),
+        Some("false"),
+        "the table says so, too"
+    );
+    for (properties, said) in [
+        ("'delta.enableDeletionVectors' = 'false'".to_owned(), "add 'alluvium.upsert' = 'copy-on-write'"),
+        (format!("{REWRITES}, 'delta.enableDeletionVectors' = 'true'"), "is for readers without deletion vectors"),
+        (format!("{REWRITES}, 'delta.appendOnly' = 'true'"), "add rows by INSERT INTO"),
+    ] {
+        let shown = refused(&[&case(&properties)]).await;
+        assert!(shown.contains(said), "{properties}:\n{shown}");
+    }
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use super::source::ResolvedSource;
 use super::streamed::expression_offences;
 use super::table::{ResolvedTable, can_be_key};
 use crate::diagnostic::{Diagnostic, code};
-use crate::pipeline::Change;
+use crate::pipeline::{Change, UpsertMode};
 use crate::statement::{AutoCdc, ColumnChoice, Spanned};
 use crate::types::sql_type;
 
@@ -77,16 +77,22 @@ impl Feed<'_> {
         self.output.iter().filter(|column| is_listed(column) == keeps_listed).cloned().collect()
     }
 
-    /// Refuses properties under which rows cannot be superseded.
+    /// Refuses properties under which rows cannot be superseded. Copy-on-write needs no vectors: without them is what it is
+    /// for, and that it is not with them is said where the properties are read.
     fn check_properties(&self, table: &ResolvedTable, diagnostics: &mut Vec<Diagnostic>) {
-        for (key, value) in [("delta.appendOnly", "true"), ("delta.enableDeletionVectors", "false")] {
+        let mut refuse = |key: &str, value: &str, hint: &str| {
             let written = table.definition.properties.get(key);
             if written.is_some_and(|written| written.eq_ignore_ascii_case(value)) {
                 let message =
                     format!("table {} sets '{key}' = '{value}', and AUTO CDC supersedes rows", table.definition.name);
                 let error = Diagnostic::new(code::BAD_OPTION, self.place.source, self.cdc.keys.span.clone(), message);
-                diagnostics.push(error.with_hint("take the property out, or add rows by INSERT INTO"));
+                diagnostics.push(error.with_hint(hint));
             }
+        };
+        refuse("delta.appendOnly", "true", "take the property out, or add rows by INSERT INTO");
+        if table.settings.upsert.mode == UpsertMode::MergeOnRead {
+            let hint = "take the property out, or add 'alluvium.upsert' = 'copy-on-write'";
+            refuse("delta.enableDeletionVectors", "false", hint);
         }
     }
 

@@ -178,7 +178,7 @@ impl Checked<'_> {
             if !can_be_partition(field.data_type()) {
                 let data_type = sql_type(field.data_type());
                 let message = format!("a table cannot be partitioned by '{}', which is {data_type}", ident.value);
-                let hint = "partition by integers, STRING, BOOLEAN or DATE";
+                let hint = "partition by integers, DECIMAL, STRING, BOOLEAN, DATE or TIMESTAMP";
                 diagnostics.push(self.error(code::BAD_PARTITION, ident, message).with_hint(hint));
             }
         }

@@ -37,7 +37,7 @@ const BATCHES: Family = Family {
     name: "alluvium_batches_total",
     kind: "counter",
     labels: &["flow", "outcome"],
-    help: "Batches, by how they ended: landed, dropped because another process took over, or failed.",
+    help: "Batches, by how they ended: landed, dropped and read again, or failed.",
 };
 const REJECTS: Family = Family {
     name: "alluvium_rejects_total",

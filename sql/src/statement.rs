@@ -78,7 +78,7 @@ pub struct WrittenOption {
 pub enum Literal {
     /// `'text'`
     Text(String),
-    /// `500000`
+    /// `250000`
     Number(String),
     /// `true`
     Boolean(bool),

@@ -107,7 +107,7 @@ pub const KEYS: [Key; 44] = [
     Key {
         path: "batch.rows",
         variable: "ALLUVIUM_BATCH_ROWS",
-        default: "500_000",
+        default: "250_000",
         meaning: "A batch closes at this many records, where its flow does not say otherwise.",
     },
     Key {

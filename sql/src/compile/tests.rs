@@ -119,7 +119,7 @@ async fn what_a_flow_writes_goes_over_the_settings_even_where_it_is_the_built_in
     };
     for (options, expected) in [
         ("", set),
-        ("WITH ('commit.rows' = 500000)", BatchLimits { rows_max: built_in.rows_max, ..set }),
+        ("WITH ('commit.rows' = 250000)", BatchLimits { rows_max: built_in.rows_max, ..set }),
         ("WITH ('commit.interval' = '10 seconds')", BatchLimits { interval: built_in.interval, ..set }),
         ("WITH ('commit.bytes' = '256 MiB')", BatchLimits { bytes_max: built_in.bytes_max, ..set }),
     ] {

@@ -42,9 +42,9 @@ const RECORDS: usize = 200;
 /// Distinct keys: most commits meet rows of many files.
 const KEYS: i64 = 50_000;
 
-/// How long the log keeps versions, and checkpoints the files that are gone: some hundred commits.
-const LOG_RETENTION: (&str, &str) = ("delta.logRetentionDuration", "interval 10 seconds");
-const FILE_RETENTION: (&str, &str) = ("delta.deletedFileRetentionDuration", "interval 10 seconds");
+/// How long the log keeps versions, and checkpoints the files that are gone: under a thousand commits.
+const LOG_RETENTION: (&str, &str) = ("delta.logRetentionDuration", "interval 1 second");
+const FILE_RETENTION: (&str, &str) = ("delta.deletedFileRetentionDuration", "interval 1 second");
 
 fn main() -> Result<()> {
     let commits = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(COMMITS);

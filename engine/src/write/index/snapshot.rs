@@ -30,9 +30,6 @@ const FORMAT: u32 = 1;
 /// The length of the hash at the end.
 const HASH_BYTES: usize = 32;
 
-/// Keys put into the index at once while a snapshot is read: enough for all cores, little beside the index.
-const KEYS_AT_ONCE: usize = 1 << 18;
-
 /// What a snapshot is of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotOf {
@@ -238,19 +235,27 @@ fn read_deletes(cursor: &mut Cursor<'_>, index: &mut KeyIndex) -> Option<()> {
 
 fn read_shard(cursor: &mut Cursor<'_>, index: &mut KeyIndex) -> Option<()> {
     for form in 0..3 {
-        let mut n_left = cursor.length()?;
-        while n_left > 0 {
-            let n_keys = n_left.min(KEYS_AT_ONCE);
-            let (mut keys, mut places) = (Vec::new(), Vec::new());
-            for _key in 0..n_keys {
-                keys.push(cursor.key(form)?);
-                places.push(RowPlace::from_bits(cursor.u64()?));
-            }
-            index.put_rows(&Keys::of(keys), &places);
-            n_left -= n_keys;
+        let n_keys = cursor.length()?;
+        let (mut keys, mut places) = (Vec::new(), Vec::new());
+        for _key in 0..n_keys {
+            keys.push(cursor.key(form)?);
+            places.push(RowPlace::from_bits(cursor.u64()?));
         }
+        let order = spread(n_keys);
+        let places: Vec<RowPlace> = order.iter().filter_map(|index| places.get(*index as usize).copied()).collect();
+        index.put_rows(&Keys::of(keys).take(&order), &places);
     }
     Some(())
+}
+
+/// Returns the indices of `n_keys` keys so that those of any beginning lie all over. Keys stand in the order of the hashes of
+/// the process that wrote them; where it is this one, as when a flow starts again, they would fill a growing table from its
+/// low end in one run, and each probe would walk through all of it.
+fn spread(n_keys: usize) -> Vec<u32> {
+    /// Far more than a table grows by at once.
+    const PASSES: usize = 64;
+    let n_keys = u32::try_from(n_keys).unwrap_or(u32::MAX);
+    (0..PASSES as u32).flat_map(|first| (first..n_keys).step_by(PASSES)).collect()
 }
 
 fn put_u64(bytes: &mut Vec<u8>, number: u64) {
@@ -364,6 +369,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn keys_are_spread_so_that_each_comes_once_and_any_beginning_lies_all_over() {
+        for n_keys in [0, 1, 63, 64, 65, 1_000] {
+            let mut order = spread(n_keys);
+            let beginning: Vec<u32> = order.iter().take(n_keys / 10).copied().collect();
+            let (least, greatest) = (beginning.iter().min(), beginning.iter().max());
+            assert!(greatest.zip(least).is_none_or(|(greatest, least)| (greatest - least) as usize > n_keys / 2));
+            order.sort_unstable();
+            assert!(order.into_iter().eq(0..u32::try_from(n_keys).unwrap_or_default()));
+        }
+    }
+
     use crate::delta::action::Add;
 
     fn of() -> SnapshotOf {

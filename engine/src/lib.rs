@@ -33,8 +33,7 @@ pub mod serve;
 pub mod demo;
 pub mod cli;
 
-/// Batches come and go as large pieces, made by one thread and freed by another. The system's allocator keeps what was freed
-/// for the thread that made it, and grew to twice the memory in use (docs/decisions/0015); this one gives it back. It stands
-/// here, and not in the binary, so that tests and benches run with it.
+/// Batches come and go as large pieces, made by one thread and freed by another, which the system's allocator is slow at
+/// (docs/decisions/0015). It stands here, and not in the binary, so that tests and benches run with it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -5,6 +5,7 @@
 //! name, and the test fails when it learns it. Spark runs by its own command, `tests/spark`. Queries with predicates
 //! and aggregates are held against DuckDB, and deltalake in this process, on the tables of the shop.
 
+mod appends;
 mod changes;
 mod kind;
 mod kinds;
@@ -37,7 +38,7 @@ struct Gap {
 }
 
 /// Every gap there is.
-const GAPS: [Gap; 2] = [
+const GAPS: [Gap; 4] = [
     Gap {
         reader: Reader::Polars,
         kind: "hive_null",
@@ -49,6 +50,18 @@ const GAPS: [Gap; 2] = [
         kind: "spaced",
         feature: "deletion vectors of files whose path holds an escape",
         says: "rows, ours are",
+    },
+    Gap {
+        reader: Reader::Polars,
+        kind: "checkpointed_v2",
+        feature: "checkpoints of version 2",
+        says: "requires reader features ['v2Checkpoint'], which polars does not support",
+    },
+    Gap {
+        reader: Reader::Polars,
+        kind: "upserted_v2",
+        feature: "checkpoints of version 2",
+        says: "requires reader features ['v2Checkpoint'], which polars does not support",
     },
 ];
 

@@ -52,3 +52,55 @@ pub(super) fn replaced() -> Vec<Produced> {
         .map(|pos| Json(json!({"id": pos % 5, "seq": pos, "op": "put", "note": format!("round {}", pos / 5)})))
         .collect()
 }
+
+/// A key of an instant, a switch and a UUID. Every other record writes the instant in another zone: it is the same key.
+pub(super) fn stamped() -> Vec<Produced> {
+    let mut records = changes(8, |index| {
+        json!({
+            "at": format!("2026-03-01T12:00:00.{:06}Z", index / 4), "is_on": index % 2 == 0,
+            "device": format!("8c0a1f3e-5d27-4b11-9c1e-{:012x}", index / 2 % 2),
+        })
+    });
+    for record in records.iter_mut().step_by(2) {
+        let Json(value) = record else { continue };
+        let elsewhere = value["at"].as_str().map(|at| at.replace("T12:", "T14:").replace('Z', "+02:00"));
+        value["at"] = json!(elsewhere);
+    }
+    records
+}
+
+/// Two files of 650 rows each. Then every sixth row is changed or deleted, in both files by turns, so that their vectors
+/// outgrow the log; fewer than a fifth, as the files would be compacted otherwise.
+pub(super) fn worn() -> Vec<Produced> {
+    let first = (0..1300).map(|id| put(id, id, "first"));
+    let second = (0..1300).map(|pos| match (pos % 6, pos / 6) {
+        (0, nth) => {
+            let id = nth % 2 * 650 + nth / 2 * 6;
+            if nth % 10 == 3 { gone(id, 2000) } else { put(id, 2000, "second") }
+        }
+        _ => put(2000 + pos, 0, "late"),
+    });
+    first.chain(second).collect()
+}
+
+/// Rows to be compacted, and then changes, deletes and a late row of some of them: fewer than a fifth, as the file would be
+/// compacted once more otherwise.
+pub(super) fn tended() -> Vec<Produced> {
+    let first = (0..110).map(|id| put(id, 1, "first"));
+    let again = (0..10).map(|nth| put(nth * 11, 2, "again"));
+    let second = (0..120).map(|pos| match (pos % 9, pos % 2) {
+        (4, _) if pos == 13 => put(pos, 0, "late"),
+        (4, 0) => gone(pos, 3),
+        (4, _) => put(pos, 3, "again"),
+        _ => put(1000 + pos, 1, "beside"),
+    });
+    first.chain(again).chain(second).collect()
+}
+
+fn put(id: i64, seq: i64, note: &str) -> Produced {
+    Json(json!({"id": id, "seq": seq, "op": "put", "note": note}))
+}
+
+fn gone(id: i64, seq: i64) -> Produced {
+    Json(json!({"id": id, "seq": seq, "op": "delete"}))
+}

@@ -4,13 +4,16 @@
 //! A kind says what its log must show, so that no kind silently becomes another one. The kinds themselves stand in
 //! `kinds`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 
+use alluvium::delta::log::DeltaLog;
+use alluvium::delta::state::TableState;
 use alluvium::source::kafka::embedded::{EmbeddedBroker, Message};
 use alluvium_catalog::Partition;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
+use deltalake::kernel::StorageType;
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStore};
 use serde_json::Value;
 
 use crate::harness::TestResult;
@@ -54,6 +57,8 @@ pub(super) struct Flow {
     pub(super) effect: Effect,
     /// Whether the table has checkpoints.
     pub(super) has_checkpoints: bool,
+    /// How long a commit waits for its records.
+    pub(super) interval: &'static str,
     /// Records of a commit.
     pub(super) batch: usize,
     pub(super) records: fn() -> Vec<Produced>,
@@ -77,15 +82,25 @@ pub(super) enum Produced {
     Bytes(&'static [u8]),
 }
 
-/// What makes a table one of its kind; seen in its log.
-#[derive(Debug, Clone, Copy)]
+/// What makes a table one of its kind; seen in its log, or in its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shows {
     /// An add with a deletion vector.
     Vectors,
+    /// A file that holds the vectors of several data files.
+    VectorFile,
     /// A remove without an add of the same file: all of its rows were superseded.
     FilesRemovedWhole,
     /// A checkpoint, which `_last_checkpoint` names.
     Checkpoint,
+    /// A checkpoint of version 2, with its files in sidecars.
+    Sidecars,
+    /// A log that has lost its beginning, so that nobody reads the table without a checkpoint.
+    LogCleanedUp,
+    /// A file that `alluvium optimize` has made between two processes, with a vector of the second.
+    Compacted,
+    /// No data file but those of the newest version, as `alluvium vacuum` has removed all others.
+    Vacuumed,
     /// At least so many versions.
     Versions(usize),
     /// A partition value that is null.
@@ -100,11 +115,22 @@ pub(super) enum Shows {
     Clustered,
 }
 
+impl Kind {
+    fn has(&self, shows: Shows) -> bool {
+        self.shows.contains(&shows)
+    }
+
+    fn table(&self) -> String {
+        format!("lake.{}", self.name)
+    }
+}
+
 /// Writes a table of each of `kinds` into `lake`, and checks that each shows what it should.
 pub(super) async fn write_all(lake: &Lake, kinds: &[Kind]) -> TestResult<Program> {
     let topics: Vec<(&str, i32)> = flows(kinds).map(|(name, _)| (name, 1)).collect();
     let broker = EmbeddedBroker::start(&topics)?;
     let program = Program::on(lake);
+    let mut compacted = HashSet::new();
     for half in [Half::First, Half::Second] {
         for (name, flow) in flows(kinds) {
             for (index, record) in half.of(&(flow.records)()).iter().enumerate() {
@@ -113,22 +139,36 @@ pub(super) async fn write_all(lake: &Lake, kinds: &[Kind]) -> TestResult<Program
         }
         broker.flush().await?;
         run(lake, &program, kinds, broker.bootstrap())?;
-        if matches!(half, Half::First) {
-            cluster(&program, kinds)?;
+        match half {
+            Half::First => compacted = compact(lake, &program, kinds).await?,
+            Half::Second => vacuum(&program, kinds)?,
         }
     }
     for kind in kinds {
-        check(lake, kind).await?;
+        check(lake, kind, &compacted).await?;
     }
     Ok(program)
 }
 
-/// Sorts what the first process has landed, so that the second lands on top of it: rows beside it, and vectors for it.
-fn cluster(program: &Program, kinds: &[Kind]) -> TestResult {
-    for kind in kinds.iter().filter(|kind| kind.shows.iter().any(|shows| matches!(shows, Shows::Clustered))) {
-        let done = program.json(&["optimize", &format!("lake.{}", kind.name), "--json"])?;
+/// Compacts what the first process has landed, so that the second lands on top of it: rows beside it, and vectors for it.
+/// Returns the files that came of it.
+async fn compact(lake: &Lake, program: &Program, kinds: &[Kind]) -> TestResult<HashSet<String>> {
+    let mut files = HashSet::new();
+    for kind in kinds.iter().filter(|kind| kind.has(Shows::Clustered) || kind.has(Shows::Compacted)) {
+        let done = program.json(&["optimize", &kind.table(), "--json"])?;
         if done["files_after"] != 1 {
-            return Err(format!("{} was not clustered: {done}", kind.name).into());
+            return Err(format!("{} was not compacted: {done}", kind.name).into());
+        }
+        files.extend(state(lake, kind).await?.files.into_keys());
+    }
+    Ok(files)
+}
+
+fn vacuum(program: &Program, kinds: &[Kind]) -> TestResult {
+    for kind in kinds.iter().filter(|kind| kind.has(Shows::Vacuumed)) {
+        let done = program.json(&["vacuum", &kind.table(), "--retention", "0s", "--force", "--json"])?;
+        if done["removed"].as_u64().is_none_or(|removed| removed == 0) {
+            return Err(format!("nothing of {} was vacuumed: {done}", kind.name).into());
         }
     }
     Ok(())
@@ -198,7 +238,7 @@ fn pipeline<'a>(
 ) -> TestResult<String> {
     let mut sql = format!("CREATE CONNECTION broker TYPE kafka WITH ({});\n", embedded_options(bootstrap));
     for (name, flow) in chosen {
-        let Flow { columns, clauses, effect, batch, .. } = flow;
+        let Flow { columns, clauses, effect, interval, batch, .. } = flow;
         let rejects = kinds.iter().find(|kind| matches!(kind.made, Made::FromRejectsOf(of) if of == name));
         let rejects = rejects.map_or_else(String::new, |kind| {
             format!(", 'error-handling.mode' = 'log', 'error-handling.log.target' = 'lake.{}'", kind.name)
@@ -220,63 +260,97 @@ fn pipeline<'a>(
             "
 CREATE SOURCE {name}_in ({columns}) WITH ('connection' = 'broker', 'topic' = '{name}'{rejects});
 CREATE STREAMING TABLE lake.{name} ({columns}{key}) {clauses};
-CREATE FLOW {name}_flow WITH ('commit.interval' = '200 ms', 'commit.rows' = '{batch}') AS {statement};
+CREATE FLOW {name}_flow WITH ('commit.interval' = '{interval}', 'commit.rows' = '{batch}') AS {statement};
 "
         )?;
     }
     Ok(sql)
 }
 
-async fn check(lake: &Lake, kind: &Kind) -> TestResult {
-    let table = lake.table(&format!("lake.{}", kind.name))?;
-    let log = reader::log(lake, &table).await?;
-    let store = lake.stores().open(&table)?;
-    let checkpointed = store.head(&Path::from("_delta_log/_last_checkpoint")).await.is_ok();
+/// What there is of a table.
+#[derive(Debug)]
+struct Seen<'a> {
+    /// The versions that the log still has.
+    log: Vec<LogVersion>,
+    /// The newest version.
+    state: TableState,
+    /// The files in its folder.
+    stored: Vec<String>,
+    /// The files that were made by `alluvium optimize`, of this table and of others.
+    compacted: &'a HashSet<String>,
+}
+
+async fn check(lake: &Lake, kind: &Kind, compacted: &HashSet<String>) -> TestResult {
+    let location = lake.table(&kind.table())?;
+    let listed: Vec<ObjectMeta> = lake.stores().open(&location)?.list(None).try_collect().await?;
+    let seen = Seen {
+        log: reader::log(lake, &location).await?,
+        state: state(lake, kind).await?,
+        stored: listed.into_iter().map(|file| file.location.to_string()).collect(),
+        compacted,
+    };
     for shows in kind.shows {
-        if !shows.is_in(&log, checkpointed) {
-            return Err(
-                format!("{} does not show {shows:?} in {} versions:\n{:#?}", kind.name, log.len(), log.last()).into()
-            );
+        if !shows.is_in(&seen) {
+            let (name, log) = (kind.name, &seen.log);
+            let newest = log.last();
+            return Err(format!("{name} does not show {shows:?} in {} versions:\n{newest:#?}", log.len()).into());
         }
     }
-    let expects_checkpoint = kind.shows.iter().any(|shows| matches!(shows, Shows::Checkpoint));
-    if checkpointed && !expects_checkpoint {
+    if Shows::Checkpoint.is_in(&seen) && !kind.has(Shows::Checkpoint) {
         return Err(format!("{} has a checkpoint, which its kind does not speak of", kind.name).into());
     }
     Ok(())
 }
 
 impl Shows {
-    fn is_in(self, log: &[LogVersion], checkpointed: bool) -> bool {
+    fn is_in(self, seen: &Seen<'_>) -> bool {
+        let Seen { log, state, stored, compacted } = seen;
         let actions = |kind: &'static str| log.iter().flat_map(move |entry| entry.actions(kind));
         match self {
             Self::Vectors => actions("add").any(|add| !add["deletionVector"].is_null()),
+            Self::VectorFile => {
+                let vectors = state.files.values().filter_map(|add| add.deletion_vector.as_ref());
+                let mut filed = vectors.filter(|vector| vector.storage_type == StorageType::UuidRelativePath);
+                let mut files = HashSet::new();
+                filed.any(|vector| !files.insert(&vector.path_or_inline_dv))
+            }
             Self::FilesRemovedWhole => log.iter().any(|entry| {
                 entry.actions("remove").any(|gone| entry.actions("add").all(|add| add["path"] != gone["path"]))
             }),
-            Self::Checkpoint => checkpointed,
+            Self::Checkpoint => stored.iter().any(|path| path == "_delta_log/_last_checkpoint"),
+            Self::Sidecars => stored.iter().any(|path| path.starts_with("_delta_log/_sidecars/")),
+            Self::LogCleanedUp => log.first().is_some_and(|oldest| oldest.version > 0),
+            Self::Compacted => {
+                state.files.values().any(|add| compacted.contains(&add.path) && add.deletion_vector.is_some())
+            }
+            Self::Vacuumed => {
+                let mut data = stored.iter().filter(|path| !path.starts_with('_') && path.ends_with(".parquet"));
+                data.all(|path| state.files.contains_key(path))
+            }
             Self::Versions(least) => log.len() >= least,
             Self::NullPartition => actions("add").any(|add| {
                 add["partitionValues"].as_object().is_some_and(|values| values.values().any(Value::is_null))
             }),
             Self::NoFiles => actions("add").next().is_none(),
-            Self::WriterFeature(name) => actions("protocol").any(|protocol| {
-                protocol["writerFeatures"].as_array().is_some_and(|listed| listed.iter().any(|own| own == name))
-            }),
+            Self::WriterFeature(name) => state.protocol.writer_features.iter().flatten().any(|own| own == name),
             Self::Clustered => actions("add").any(|add| add["clusteringProvider"] == "alluvium"),
             Self::ReaderVersion1 => actions("protocol").all(|protocol| protocol["minReaderVersion"] == 1),
         }
     }
 }
 
+/// Returns a table at its newest version.
+async fn state(lake: &Lake, kind: &Kind) -> TestResult<TableState> {
+    let log = DeltaLog::open(&lake.stores(), &lake.table(&kind.table())?)?;
+    Ok(TableState::load(&log).await?.ok_or_else(|| format!("there is no table {}", kind.name))?)
+}
+
 /// Returns the schema of each table as its log has it: every column, hidden ones too.
 pub(super) async fn schemas(lake: &Lake, kinds: &[Kind]) -> TestResult<BTreeMap<&'static str, Value>> {
     let mut schemas = BTreeMap::new();
     for kind in kinds {
-        let log = reader::log(lake, &lake.table(&format!("lake.{}", kind.name))?).await?;
-        let newest = log.iter().rev().find_map(|entry| entry.actions("metaData").next());
-        let text = newest.and_then(|metadata| metadata["schemaString"].as_str());
-        schemas.insert(kind.name, serde_json::from_str(text.ok_or("the log has no schema")?)?);
+        let schema = state(lake, kind).await?.metadata.schema_string;
+        schemas.insert(kind.name, serde_json::from_str(&schema)?);
     }
     Ok(schemas)
 }

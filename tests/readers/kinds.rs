@@ -1,13 +1,13 @@
 //! Every kind of table that can be written, each one entry of [`KINDS`] with its records.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::changes::{changes, composite, replaced, shelved};
-use super::kind::Produced::{Bytes, Json};
-use super::kind::{Effect, Flow, Kind, Made, Produced, Shows};
+use super::appends::{dripped, hive_null, locked, named, nested, numbered, partitioned, scalars, wall_clock};
+use super::changes::{changes, composite, replaced, shelved, stamped, tended, worn};
+use super::kind::{Effect, Flow, Kind, Made, Shows};
 
 /// Every kind of table.
-pub(super) const KINDS: [Kind; 19] = [
+pub(super) const KINDS: [Kind; 24] = [
     Kind {
         name: "scalars",
         made: Made::By(Flow {
@@ -138,6 +138,7 @@ pub(super) const KINDS: [Kind; 19] = [
             has_checkpoints: true,
             batch: 4,
             records: || changes(8, composite),
+            ..APPEND
         }),
         shows: &[Shows::Vectors, Shows::Checkpoint, Shows::NullPartition, Shows::WriterFeature("timestampNtz")],
         filters: &["note = 'left'", "note IS NULL"],
@@ -223,9 +224,76 @@ pub(super) const KINDS: [Kind; 19] = [
             has_checkpoints: true,
             batch: 4,
             records: || changes(8, shelved),
+            ..APPEND
         }),
         shows: &[Shows::ReaderVersion1, Shows::FilesRemovedWhole, Shows::Checkpoint, Shows::NullPartition],
         filters: &["place = 'New York'", "place IS NULL"],
+    },
+    Kind {
+        name: "checkpointed_v2",
+        made: Made::By(Flow {
+            clauses: "TBLPROPERTIES ('delta.checkpointPolicy' = 'v2')",
+            has_checkpoints: true,
+            batch: 4,
+            ..DRIP
+        }),
+        shows: &[Shows::Checkpoint, Shows::Sidecars, Shows::WriterFeature("v2Checkpoint")],
+        filters: &["id BETWEEN 30 AND 31"],
+    },
+    Kind {
+        name: "upserted_v2",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING, amount DECIMAL(18,2)",
+            clauses: "TBLPROPERTIES ('delta.checkpointPolicy' = 'v2', \
+                      'delta.logRetentionDuration' = 'interval 1 seconds')",
+            effect: Effect::Upsert { keys: "id" },
+            has_checkpoints: true,
+            batch: 2,
+            records: || changes(8, |key| json!({"id": key})),
+            ..APPEND
+        }),
+        shows: &[Shows::Vectors, Shows::Checkpoint, Shows::Sidecars, Shows::LogCleanedUp],
+        filters: &["id >= 4", "amount > 20"],
+    },
+    Kind {
+        name: "vectors_in_a_file",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING",
+            effect: Effect::Upsert { keys: "id" },
+            interval: "5 seconds",
+            batch: 650,
+            records: worn,
+            ..APPEND
+        }),
+        shows: &[Shows::VectorFile],
+        filters: &["id < 100", "note >= 'late'"],
+    },
+    Kind {
+        name: "tended",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING",
+            clauses: "TBLPROPERTIES ('delta.logRetentionDuration' = 'interval 1 seconds')",
+            effect: Effect::Upsert { keys: "id" },
+            has_checkpoints: true,
+            interval: "5 seconds",
+            batch: 20,
+            records: tended,
+        }),
+        shows: &[Shows::Compacted, Shows::Vacuumed, Shows::Checkpoint, Shows::LogCleanedUp],
+        filters: &["id < 50", "note = 'again'"],
+    },
+    Kind {
+        name: "stamped",
+        made: Made::By(Flow {
+            columns: "at TIMESTAMP NOT NULL, is_on BOOLEAN NOT NULL, device STRING NOT NULL, seq BIGINT, op STRING, \
+                      note STRING",
+            effect: Effect::Upsert { keys: "at, is_on, device" },
+            batch: 5,
+            records: stamped,
+            ..APPEND
+        }),
+        shows: &[Shows::Vectors],
+        filters: &["is_on = true", "device > '8c0a1f3e-5d27-4b11-9c1e-000000000000'"],
     },
     Kind {
         name: "rejects",
@@ -236,123 +304,14 @@ pub(super) const KINDS: [Kind; 19] = [
 ];
 
 /// What most append flows have in common.
-const APPEND: Flow =
-    Flow { columns: "", clauses: "", effect: Effect::Append, has_checkpoints: false, batch: 100, records: Vec::new };
+const APPEND: Flow = Flow {
+    columns: "",
+    clauses: "",
+    effect: Effect::Append,
+    has_checkpoints: false,
+    interval: "200 ms",
+    batch: 100,
+    records: Vec::new,
+};
 
 const DRIP: Flow = Flow { columns: "id BIGINT NOT NULL, note STRING", records: dripped, ..APPEND };
-
-fn all(values: &Value) -> Vec<Produced> {
-    values.as_array().into_iter().flatten().cloned().map(Json).collect()
-}
-
-/// The ends of every type, NULL, and among them what is no row. One day after the first instant, as Spark's Python
-/// looks a day back for summer time.
-fn scalars() -> Vec<Produced> {
-    let mut records = all(&json!([
-        {"id": i64::MIN, "is_on": false, "tiny": -128, "small": -32768, "whole": i32::MIN, "ratio": -3.4e38,
-         "precise": f64::MIN, "exact": "-9999999.99", "money": "-99999999999999.9999",
-         "huge": "-9999999999999999999999999999.9999999999", "label": "", "bytes": "", "day": "0001-01-01",
-         "at": "0001-01-02T00:00:00Z"},
-        {"id": i64::MAX, "is_on": true, "tiny": 127, "small": 32767, "whole": i32::MAX, "ratio": 0.1, "precise": 0.1,
-         "exact": "0.10", "money": "0.1", "huge": "0.0000000001", "label": "k\u{e4}se \u{1f9c0} \u{0} \"\\ \n",
-         "bytes": "00ff7f", "day": "9999-12-31", "at": "9999-12-31T23:59:59.999999Z"},
-        {"id": 0, "ratio": -0.0, "precise": -0.0, "exact": 0, "money": 0, "huge": 0, "day": "1582-10-04",
-         "at": "1582-10-15T00:00:00.000001Z"},
-        {"id": 1, "ratio": 1e-45, "precise": 5e-324, "label": "x".repeat(100), "day": "1969-12-31",
-         "at": "1969-12-31T23:59:59.999999+02:00"},
-        {"id": 2},
-    ]));
-    records.insert(1, Bytes(b"\xff\xfe no JSON"));
-    records.push(Bytes(b"{\"id\": \"eleven\"}"));
-    records.push(Bytes(b"{\"id\": 3, \"exact\": 1.001}"));
-    records.extend((0..5).map(|id| Json(json!({"id": 100 + id, "label": format!("label {id}")}))));
-    records
-}
-
-/// NULL at every level, and empty beside NULL.
-fn nested() -> Vec<Produced> {
-    all(&json!([
-        {"id": 1, "place": {"city": "Ulm", "position": {"lat": 48.4, "lon": 9.99}}, "samples": [1, null, 3],
-         "grid": [["1.10", null], [], null], "limits": {"low": 0.5, "high": 1e3, "": null},
-         "events": [{"name": "up", "at": "2026-02-28T12:00:00.000001+02:00", "bytes": "c0ffee"}, null],
-         "deep": {"a": [{"days": ["2026-02-28", null], "notes": {"k": "v"}}], "b": [], "c": null}},
-        {"id": 2, "place": null, "samples": [], "grid": [], "limits": {}, "events": [{"name": null}], "deep": {}},
-        {"id": 3, "place": {"city": null, "position": null}},
-        {"id": 4, "place": {}, "samples": [null], "grid": [null], "events": [null], "deep": {"a": [null]}},
-        {"id": 5},
-    ]))
-}
-
-/// Hours that summer time leaves out or repeats, where a reader with a zone of its own would go wrong.
-fn wall_clock() -> Vec<Produced> {
-    all(&json!([
-        {"id": 1, "local_at": "2026-03-29T02:30:00", "at": "2026-03-29T01:30:00Z",
-         "visits": [{"local_at": "2026-10-25T02:30:00.000001"}, {"local_at": null}]},
-        {"id": 2, "local_at": "1900-01-01T00:00:00.999999", "at": "1900-01-01T00:00:00.999999Z", "visits": []},
-        {"id": 3},
-    ]))
-}
-
-/// Values that folders would have to escape, and some that only look like others.
-fn partitioned() -> Vec<Produced> {
-    const PLACES: &[&str] = &[
-        "de",
-        "a b",
-        " a ",
-        "a/b",
-        "a%20b",
-        "50%",
-        "a=b",
-        "K\u{f6}ln \u{1f9c0}",
-        "it's",
-        "\"quoted\"",
-        "a\\b",
-        "a:b?c#d",
-        "null",
-        "..",
-        "line\nbreak",
-        "A",
-        "{}[]<>|*&;",
-    ];
-    let mut records: Vec<Produced> = (1..)
-        .zip(PLACES)
-        .map(|(id, place)| Json(json!({"id": id, "place": place, "day": "2026-03-01", "note": place})))
-        .collect();
-    records.extend(all(&json!([
-        {"id": 100, "place": null, "day": null, "note": "neither"},
-        {"id": 101, "place": "de", "day": null, "note": null},
-        {"id": 102, "place": null, "day": "0001-01-01"},
-        {"id": 103, "place": "de", "day": "9999-12-31"},
-    ])));
-    records
-}
-
-/// A string that reads like Hive's word for NULL, beside NULL.
-fn hive_null() -> Vec<Produced> {
-    all(&json!([{"id": 1, "place": "__HIVE_DEFAULT_PARTITION__"}, {"id": 2, "place": null}]))
-}
-
-fn numbered() -> Vec<Produced> {
-    all(&json!([
-        {"id": 1, "whole": -1, "big": i64::MIN, "is_on": true, "exact": "-0.001", "at": "2026-03-01T12:00:00Z"},
-        {"id": 2, "whole": 0, "big": i64::MAX, "is_on": false, "exact": "1234567.890", "at": "1969-12-31T23:59:59.999999Z"},
-        {"id": 3, "whole": i32::MAX, "big": 0, "exact": 0, "at": "2026-10-25T00:30:00.000001Z"},
-        {"id": 4, "big": 7},
-    ]))
-}
-
-fn named() -> Vec<Produced> {
-    all(&json!([
-        {"select": 1, "a.b": "dot", "n\u{e4}me": "umlaut", "Upper": 2, "it's": 3, "50%": 4, "a\"b": 5,
-         "a/b-c:d": {"x.y": 6, "\u{e9}": 7}},
-        {"select": 2},
-    ]))
-}
-
-fn dripped() -> Vec<Produced> {
-    (0..60).map(|id| Json(json!({"id": id, "note": format!("drop {id}")}))).collect()
-}
-
-fn locked() -> Vec<Produced> {
-    all(&json!([{"id": 1, "local_at": "2026-03-01T12:00:00"}, {"id": 2, "local_at": "2026-03-01T12:00:00.5"}]))
-}

@@ -370,6 +370,8 @@ mod tests {
 
     use super::*;
 
+    use crate::delta::action::Add;
+
     #[test]
     fn keys_are_spread_so_that_each_comes_once_and_any_beginning_lies_all_over() {
         for n_keys in [0, 1, 63, 64, 65, 10_000] {
@@ -382,8 +384,6 @@ mod tests {
             assert!(order.into_iter().eq(0..u32::try_from(n_keys).unwrap_or_default()));
         }
     }
-
-    use crate::delta::action::Add;
 
     fn of() -> SnapshotOf {
         SnapshotOf { table: "t".to_owned(), version: 7, at_ms: 99, layout: "id Int64 | Int64".to_owned() }

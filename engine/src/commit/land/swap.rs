@@ -92,6 +92,7 @@ impl Landing {
         let Some(version) = self.put_swap(compaction, exchange).await? else { return Ok(Swapped::Overtaken) };
         self.writer.compacted(compaction, exchange, version);
         self.state.apply(version, &exchange.actions);
+        self.check_rows();
         let remapped = exchange.deleted.iter().map(|deleted| deleted.len()).sum();
         Ok(Swapped::Landed { version, remapped })
     }

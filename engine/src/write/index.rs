@@ -27,7 +27,7 @@ pub use deletes::RememberedDelete;
 pub use files::IndexedFile;
 pub(super) use lent::{IndexLender, LentIndex};
 pub use place::{FileOrdinal, RowPlace};
-pub use snapshot::{SnapshotOf, SnapshotWriter, read_snapshot};
+pub use snapshot::{SnapshotOf, SnapshotWriter, read_of, read_snapshot};
 
 use crate::delta::action::DeletionVectorDescriptor;
 use crate::key::{KeyRef, Keys};
@@ -310,12 +310,7 @@ impl KeyIndex {
         if bytes <= bytes_max {
             return Ok(());
         }
-        Err(Error::invalid(format!(
-            "the key index takes {bytes} bytes for {n_keys} keys, and index.memory allows {bytes_max}"
-        ))
-        .with_hint(
-            "raise index.memory (ALLUVIUM_INDEX_MEMORY) if the machine has the memory, or split the table by key",
-        ))
+        Err(over_memory(&format!("{bytes} bytes for {n_keys} keys"), bytes_max))
     }
 
     fn live_doubles(&self) -> u64 {
@@ -328,6 +323,13 @@ impl KeyIndex {
         self.doubles.retain(|place| files.is_live(*place));
         self.doubles.len() as u64
     }
+}
+
+/// Returns the error of an index that takes `taken`, more than the setting allows.
+pub fn over_memory(taken: &str, bytes_max: u64) -> Error {
+    Error::invalid(format!("the key index takes {taken}, and index.memory allows {bytes_max}")).with_hint(
+        "raise index.memory (ALLUVIUM_INDEX_MEMORY) if the machine has the memory, or split the table by key",
+    )
 }
 
 #[cfg(test)]

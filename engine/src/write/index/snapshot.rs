@@ -177,6 +177,24 @@ fn shard_bytes(shard: &Shard, live: &LivePlaces) -> Vec<u8> {
     piece
 }
 
+/// Reads what a snapshot is of out of its first bytes; nobody has checked the hash then.
+///
+/// # Errors
+/// `Data` when the bytes do not begin a snapshot of a known layout.
+pub fn read_of(head: &[u8]) -> Result<SnapshotOf> {
+    /// How the header begins, which may be cut off further on.
+    const BEFORE_OF: &[u8] = br#"{"of":"#;
+    let damaged = || Error::data("the snapshot does not begin as one");
+    let mut cursor = Cursor(head.strip_prefix(MAGIC).ok_or_else(damaged)?);
+    if cursor.u32() != Some(FORMAT) || cursor.length().is_none() {
+        return Err(damaged());
+    }
+    let rest = cursor.0.strip_prefix(BEFORE_OF).ok_or_else(damaged)?;
+    let mut values = serde_json::Deserializer::from_slice(rest).into_iter();
+    let of = values.next().ok_or_else(damaged)?;
+    of.map_err(|cause| damaged().with_source(cause))
+}
+
 /// Reads a snapshot: what it is of, and the index.
 ///
 /// # Errors

@@ -20,6 +20,9 @@ use crate::write::tombstones::Remembered;
 /// Files read at the same time while the index is made.
 const FILES_IN_FLIGHT: usize = 4;
 
+/// Rows put into the index from one look at its memory to the next: a look visits every file that is known.
+const ROWS_BETWEEN_LOOKS: u32 = 1 << 18;
+
 impl UpsertWriter {
     /// Makes the index from the live files of `state`, then adds the deletes that are remembered.
     pub(super) async fn index_table(&mut self, state: &TableState) -> Result<()> {
@@ -100,7 +103,6 @@ impl UpsertWriter {
         let mut reads = futures::stream::iter(reads).buffered(FILES_IN_FLIGHT);
         while let Some(rows) = reads.try_next().await? {
             self.index_file(rows).await?;
-            self.index.check_memory(self.settings.memory_bytes_max)?;
         }
         Ok(())
     }
@@ -109,7 +111,7 @@ impl UpsertWriter {
         let FileRows { file, pieces } = rows;
         let deleted = Arc::clone(&file.deleted);
         let ordinal = Arc::make_mut(&mut self.index).insert_file(file);
-        let mut first = 0_u32;
+        let (mut first, mut looked_at) = (0_u32, 0_u32);
         for piece in pieces {
             let n_rows = u32::try_from(piece.keys.len()).map_err(|_| Error::data("a data file has too many rows"))?;
             let indices: Vec<u32> = (0..n_rows).filter(|index| !deleted.contains(u64::from(first + index))).collect();
@@ -122,8 +124,12 @@ impl UpsertWriter {
                 self.settle_double(pair, (keys.get(index), keys.hashes()[index]), &piece.orders).await?;
             }
             first += n_rows;
+            if first - looked_at >= ROWS_BETWEEN_LOOKS {
+                looked_at = first;
+                self.index.check_memory(self.settings.memory_bytes_max)?;
+            }
         }
-        Ok(())
+        self.index.check_memory(self.settings.memory_bytes_max)
     }
 
     /// Lets the newer of two live rows of a key stand; the next commit deletes the other. Foreign writers can add such

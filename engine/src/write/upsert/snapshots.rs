@@ -6,17 +6,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_catalog::{Error, Location, Result};
+use alluvium_catalog::{Error, ErrorKind, Location, Result};
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, WriteMultipart};
 use tokio::task::JoinHandle;
 
 use super::UpsertWriter;
 use crate::delta::action::{Action, Remove};
 use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
-use crate::write::index::{KeyIndex, SnapshotOf, SnapshotWriter, read_snapshot};
+use crate::write::index::{KeyIndex, SnapshotOf, SnapshotWriter, over_memory, read_of, read_snapshot};
 
 /// Where snapshots lie; vacuum of other engines leaves folders alone whose names begin with an underscore.
 const FOLDER: &str = "_alluvium/index";
@@ -26,6 +26,9 @@ const KEPT: usize = 2;
 
 /// Parts of an upload under way at once.
 const PARTS_IN_FLIGHT: usize = 4;
+
+/// Enough of a snapshot to say what it is of: ids, and the names and types of a few columns.
+const HEAD_BYTES: u64 = 64 << 10;
 
 /// How far back deletes are read from sidecars beside a snapshot: far more than a batch takes from staging its deletes to
 /// landing, by the clocks of all processes that land in the table.
@@ -87,23 +90,44 @@ impl Snapshots {
     }
 
     /// Reads the newest snapshot that fits `wanted`: of this table and layout, not newer than its version.
-    async fn read_newest(&self, wanted: &SnapshotOf) -> Option<(SnapshotOf, KeyIndex)> {
+    ///
+    /// # Errors
+    /// `Invalid`, naming the setting, when it is larger than `bytes_max`: before it is read.
+    async fn read_newest(&self, wanted: &SnapshotOf, bytes_max: u64) -> Result<Option<(SnapshotOf, KeyIndex)>> {
         let listed = match list(self.store.as_ref()).await {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::warn!(table = %self.location, error = %error.chain(), "snapshots cannot be listed");
-                return None;
+                return Ok(None);
             }
         };
-        for (version, path) in listed.into_iter().rev() {
-            match self.read(&path, wanted).await {
-                Ok(found) => return Some(found),
+        for (version, file) in listed.into_iter().rev() {
+            let read = async {
+                self.check_memory(&file, wanted, bytes_max).await?;
+                self.read(&file.location, wanted).await
+            };
+            match read.await {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
                 Err(error) => tracing::warn!(
                     table = %self.location, version, error = %error.chain(), "a snapshot of the key index is of no use"
                 ),
             }
         }
-        None
+        Ok(None)
+    }
+
+    /// Checks that the index of a snapshot may fit into memory: it takes about the bytes of the file, and rather more. A
+    /// large one of another table is of no use, and says nothing of this one.
+    async fn check_memory(&self, file: &ObjectMeta, wanted: &SnapshotOf, bytes_max: u64) -> Result<()> {
+        if file.size <= bytes_max {
+            return Ok(());
+        }
+        let path = &file.location;
+        let head = self.store.get_range(path, 0..file.size.min(HEAD_BYTES)).await;
+        let head = head.map_err(|cause| Error::unavailable(format!("cannot read {path}")).with_source(cause))?;
+        check_is_of(&read_of(&head)?, wanted, path)?;
+        Err(over_memory(&format!("the {} bytes of {path}, or more", file.size), bytes_max))
     }
 
     async fn read(&self, path: &Path, wanted: &SnapshotOf) -> Result<(SnapshotOf, KeyIndex)> {
@@ -111,14 +135,20 @@ impl Snapshots {
         let bytes = self.store.get(path).await.map_err(unavailable)?.bytes().await.map_err(unavailable)?;
         let read = tokio::task::spawn_blocking(move || read_snapshot(&bytes)).await;
         let (of, index) = read.map_err(|cause| Error::internal("reading a snapshot stopped").with_source(cause))??;
-        if of.table != wanted.table || of.layout != wanted.layout {
-            return Err(Error::data(format!("{path} is of another table, or of other keys: {}", of.layout)));
-        }
-        if of.version > wanted.version {
-            return Err(Error::data(format!("{path} is of a version that the table does not have")));
-        }
+        check_is_of(&of, wanted, path)?;
         Ok((of, index))
     }
+}
+
+/// Checks that a snapshot is of the table that is `wanted`, and not newer.
+fn check_is_of(of: &SnapshotOf, wanted: &SnapshotOf, path: &Path) -> Result<()> {
+    if of.table != wanted.table || of.layout != wanted.layout {
+        return Err(Error::data(format!("{path} is of another table, or of other keys: {}", of.layout)));
+    }
+    if of.version > wanted.version {
+        return Err(Error::data(format!("{path} is of a version that the table does not have")));
+    }
+    Ok(())
 }
 
 impl UpsertWriter {
@@ -127,7 +157,8 @@ impl UpsertWriter {
         if self.settings.snapshot_interval == 0 {
             return Ok(false);
         }
-        let Some((of, index)) = self.snapshots.read_newest(&self.snapshot_of()).await else { return Ok(false) };
+        let found = self.snapshots.read_newest(&self.snapshot_of(), self.settings.memory_bytes_max).await?;
+        let Some((of, index)) = found else { return Ok(false) };
         self.index = Arc::new(index);
         self.index.check_memory(self.settings.memory_bytes_max)?;
         let changed = difference(&self.index, state);
@@ -203,7 +234,7 @@ fn path_of(version: Version) -> Path {
 }
 
 /// Returns the snapshots that are there, oldest first.
-async fn list(store: &dyn ObjectStore) -> Result<Vec<(Version, Path)>> {
+async fn list(store: &dyn ObjectStore) -> Result<Vec<(Version, ObjectMeta)>> {
     let folder = Path::from(FOLDER);
     let files: Vec<_> = store
         .list(Some(&folder))
@@ -211,9 +242,9 @@ async fn list(store: &dyn ObjectStore) -> Result<Vec<(Version, Path)>> {
         .await
         .map_err(|cause| Error::unavailable(format!("cannot list {folder}")).with_source(cause))?;
     let version = |path: &Path| path.filename()?.strip_suffix(".snapshot")?.parse().ok();
-    let mut listed: Vec<(Version, Path)> =
-        files.into_iter().filter_map(|file| Some((version(&file.location)?, file.location))).collect();
-    listed.sort();
+    let mut listed: Vec<(Version, ObjectMeta)> =
+        files.into_iter().filter_map(|file| Some((version(&file.location)?, file))).collect();
+    listed.sort_by_key(|(version, _)| *version);
     Ok(listed)
 }
 
@@ -241,7 +272,7 @@ async fn save(store: &dyn ObjectStore, index: KeyIndex, of: SnapshotOf) -> Resul
     upload.finish().await.map_err(refused)?;
     let listed = list(store).await?;
     let n_superfluous = listed.len().saturating_sub(KEPT);
-    for (_, path) in listed.into_iter().take(n_superfluous) {
+    for (_, ObjectMeta { location: path, .. }) in listed.into_iter().take(n_superfluous) {
         store
             .delete(&path)
             .await

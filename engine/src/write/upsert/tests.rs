@@ -589,6 +589,35 @@ async fn an_index_that_outgrows_its_memory_stops_the_flow_and_names_the_setting(
 }
 
 #[tokio::test]
+async fn a_snapshot_larger_than_the_memory_is_refused_before_it_is_read() -> Result<()> {
+    let settings = UpsertSettings { snapshot_interval: 1_000, ..UpsertSettings::default() };
+    let mut history = History::begin(settings).await?;
+    history.land(&upserts(0..40, 1), &BTreeSet::new()).await?;
+    history.landing.writer().close().await;
+    let path = snapshots(history.store.as_ref()).await?.into_iter().next().ok_or_else(|| failed("no snapshot"))?;
+    let bytes = history.store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    let bytes_max = bytes.len() as u64 - 1;
+    let small = UpsertSettings { memory_bytes_max: bytes_max, ..settings };
+    let start = |settings| open(&history.store, &history.location, settings, &history.clock);
+    let refused = start(small).await.map(drop).map_err(|error| (error.kind(), error.to_string()));
+    let wanted = [format!("{} bytes of {path}", bytes.len()), format!("index.memory allows {bytes_max}")];
+    assert!(
+        matches!(&refused, Err((alluvium_catalog::ErrorKind::Invalid, text)) if wanted.iter().all(|part| text.contains(part))),
+        "{refused:?}"
+    );
+    // Large ones that are of no use for this table are passed over: what they are of is read from their beginning.
+    let of_another =
+        [&bytes[..8], b"\x01\0\0\0", &[0; 8], br#"{"of":{"table":"t","version":1,"at_ms":1,"layout":"l"},"#];
+    for useless in [of_another.concat(), b"ALVINDEX".to_vec(), bytes[..30].to_vec(), Vec::new()] {
+        let padded = [useless.as_slice(), &vec![b' '; 1 << 20]].concat();
+        history.store.put(&path, padded.into()).await.map_err(failed)?;
+        let large = UpsertSettings { memory_bytes_max: 1 << 19, ..settings };
+        start(large).await.map_err(|error| failed(format!("{useless:?}: {}", error.chain())))?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn sidecars_of_deletes_go_when_their_time_is_over() -> Result<()> {
     for (retention, n_left) in [(Duration::from_secs(3_600), 1), (Duration::ZERO, 0)] {
         let mut history = History::begin(UpsertSettings { retention, ..UpsertSettings::default() }).await?;

@@ -146,7 +146,7 @@ async fn of_two_rows_the_newer_stands() -> TestResult {
         Case::new(&ours, append(Some(20)), None).then(&[Change::Tombstone]).then(&[put(15, "late")]),
         Case::new(&ours, append(Some(20)), Some("back")).then(&[Change::Tombstone]).then(&[put(25, "back")]),
     ];
-    check(&[Kind::Plain, Kind::Hidden, Kind::Partitioned], &cases).await
+    check(&Kind::ALL, &cases).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -163,7 +163,7 @@ async fn a_row_of_another_writer_counts_as_the_row_of_its_key() -> TestResult {
         // Without a sequence it is older than any change.
         Case::new(&[], append(None), Some("new")).then(&[put(-9, "new")]),
     ];
-    check(&[Kind::Plain, Kind::Hidden], &cases).await
+    check(&[Kind::Plain, Kind::Hidden, Kind::Rewritten, Kind::Clustered], &cases).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -199,7 +199,7 @@ async fn when_the_newer_row_is_taken_away_the_older_one_stands() -> TestResult {
         Case::new(&ours, both(Visit::Restore { back: 1 }), Some("ours")).then(&[]),
         Case::new(&ours, both(Visit::Optimize), Some("foreign")).then(&[]),
     ];
-    check(&[Kind::Plain, Kind::Hidden], &cases).await
+    check(&[Kind::Plain, Kind::Hidden, Kind::Rewritten, Kind::Clustered], &cases).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -217,7 +217,7 @@ async fn a_row_that_another_writer_takes_away_or_changes_is_followed() -> TestRe
         Case::new(&ours, renamed(), Some("again")).then(&[put(11, "again")]),
         Case::new(&ours, renamed(), None).then(&[Change::Tombstone]),
     ];
-    check(&[Kind::Plain, Kind::Hidden], &cases).await?;
+    check(&[Kind::Plain, Kind::Hidden, Kind::Rewritten, Kind::Clustered], &cases).await?;
     let moved = || update("day", Value::Text("friday".to_owned()));
     let cases = [
         Case::new(&ours, moved(), Some("ours")).then(&[put(5, "late")]),
@@ -233,7 +233,7 @@ async fn a_row_that_another_writer_takes_away_or_changes_is_followed() -> TestRe
         Case::new(&ours, newer(), None).then(&[Change::Tombstone]).then(&[put(15, "late")]),
         Case::new(&ours, newer(), Some("back")).then(&[Change::Tombstone]).then(&[put(25, "back")]),
     ];
-    check(&[Kind::Plain], &cases).await
+    check(&[Kind::Plain, Kind::Rewritten, Kind::Clustered], &cases).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,5 +255,5 @@ async fn files_that_another_writer_rewrites_or_brings_back_are_followed() -> Tes
         restored(&deleted, Some("ours")).then(&[]),
         restored(&deleted, Some("again")).then(&[put(25, "again")]),
     ];
-    check(&[Kind::Plain, Kind::Partitioned], &cases).await
+    check(&[Kind::Plain, Kind::Partitioned, Kind::Rewritten, Kind::Clustered], &cases).await
 }

@@ -15,6 +15,7 @@ pub(crate) mod model;
 pub(crate) mod place;
 pub(crate) mod protocol;
 pub(crate) mod steps;
+mod stranger;
 mod witness;
 
 use std::io::Write;
@@ -95,7 +96,7 @@ async fn any_history_leaves_what_a_map_has() -> TestResult {
 async fn a_death_between_any_two_operations_loses_nothing() -> TestResult {
     let test = "a_death_between_any_two_operations_loses_nothing";
     let mut met = Met::default();
-    for (seed, kind) in seeds(4)? {
+    for (seed, kind) in seeds(5)? {
         let mut history = History::new(kind, seed).await?;
         let mut dice = Dice::new(seed, kind);
         for (place, is_last) in [false, false, true].into_iter().enumerate() {
@@ -113,7 +114,7 @@ async fn a_death_between_any_two_operations_loses_nothing() -> TestResult {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_leave_what_delta_rs_merge_leaves() -> TestResult {
     let test = "batches_leave_what_delta_rs_merge_leaves";
-    for (seed, kind) in seeds(3)? {
+    for (seed, kind) in seeds(10)? {
         let mut history = History::new(kind, seed).await?;
         let (mut dice, mut other) = (Dice::new(seed, kind), merge::Merged::new().await?);
         for place in 0..4 {

@@ -75,7 +75,7 @@ pub(crate) fn visit_once(store: Arc<dyn ObjectStore>, visit: &Visit) -> BoxFutur
         let table = open(Arc::clone(&store), TABLE).await?;
         match visit {
             Visit::Append(rows) => {
-                let rows = batch(&table, rows)?;
+                let rows = batch(&table.snapshot()?.snapshot().arrow_schema(), rows)?;
                 table.write([rows]).with_commit_properties(quiet()).await?;
             }
             Visit::Delete { up_to } => {
@@ -122,7 +122,7 @@ fn quiet() -> CommitProperties {
 }
 
 async fn merge(table: DeltaTable, rows: &[Row]) -> TestResult {
-    let rows = batch(&table, rows)?;
+    let rows = batch(&table.snapshot()?.snapshot().arrow_schema(), rows)?;
     let names: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
     let source = SessionContext::new().read_batch(rows)?;
     let from = |name: &String| col(format!("source.{name}"));
@@ -140,8 +140,7 @@ async fn merge(table: DeltaTable, rows: &[Row]) -> TestResult {
 }
 
 /// Returns rows in the table's columns; what a row does not say is NULL.
-fn batch(table: &DeltaTable, rows: &[Row]) -> TestResult<RecordBatch> {
-    let schema = table.snapshot()?.snapshot().arrow_schema();
+pub(super) fn batch(schema: &Schema, rows: &[Row]) -> TestResult<RecordBatch> {
     let integers =
         |value: &dyn Fn(&Row) -> Option<i64>| -> ArrayRef { Arc::new(rows.iter().map(value).collect::<Int64Array>()) };
     let mut fields = Vec::new();

@@ -22,6 +22,7 @@ use super::model::{Ledger, Model, Positions, Record};
 use super::place::{Kind, Life, Place};
 use super::protocol::{Reader, Replay, Row, lines};
 use super::steps::{Damage, Step};
+use super::stranger;
 use super::witness::{TABLE, Witness};
 use crate::harness::TestResult;
 use crate::harness::fault::{FaultyStore, Script};
@@ -312,6 +313,7 @@ impl History {
                 faults.push(format!("{sidecar} is named by the log and gone"));
             }
         }
+        faults.extend(faults_of_kind(self.place.kind, &replay));
         if faults.is_empty() { Ok((replay, rows)) } else { Err(faults.join("\n").into()) }
     }
 
@@ -325,6 +327,21 @@ impl History {
         }
         Ok(())
     }
+}
+
+/// Returns what a table of this kind must not be.
+fn faults_of_kind(kind: Kind, replay: &Replay) -> Vec<String> {
+    let mut faults = Vec::new();
+    // Nobody writes vectors there but we.
+    if kind == Kind::Rewritten && !replay.marking.is_empty() {
+        faults.push(format!("versions {:?} have vectors, and files are to be written anew", replay.marking));
+    }
+    let clustering = replay.domains.get("delta.clustering").map(String::as_str);
+    let wanted = (kind == Kind::Clustered).then_some(r#"{"clusteringColumns":[["id"]]}"#);
+    if clustering != wanted {
+        faults.push(format!("the table is clustered by {clustering:?}, and declared with {wanted:?}"));
+    }
+    faults
 }
 
 /// Reads the table of a store by its versions, and the live rows.
@@ -345,7 +362,13 @@ async fn visited(witness: Arc<Witness>, visit: &Visit, is_beside: bool) -> TestR
     }
     let (replay, before) = read(&witness).await?;
     let n_versions = replay.operations.len();
-    let outcome = foreign::visit_once(Arc::clone(&witness) as Arc<dyn ObjectStore>, visit).await;
+    let is_clustered = !replay.domains.is_empty();
+    // delta-rs does not write clustered tables.
+    let outcome = if is_clustered {
+        stranger::visit_once(&witness, visit).await
+    } else {
+        foreign::visit_once(Arc::clone(&witness) as Arc<dyn ObjectStore>, visit).await
+    };
     let (after, rows) = read(&witness).await?;
     if after.operations.len() == n_versions && outcome.is_err() {
         return Ok(None);

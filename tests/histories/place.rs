@@ -41,10 +41,14 @@ pub(crate) enum Kind {
     Hidden,
     /// In partitions, between which rows move.
     Partitioned,
+    /// Copy-on-write: files are written anew, as many of them as a cap allows, and there are no vectors.
+    Rewritten,
+    /// With clustering columns, so that compactions sort the rows.
+    Clustered,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Hidden, Self::Partitioned];
+    pub(crate) const ALL: [Self; 5] = [Self::Plain, Self::Hidden, Self::Partitioned, Self::Rewritten, Self::Clustered];
 
     /// Tells whether the sequence is a declared column.
     pub(crate) fn stores_sequence(self) -> bool {
@@ -52,12 +56,18 @@ impl Kind {
     }
 
     fn sql(self) -> String {
-        let (columns, left_out, rest) = match self {
-            Self::Plain => ("seq BIGINT, ", "op", "".to_owned()),
-            Self::Hidden => ("", "op, seq", "".to_owned()),
-            Self::Partitioned => ("seq BIGINT, ", "op", "PARTITIONED BY (day) ".to_owned()),
+        let (columns, left_out) = if self.stores_sequence() { ("seq BIGINT, ", "op") } else { ("", "op, seq") };
+        let rest = match self {
+            Self::Plain | Self::Hidden | Self::Rewritten => "",
+            Self::Partitioned => "PARTITIONED BY (day) ",
+            Self::Clustered => "CLUSTER BY (id) ",
         };
         let policy = if self == Self::Hidden { "v2" } else { "classic" };
+        // A cap of about three files, which the larger batches are cut for.
+        let upsert = match self {
+            Self::Rewritten => ", 'alluvium.upsert' = 'copy-on-write', 'alluvium.upsert.rewrite.max' = '8 KB'",
+            _ => "",
+        };
         format!(
             "CREATE CONNECTION broker TYPE kafka WITH ('bootstrap.servers' = 'nowhere:9092');
 CREATE SOURCE events (id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING, day STRING)
@@ -65,7 +75,7 @@ WITH ('connection' = 'broker', 'topic' = 't', 'scan.startup.mode' = 'earliest-of
       'error-handling.mode' = 'log', 'error-handling.log.target' = 'lake.rejects');
 CREATE STREAMING TABLE lake.t (
   id BIGINT NOT NULL, {columns}note STRING, day STRING, PRIMARY KEY (id) NOT ENFORCED
-) {rest}TBLPROPERTIES ('delta.checkpointPolicy' = '{policy}');
+) {rest}TBLPROPERTIES ('delta.checkpointPolicy' = '{policy}'{upsert});
 CREATE FLOW f AS AUTO CDC INTO lake.t FROM STREAM(events) KEYS (id) APPLY AS DELETE WHEN op = 'd'
 SEQUENCE BY seq COLUMNS * EXCEPT ({left_out}) STORED AS SCD TYPE 1;
 "

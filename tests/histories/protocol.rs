@@ -19,7 +19,7 @@ use super::witness::TABLE;
 use crate::harness::TestResult;
 
 /// Begins every deletion vector.
-const MAGIC: [u8; 4] = 1_681_511_377_u32.to_le_bytes();
+pub(super) const MAGIC: [u8; 4] = 1_681_511_377_u32.to_le_bytes();
 
 /// A table at a version.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,10 @@ pub(crate) struct Replay {
     pub(crate) files: BTreeMap<String, Value>,
     pub(crate) txns: BTreeMap<String, i64>,
     pub(crate) schema: Option<Value>,
+    /// What features keep in the log, by domain.
+    pub(crate) domains: BTreeMap<String, String>,
+    /// The versions that gave a file a vector.
+    pub(crate) marking: BTreeSet<u64>,
     /// The operation of each version, from the first that was replayed on.
     pub(crate) operations: BTreeMap<u64, String>,
     /// Sidecars of deletes that the log names.
@@ -89,6 +93,9 @@ impl Replay {
             removed.insert(path.to_owned());
         }
         for add in actions("add") {
+            if vector_id(add).is_some() {
+                self.marking.insert(version);
+            }
             let path = add["path"].as_str().unwrap_or_default().to_owned();
             if self.files.insert(path.clone(), add.clone()).is_some() {
                 self.faults.push(format!("version {version} adds {path}, which is live"));
@@ -102,6 +109,16 @@ impl Replay {
         }
         for metadata in actions("metaData") {
             self.schema = Some(metadata["schemaString"].clone());
+        }
+        for domain in actions("domainMetadata") {
+            let name = domain["domain"].as_str().unwrap_or_default();
+            match domain["removed"].as_bool() {
+                Some(true) => drop(self.domains.remove(name)),
+                _ => {
+                    let configuration = domain["configuration"].as_str().unwrap_or_default();
+                    self.domains.insert(name.to_owned(), configuration.to_owned());
+                }
+            }
         }
         for info in actions("commitInfo") {
             self.operations.insert(version, info["operation"].as_str().unwrap_or_default().to_owned());
@@ -118,7 +135,7 @@ impl Replay {
     /// Returns what two tables of one content have in common, whatever way they were read.
     pub(crate) fn essence(&self) -> Essence<'_> {
         let files = self.files.iter().map(|(path, add)| (path.as_str(), vector_id(add))).collect();
-        Essence { files, txns: &self.txns, schema: self.schema.as_ref() }
+        Essence { files, txns: &self.txns, schema: self.schema.as_ref(), domains: &self.domains }
     }
 }
 
@@ -129,6 +146,7 @@ pub(crate) struct Essence<'a> {
     files: BTreeMap<&'a str, Option<String>>,
     txns: &'a BTreeMap<String, i64>,
     schema: Option<&'a Value>,
+    domains: &'a BTreeMap<String, String>,
 }
 
 /// Reads a table of a store.
@@ -197,24 +215,29 @@ impl Reader {
 
     /// Reads the live rows of a file and holds them against what the log says of it.
     pub(crate) async fn rows(&self, add: &Value) -> TestResult<Vec<(Row, u64)>> {
-        let logged = add["path"].as_str().ok_or("a file has no path")?;
-        let path = unescape(logged)?;
+        let (batches, deleted) = self.content(add).await?;
+        let mut rows = Vec::new();
+        for batch in &batches {
+            rows.extend(rows_of(batch)?);
+        }
+        let (n_rows, path) = (rows.len() as u64, &add["path"]);
+        if deleted.max().is_some_and(|last| last >= n_rows) {
+            return Err(format!("the vector of {path} is beyond its {n_rows} rows").into());
+        }
+        check_stats(&path.to_string(), add, &rows)?;
+        let live = rows.into_iter().zip(0_u64..).filter(|(_, row)| !deleted.contains(*row));
+        Ok(live.collect())
+    }
+
+    /// Reads all that a file holds, and which rows of it are deleted.
+    pub(crate) async fn content(&self, add: &Value) -> TestResult<(Vec<RecordBatch>, RoaringTreemap)> {
+        let path = unescape(add["path"].as_str().ok_or("a file has no path")?)?;
         let bytes = self.bytes(&path).await?;
         if add["size"].as_u64() != Some(bytes.len() as u64) {
             return Err(format!("{path} has {} bytes, the log says {}", bytes.len(), add["size"]).into());
         }
-        let deleted = self.vector(add).await?;
-        let mut rows = Vec::new();
-        for batch in ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()? {
-            rows.extend(rows_of(&batch?)?);
-        }
-        let n_rows = rows.len() as u64;
-        if deleted.max().is_some_and(|last| last >= n_rows) {
-            return Err(format!("the vector of {path} is beyond its {n_rows} rows").into());
-        }
-        check_stats(&path, add, &rows)?;
-        let live = rows.into_iter().zip(0_u64..).filter(|(_, row)| !deleted.contains(*row));
-        Ok(live.collect())
+        let batches = ParquetRecordBatchReaderBuilder::try_new(bytes)?.build()?.collect::<Result<_, _>>()?;
+        Ok((batches, self.vector(add).await?))
     }
 
     async fn vector(&self, add: &Value) -> TestResult<RoaringTreemap> {
@@ -277,7 +300,7 @@ fn in_bounds(id: i64, bounds: (Option<i64>, Option<i64>)) -> bool {
     bounds.0.is_none_or(|least| least <= id) && bounds.1.is_none_or(|highest| id <= highest)
 }
 
-fn rows_of(batch: &RecordBatch) -> TestResult<Vec<Row>> {
+pub(super) fn rows_of(batch: &RecordBatch) -> TestResult<Vec<Row>> {
     let integers = |name: &str| -> TestResult<Vec<Option<i64>>> {
         let Some(column) = batch.column_by_name(name) else { return Ok(vec![None; batch.num_rows()]) };
         Ok(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().iter().collect())

@@ -32,8 +32,3 @@ pub mod telemetry;
 pub mod serve;
 pub mod demo;
 pub mod cli;
-
-/// Batches come and go as large pieces, made by one thread and freed by another, which the system's allocator is slow at
-/// (docs/decisions/0015). It stands here, and not in the binary, so that tests and benches run with it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -3,7 +3,7 @@
 //! Small files of one partition are taken in tiers of like size, each eight times the one below, so that a row is
 //! rewritten once a tier and not once a batch. A file of which many rows are deleted is taken whatever its size. Files of
 //! different partitions are never mixed. What a clustered table has to be rewritten of is chosen in
-//! [`clustered`](self::clustered).
+//! [`clustered`].
 
 mod clustered;
 

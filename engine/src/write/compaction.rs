@@ -3,7 +3,7 @@
 //! A compaction reads files as they are at one version, with their deletion vectors, and writes the rows that live into
 //! new files, in the same order or sorted. Batches go on meanwhile and may delete more rows of the files that were read. So
 //! each row's [`Way`] is remembered, and [`draw_up`] takes the vectors along: what was deleted since is deleted in the new
-//! files. Where the table has no vectors, [`shrink`] takes those rows out of the new files. Nothing here commits.
+//! files. Where the table has no vectors, [`shrink()`] takes those rows out of the new files. Nothing here commits.
 //!
 //! Before it: [`upkeep`](crate::upkeep), which writes the files. After it: [`commit`](crate::commit), which lands them.
 
@@ -74,7 +74,7 @@ pub enum Drawn {
     /// It fits.
     Fits(Exchange),
     /// It would, had the table deletion vectors: these rows of each output are gone by now. What is left of it fits
-    /// ([`shrink`]).
+    /// ([`shrink()`]).
     Shrinks(Vec<RoaringTreemap>),
     /// It does not, for this reason: somebody else changed what it stands on.
     Stale(String),

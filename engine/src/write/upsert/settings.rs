@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use alluvium_sql::UpsertOptions;
 
-/// The bounds of an [`UpsertWriter`].
+/// The bounds of an [`UpsertWriter`](super::UpsertWriter).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpsertSettings {
     /// How long deletes are remembered.

@@ -29,8 +29,8 @@ use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 use alluvium_benches::arguments::Arguments;
 use alluvium_catalog::store::{CatalogStore, Run, SqliteStore};
 use alluvium_catalog::{
-    Clock, Dataset, DatasetKind, Effort, Fate, Lineage, Location, Offset, OffsetRange, Partition, Span, StageMillis,
-    StorageSettings, Stores, SystemClock, Table,
+    Clock, Dataset, DatasetKind, Fate, Lineage, Location, Offset, OffsetRange, Partition, Span, StorageSettings,
+    Stores, SystemClock, Table,
 };
 use alluvium_sql::session::SessionSettings;
 use alluvium_sql::{Session, TableReader};
@@ -342,20 +342,5 @@ fn changes(ids: &[i64], first: i64, chance: &mut StdRng) -> Outcomes<Changes> {
 }
 
 fn lineage() -> Outcomes<Lineage> {
-    Ok(Lineage {
-        v: 1,
-        flow: "bench".parse()?,
-        sql_hash: "bench".to_owned(),
-        run: SystemClock.new_id(),
-        write_id: SystemClock.new_id(),
-        engine: ENGINE_INFO.to_owned(),
-        inputs: Vec::new(),
-        fate: Fate::default(),
-        rows_inserted: 0,
-        rows_updated: 0,
-        rows_deleted: 0,
-        effort: Effort::default(),
-        millis: StageMillis::default(),
-        definition: None,
-    })
+    Ok(Lineage::begin("bench".parse()?, "bench", ENGINE_INFO, SystemClock.new_id(), SystemClock.new_id()))
 }

@@ -189,6 +189,26 @@ impl Lineage {
     /// The key of commitInfo that holds the record.
     pub const KEY: &'static str = "alluvium.lineage";
 
+    /// Returns the record of a batch of which only the author is known.
+    pub fn begin(flow: Name, sql_hash: &str, engine: &str, run: Uuid, write_id: Uuid) -> Self {
+        Self {
+            v: 1,
+            flow,
+            sql_hash: sql_hash.to_owned(),
+            run,
+            write_id,
+            engine: engine.to_owned(),
+            inputs: Vec::new(),
+            fate: Fate::default(),
+            rows_inserted: 0,
+            rows_updated: 0,
+            rows_deleted: 0,
+            effort: Effort::default(),
+            millis: StageMillis::default(),
+            definition: None,
+        }
+    }
+
     /// Returns the inputs as one line.
     pub fn inputs_text(&self) -> String {
         self.inputs.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")

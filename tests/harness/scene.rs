@@ -177,20 +177,8 @@ impl Scene {
         let input =
             Input::Kafka { cluster: None, topic: "topic".parse()?, topic_id: None, ranges: PartitionRange::of(span) };
         let lineage = Lineage {
-            v: 1,
-            flow: "flow".parse()?,
-            sql_hash: "hash".to_owned(),
-            run: self.clock.new_id(),
-            write_id: self.clock.new_id(),
-            engine: "test".to_owned(),
             inputs: vec![input],
-            fate: Fate::default(),
-            rows_inserted: 0,
-            rows_updated: 0,
-            rows_deleted: 0,
-            effort: alluvium_catalog::Effort::default(),
-            millis: alluvium_catalog::StageMillis::default(),
-            definition: None,
+            ..Lineage::begin("flow".parse()?, "hash", "test", self.clock.new_id(), self.clock.new_id())
         };
         Ok(Signature { lineage, operation: "STREAMING UPDATE", definition: None })
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alluvium_catalog::{Clock, Fate, Input, Lineage, PartitionRange, Result, Span, Timestamp};
+use alluvium_catalog::{Clock, Input, Lineage, PartitionRange, Result, Span, Timestamp};
 use alluvium_sql::Flow;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -151,20 +151,14 @@ impl Back {
             ranges: PartitionRange::of(span),
         };
         let lineage = Lineage {
-            v: 1,
-            flow: self.flow.name().clone(),
-            sql_hash: definition.flow.sql_hash.clone(),
-            run: self.run,
-            write_id: self.clock.new_id(),
-            engine: ENGINE_INFO.to_owned(),
             inputs: vec![input],
-            fate: Fate::default(),
-            rows_inserted: 0,
-            rows_updated: 0,
-            rows_deleted: 0,
-            effort: alluvium_catalog::Effort::default(),
-            millis: alluvium_catalog::StageMillis::default(),
-            definition: None,
+            ..Lineage::begin(
+                self.flow.name().clone(),
+                &definition.flow.sql_hash,
+                ENGINE_INFO,
+                self.run,
+                self.clock.new_id(),
+            )
         };
         let operation = if self.flow.is_upsert() { "MERGE" } else { "STREAMING UPDATE" };
         Signature { lineage, operation, definition: Some(Arc::new(definition.clone())) }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alluvium_catalog::{
-    Clock, Effort, Error, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Result, Span,
-    StageMillis, StorageSettings, Stores, SystemClock,
+    Clock, Error, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Result, Span,
+    StorageSettings, Stores, SystemClock,
 };
 use alluvium_sql::{UpsertMode, UpsertOptions};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -157,20 +157,8 @@ impl Scene {
             ranges: PartitionRange::of(&changes.span),
         };
         let lineage = Lineage {
-            v: 1,
-            flow: "flow".parse()?,
-            sql_hash: "hash".to_owned(),
-            run: self.clock.new_id(),
-            write_id: self.clock.new_id(),
-            engine: "test".to_owned(),
             inputs: vec![input],
-            fate: Fate::default(),
-            rows_inserted: 0,
-            rows_updated: 0,
-            rows_deleted: 0,
-            effort: Effort::default(),
-            millis: StageMillis::default(),
-            definition: None,
+            ..Lineage::begin("flow".parse()?, "hash", "test", self.clock.new_id(), self.clock.new_id())
         };
         let operation = if self.is_upsert { "MERGE" } else { "STREAMING UPDATE" };
         let staged = landing.writer().stage(changes).await?;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{
-    Clock, Effort, Error, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span,
-    SystemClock, Timestamp,
+    Clock, Error, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span, SystemClock,
+    Timestamp,
 };
 use alluvium_sql::{RewriteCap, RewritePolicy, Shaped, UpsertOptions};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
@@ -288,22 +288,7 @@ impl History {
     }
 
     fn signature(&self) -> Result<Signature> {
-        let lineage = Lineage {
-            v: 1,
-            flow: "flow".parse()?,
-            sql_hash: "hash".to_owned(),
-            run: self.clock.new_id(),
-            write_id: self.clock.new_id(),
-            engine: "test".to_owned(),
-            inputs: Vec::new(),
-            fate: Fate::default(),
-            rows_inserted: 0,
-            rows_updated: 0,
-            rows_deleted: 0,
-            effort: Effort::default(),
-            millis: alluvium_catalog::StageMillis::default(),
-            definition: None,
-        };
+        let lineage = Lineage::begin("flow".parse()?, "hash", "test", self.clock.new_id(), self.clock.new_id());
         Ok(Signature { lineage, operation: "MERGE", definition: None })
     }
 

@@ -22,8 +22,8 @@ use alluvium::upkeep::{Upkeep, UpkeepParts};
 use alluvium::write::parquet::DataFolder;
 use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 use alluvium_catalog::{
-    Clock, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, StageMillis, StorageSettings,
-    Stores, SystemClock,
+    Clock, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, StorageSettings, Stores,
+    SystemClock,
 };
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -47,6 +47,7 @@ const LOG_RETENTION: (&str, &str) = ("delta.logRetentionDuration", "interval 1 s
 const FILE_RETENTION: (&str, &str) = ("delta.deletedFileRetentionDuration", "interval 1 second");
 
 fn main() -> Result<()> {
+    alluvium::heap::settle();
     let commits = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(COMMITS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -150,22 +151,7 @@ impl Scene {
     }
 
     fn signature(&self) -> Result<Signature> {
-        let lineage = Lineage {
-            v: 1,
-            flow: "flow".parse()?,
-            sql_hash: "bench".to_owned(),
-            run: self.clock.new_id(),
-            write_id: self.clock.new_id(),
-            engine: "bench".to_owned(),
-            inputs: Vec::new(),
-            fate: Fate::default(),
-            rows_inserted: 0,
-            rows_updated: 0,
-            rows_deleted: 0,
-            effort: alluvium_catalog::Effort::default(),
-            millis: StageMillis::default(),
-            definition: None,
-        };
+        let lineage = Lineage::begin("flow".parse()?, "bench", "bench", self.clock.new_id(), self.clock.new_id());
         Ok(Signature { lineage, operation: "MERGE", definition: None })
     }
 

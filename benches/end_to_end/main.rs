@@ -27,6 +27,7 @@ use asked::Asked;
 use topic::FilledTopic;
 
 fn main() -> ExitCode {
+    alluvium::heap::settle();
     end(measure())
 }
 

@@ -25,6 +25,7 @@ pub mod rebuild;
 pub mod upkeep;
 pub mod supervise;
 pub mod shutdown;
+pub mod heap;
 pub mod invariant;
 pub mod config;
 pub mod metrics;

@@ -24,13 +24,25 @@ pub struct Records {
 /// The headers of one record, in order; a name may repeat, a value may be null.
 pub type Headers = Vec<(String, Option<Bytes>)>;
 
-#[derive(Debug, Clone)]
+/// Where a record stands in the arena: its key, and right behind it its value. There are as many as records, so that what
+/// is optional is packed into `has`.
+#[derive(Debug, Clone, Copy)]
 struct Entry {
-    partition: Partition,
     offset: Offset,
-    timestamp_ms: Option<i64>,
-    key: Option<Range<usize>>,
-    value: Option<Range<usize>>,
+    timestamp_ms: i64,
+    key_start: usize,
+    value_start: usize,
+    value_end: usize,
+    partition: Partition,
+    has: Has,
+}
+
+/// What a record has.
+#[derive(Debug, Clone, Copy)]
+struct Has {
+    timestamp: bool,
+    key: bool,
+    value: bool,
 }
 
 /// One record, borrowed from [`Records`].
@@ -51,19 +63,23 @@ pub struct Record<'a> {
 impl Records {
     /// Adds a record.
     pub fn push(&mut self, record: Record<'_>, headers: Headers) {
-        let key = record.key.map(|bytes| self.keep(bytes));
-        let value = record.value.map(|bytes| self.keep(bytes));
+        let Record { partition, offset, timestamp_ms, key, value } = record;
         if !headers.is_empty() {
             self.headers.push((u32::try_from(self.entries.len()).unwrap_or(u32::MAX), headers));
         }
-        let Record { partition, offset, timestamp_ms, .. } = record;
-        self.entries.push(Entry { partition, offset, timestamp_ms, key, value });
-    }
-
-    fn keep(&mut self, bytes: &[u8]) -> Range<usize> {
-        let start = self.arena.len();
-        self.arena.extend_from_slice(bytes);
-        start..self.arena.len()
+        let key_start = self.arena.len();
+        self.arena.extend_from_slice(key.unwrap_or_default());
+        let value_start = self.arena.len();
+        self.arena.extend_from_slice(value.unwrap_or_default());
+        self.entries.push(Entry {
+            offset,
+            timestamp_ms: timestamp_ms.unwrap_or_default(),
+            key_start,
+            value_start,
+            value_end: self.arena.len(),
+            partition,
+            has: Has { timestamp: timestamp_ms.is_some(), key: key.is_some(), value: value.is_some() },
+        });
     }
 
     /// Returns the number of records.
@@ -123,13 +139,14 @@ impl Records {
     }
 
     fn borrow(&self, entry: &Entry) -> Record<'_> {
-        let slice = |range: &Range<usize>| self.arena.get(range.clone()).unwrap_or_default();
+        let slice = |range: Range<usize>| self.arena.get(range).unwrap_or_default();
+        let Entry { offset, timestamp_ms, key_start, value_start, value_end, partition, has } = *entry;
         Record {
-            partition: entry.partition,
-            offset: entry.offset,
-            timestamp_ms: entry.timestamp_ms,
-            key: entry.key.as_ref().map(slice),
-            value: entry.value.as_ref().map(slice),
+            partition,
+            offset,
+            timestamp_ms: has.timestamp.then_some(timestamp_ms),
+            key: has.key.then(|| slice(key_start..value_start)),
+            value: has.value.then(|| slice(value_start..value_end)),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! It never stops to poll for longer than [`GRACE`]: when the engine is slow, a second batch is filled beside the one
 //! that waits; when that is full too, the partitions are paused and polling goes on, so that the group never takes a
-//! slow commit for a dead member. In flight are at most two batches here and librdkafka's bounded queue.
+//! slow commit for a dead member. In flight are at most two batches, the one that waits and the one that is open, and
+//! librdkafka's bounded queue.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -241,7 +242,7 @@ impl Poller {
             self.flow.outbox.push_back(Delivery::Stopped);
             return self.pause();
         }
-        if !self.flow.outbox.is_empty() {
+        if !self.has_room() {
             return Ok(());
         }
         if self.intake.is_full() || self.intake.due().is_some_and(|due| due <= Instant::now()) {
@@ -277,12 +278,20 @@ impl Poller {
                 Err(mpsc::error::TrySendError::Closed(_)) => return Ok(()),
             }
         }
+        if self.is_backed_up() {
+            return Ok(());
+        }
         self.flow.full_since = None;
         if self.flow.is_paused && !self.flow.is_stopped { self.resume() } else { Ok(()) }
     }
 
+    /// Tells whether a batch that is closed now is taken at once. One that is not stays open, and grows to its limits.
+    fn has_room(&self) -> bool {
+        self.flow.outbox.is_empty() && self.deliveries.capacity() > 0
+    }
+
     fn is_backed_up(&self) -> bool {
-        !self.flow.outbox.is_empty() && self.intake.is_full()
+        !self.has_room() && self.intake.is_full()
     }
 
     fn wait_for_room(&mut self) -> Result<()> {

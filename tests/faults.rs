@@ -65,8 +65,7 @@ async fn every_operation_fails_on(bucket: &Bucket) -> TestResult {
         });
         let plays = scripts.map(|script| async move { play(kind, Some(script), folder(lake)?).await });
         let n_fired = all_of(futures::stream::iter(plays).buffer_unordered(AT_ONCE)).await?;
-        // How often the log is looked at depends on how long a server takes, so that the last operations may not come.
-        assert!(n_fired * 4 >= n_operations * 3, "{n_fired} of {n_operations} scripts fired");
+        assert_eq!(n_fired, n_operations, "scripts never fired");
     }
     Ok(())
 }

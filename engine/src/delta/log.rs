@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use alluvium_catalog::{Error, Location, Result, Stores};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use serde_json::Value;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::action::Action;
 
-/// Log files fetched at the same time during a replay: enough to hide S3's latency, few enough for any store.
+/// Log files fetched at the same time during a long replay: enough to hide S3's latency, few enough for any store.
 const FETCHES: usize = 16;
 
 /// A Delta version.
@@ -106,22 +106,21 @@ impl DeltaLog {
     pub async fn read_some(&self, first: Version, n_max: usize) -> Result<Vec<LogEntry>> {
         let mut tail = Vec::new();
         let mut next = first;
-        loop {
-            let wave = if tail.is_empty() { 1 } else { FETCHES.min(n_max - tail.len()) };
-            if wave == 0 {
-                return Ok(tail);
-            }
-            let last = next + wave as u64;
-            let reads: Vec<_> = (next..last).map(|version| self.read(version)).collect();
-            let mut entries = futures::stream::iter(reads).buffered(FETCHES);
-            while let Some(entry) = entries.try_next().await? {
-                match entry {
+        // Each wave is twice the one before: what is asked for in vain is no more than what was there.
+        let mut wave = 1;
+        while tail.len() < n_max {
+            let last = next + wave.min(n_max - tail.len()) as u64;
+            // All of a wave is asked for, whatever is answered first, so that a replay does the same on any store.
+            for entry in futures::future::join_all((next..last).map(|version| self.read(version))).await {
+                match entry? {
                     Some(entry) => tail.push(entry),
                     None => return Ok(tail),
                 }
             }
             next = last;
+            wave = (wave * 2).min(FETCHES);
         }
+        Ok(tail)
     }
 
     /// Returns the oldest and newest version that the log holds as JSON, by a LIST.

@@ -15,7 +15,6 @@ mod log_work;
 pub mod optimize;
 mod outputs;
 pub mod plan;
-mod read;
 mod turn;
 pub mod vacuum;
 mod vacuum_work;
@@ -28,6 +27,7 @@ use alluvium_catalog::{Clock, Error, Location, Name, Result, Stores};
 use crate::commit::land::{Landing, Swapped};
 use crate::config::UpkeepSettings;
 use crate::delta::log::Version;
+use crate::heap;
 use crate::metrics::{Metrics, Work, WorkOutcome};
 use crate::write::compaction::Compaction;
 use budget::Budget;
@@ -120,7 +120,7 @@ impl Upkeep {
             }
             self.swap_in(ended, tries, landing).await;
         }
-        self.log_work.close(limit).await;
+        self.log_work.close(landing, limit).await;
         self.vacuums.close(limit).await;
     }
 
@@ -189,10 +189,12 @@ impl Upkeep {
         tracing::debug!(table = %self.parts.location, files = job.n_files(), bytes, "compaction begins");
         let location = self.parts.location.clone();
         let work = async move {
-            match tokio::time::timeout(COMPACTION_LIMIT, job.run()).await {
+            let done = match tokio::time::timeout(COMPACTION_LIMIT, job.run()).await {
                 Ok(done) => done,
                 Err(_) => Err(Error::unavailable(format!("a compaction of {location} took too long"))),
-            }
+            };
+            drop(tokio::task::spawn_blocking(heap::give_back).await);
+            done
         };
         self.compactions.begin(self.parts.clock.as_ref(), bytes, work);
         Ok(())

@@ -13,6 +13,7 @@ pub mod index;
 pub(crate) mod live;
 pub mod parquet;
 pub mod partition;
+pub(crate) mod reading;
 pub mod rewrite;
 pub mod stats;
 pub mod tombstones;

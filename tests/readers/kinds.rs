@@ -252,7 +252,7 @@ pub(super) const KINDS: [Kind; 24] = [
             records: || changes(8, |key| json!({"id": key})),
             ..APPEND
         }),
-        shows: &[Shows::Vectors, Shows::Checkpoint, Shows::Sidecars],
+        shows: &[Shows::Vectors, Shows::Checkpoint, Shows::Sidecars, Shows::LogCleanedUp],
         filters: &["id >= 4", "amount > 20"],
     },
     Kind {

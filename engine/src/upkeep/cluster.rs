@@ -30,9 +30,9 @@ use tokio_util::sync::CancellationToken;
 use super::compact::check_stop;
 use super::curve::{Curve, Sample};
 use super::outputs::Outputs;
-use super::read::{LiveRows, Reading};
 use crate::delta::action::{Add, num_records};
 use crate::write::compaction::{Input, Output, Scattered, Way};
+use crate::write::reading::{LiveRows, Reading};
 
 /// The column that says where on the curve a row is. No column of a table begins like this.
 const CURVE: &str = "_alluvium_curve";

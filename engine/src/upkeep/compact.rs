@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{Clustering, cluster};
 use super::outputs::{OutputShape, Outputs};
 use super::plan::{Aims, Choice, Order};
-use super::read::{LiveRows, Reading};
 use crate::commit::create::arrow_schema;
 use crate::delta::action::{Add, Metadata};
 use crate::delta::clustering::Mark;
@@ -25,6 +24,7 @@ use crate::delta::log::{DeltaLog, Version};
 use crate::delta::state::TableState;
 use crate::write::compaction::{Compaction, Input, Output, Run, Way};
 use crate::write::parquet::DataFolder;
+use crate::write::reading::{LiveRows, Reading};
 use crate::write::vectors::VectorFolder;
 
 /// A compaction to be done: what to read, and how to write it.

@@ -5,6 +5,7 @@
 //! not each one, and the next covers those between.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{Error, Result};
@@ -17,6 +18,7 @@ use crate::commit::create::CHECKPOINT_INTERVAL;
 use crate::commit::land::Landing;
 use crate::delta::log::{DeltaLog, Version};
 use crate::delta::state::TableState;
+use crate::heap;
 use crate::metrics::{Work, WorkOutcome};
 
 /// How long one turn may take before it is given up.
@@ -44,32 +46,44 @@ impl LogWork {
 
     /// Begins what is due, when nothing is under way.
     pub(super) async fn landed(&mut self, landing: &Landing) {
-        let clock = self.parts.clock.as_ref();
+        let clock = Arc::clone(&self.parts.clock);
         // What came of a turn is told by the turn itself.
-        drop(self.turns.take_ended(clock).await);
-        if self.turns.is_busy() {
+        drop(self.turns.take_ended(clock.as_ref()).await);
+        if self.turns.is_busy() || self.shorten_if_due(landing) {
             return;
         }
-        let (version, bytes) = (landing.state().version, landing.log_bytes());
-        let settings = &self.parts.settings;
-        let is_due = version >= self.last.0 + interval(landing.state(), self.parts.checkpoint_interval)
-            || bytes >= self.last.1 + settings.checkpoint_bytes;
         let parts = self.parts.clone();
-        if is_due {
-            self.last = (version, bytes);
-            let state = landing.state().head();
-            let log = landing.log().clone();
-            self.turns.begin(clock, 0, async move { shorten(&parts, &log, &state).await });
-        } else if settings.checksums && self.turns.allowance(clock).is_some() {
-            self.turns.begin(clock, 0, async move {
+        if parts.settings.checksums && self.turns.allowance(clock.as_ref()).is_some() {
+            self.turns.begin(clock.as_ref(), 0, async move {
                 turn(&parts, Work::Checksum, kernel::write_checksum(&parts.stores, &parts.location)).await.map(drop)
             });
         }
     }
 
-    /// Waits for what is under way, at most `limit`, then drops it.
-    pub(super) async fn close(&mut self, limit: Duration) {
-        drop(self.turns.finish(self.parts.clock.as_ref(), limit).await);
+    /// Waits for what is under way, and for a checkpoint that came due meanwhile, at most `limit` for each, then drops it.
+    /// Short runs would else leave checkpoint after checkpoint to the next.
+    pub(super) async fn close(&mut self, landing: &Landing, limit: Duration) {
+        let clock = Arc::clone(&self.parts.clock);
+        drop(self.turns.finish(clock.as_ref(), limit).await);
+        if self.shorten_if_due(landing) {
+            drop(self.turns.finish(clock.as_ref(), limit).await);
+        }
+    }
+
+    /// Begins a checkpoint and what follows it, if one is due; tells whether it was.
+    fn shorten_if_due(&mut self, landing: &Landing) -> bool {
+        let (version, bytes) = (landing.state().version, landing.log_bytes());
+        let parts = self.parts.clone();
+        let is_due = version >= self.last.0 + interval(landing.state(), parts.checkpoint_interval)
+            || bytes >= self.last.1 + parts.settings.checkpoint_bytes;
+        if is_due {
+            self.last = (version, bytes);
+            let state = landing.state().head();
+            let log = landing.log().clone();
+            let clock = Arc::clone(&parts.clock);
+            self.turns.begin(clock.as_ref(), 0, async move { shorten(&parts, &log, &state).await });
+        }
+        is_due
     }
 }
 
@@ -89,6 +103,8 @@ async fn shorten(parts: &UpkeepParts, log: &DeltaLog, state: &TableState) -> Res
     turn(parts, Work::Checkpoint, write).await?;
     let n_files = turn(parts, Work::CleanUp, clean::clean_log(log, state)).await?;
     parts.metrics.upkeep_spent(&parts.flow, Work::CleanUp, n_files, 0);
+    // A replay of the whole log leaves more behind than batches do.
+    drop(tokio::task::spawn_blocking(heap::give_back).await);
     Ok(())
 }
 

@@ -271,6 +271,23 @@ async fn upkeep_compacts_beside_batches(scene: &Scene) -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_comes_due_during_other_work_is_written_at_the_end() -> Result<()> {
+    let scene = Scene::appends()?;
+    let mut landing = scene.open().await?;
+    // The checksum of the first version is under way while the others land.
+    let settings = UpkeepSettings { compaction: false, ..UpkeepSettings::default() };
+    let (mut upkeep, _) = scene.upkeep(settings, 4)?;
+    for id in 0..5 {
+        scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
+        upkeep.landed(&mut landing).await;
+    }
+    upkeep.close(&mut landing, Duration::from_secs(20)).await;
+    let checkpoint = landing.log().last_checkpoint().await?;
+    assert!(checkpoint.is_some_and(|version| version >= 4), "{checkpoint:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn nothing_is_compacted_beyond_the_budget() -> Result<()> {
     let scene = Scene::appends()?;
     let mut landing = scene.open().await?;

@@ -24,17 +24,17 @@ const BATCH_ROWS: usize = 8192;
 
 /// Reads files of one table.
 #[derive(Debug, Clone)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     /// The store rooted at the table.
-    pub(super) store: Arc<dyn ObjectStore>,
+    pub(crate) store: Arc<dyn ObjectStore>,
     /// The table, for messages.
-    pub(super) location: Location,
+    pub(crate) location: Location,
     /// The columns to read.
-    pub(super) schema: SchemaRef,
+    pub(crate) schema: SchemaRef,
 }
 
 /// The live rows of one file.
-pub(super) struct LiveRows {
+pub(crate) struct LiveRows {
     reading: Reading,
     add: Add,
     deleted: RoaringTreemap,
@@ -51,7 +51,7 @@ impl Reading {
     /// # Errors
     /// `Unavailable` when the store does not answer; `Data` when the file cannot be read or has another number of rows than
     /// the log tells.
-    pub(super) async fn open(&self, add: &Add, deleted: &RoaringTreemap) -> Result<LiveRows> {
+    pub(crate) async fn open(&self, add: &Add, deleted: &RoaringTreemap) -> Result<LiveRows> {
         let failed = |cause: ParquetError| read_error(self.unreadable(add), cause);
         let path = Path::parse(&add.path).map_err(|cause| self.damaged(add).with_source(cause))?;
         let size = u64::try_from(add.size).map_err(|cause| self.damaged(add).with_source(cause))?;
@@ -83,7 +83,7 @@ impl Reading {
 
 impl LiveRows {
     /// Returns how many rows there are in all.
-    pub(super) fn n_live(&self) -> u64 {
+    pub(crate) fn n_live(&self) -> u64 {
         self.n_rows.saturating_sub(self.deleted.len())
     }
 
@@ -91,7 +91,7 @@ impl LiveRows {
     ///
     /// # Errors
     /// `Unavailable` or `Data` when the file cannot be read on.
-    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>> {
         let failed = |cause: ParquetError| read_error(self.reading.unreadable(&self.add), cause);
         while let Some(batch) = self.batches.try_next().await.map_err(failed)? {
             let live = live_rows(&batch, self.n_read, &self.deleted)?;

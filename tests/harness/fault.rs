@@ -14,10 +14,10 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock, RwLockReadGuard};
 
 /// How an operation fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,8 @@ struct Counted {
     fired: Notify,
     late: Mutex<Vec<Late>>,
     is_cut: AtomicBool,
+    /// Read by operations under way, and written by the cut that waits for their end.
+    under_way: RwLock<()>,
 }
 
 /// A request whose time has not come.
@@ -112,9 +114,10 @@ impl FaultyStore {
         Self { inner, scripts, counted: Arc::default() }
     }
 
-    /// Lets nothing through any more: what a process has left running is gone with it.
-    pub(crate) fn cut(&self) {
+    /// Lets nothing through any more, and waits for what is under way: whatever a process has left running is gone with it.
+    pub(crate) async fn cut(&self) {
         self.counted.is_cut.store(true, Ordering::SeqCst);
+        drop(self.counted.under_way.write().await);
     }
 
     /// Waits until an operation has failed.
@@ -135,7 +138,7 @@ impl FaultyStore {
     /// Counts an operation and returns its fault.
     fn fault(&self) -> Option<Fault> {
         let index = self.counted.n_operations.fetch_add(1, Ordering::SeqCst);
-        if self.counted.is_cut.load(Ordering::SeqCst) {
+        if self.is_cut() {
             return Some(Fault::Refused);
         }
         let script = self.scripts.iter().find(|script| script.covers(index))?;
@@ -144,8 +147,20 @@ impl FaultyStore {
         Some(script.fault)
     }
 
+    fn is_cut(&self) -> bool {
+        self.counted.is_cut.load(Ordering::SeqCst)
+    }
+
+    /// Begins an operation, which is under way for as long as what is returned lives.
+    async fn begin(&self) -> RwLockReadGuard<'_, ()> {
+        self.counted.under_way.read().await
+    }
+
     /// Lets late requests happen that are due, whatever comes of them.
     async fn let_late_ones_happen(&self) {
+        if self.is_cut() {
+            return;
+        }
         let n_operations = self.n_operations();
         let due: Vec<Late> = {
             let mut late = self.counted.late.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,6 +192,7 @@ impl fmt::Display for FaultyStore {
 #[deny(clippy::missing_trait_methods)]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let _under_way = self.begin().await;
         self.let_late_ones_happen().await;
         let Some(mut fault) = self.fault() else { return self.inner.put_opts(location, payload, options).await };
         if fault == Fault::Late {
@@ -200,12 +216,14 @@ impl ObjectStore for FaultyStore {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
+        let _under_way = self.begin().await;
         self.read_fault()?;
         let inner = self.inner.put_multipart_opts(location, options).await?;
         Ok(Box::new(FaultyUpload { inner, store: self.clone() }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let _under_way = self.begin().await;
         self.let_late_ones_happen().await;
         self.read_fault()?;
         self.inner.get_opts(location, options).await
@@ -216,11 +234,19 @@ impl ObjectStore for FaultyStore {
         self.inner.get_ranges(location, ranges).await
     }
 
+    /// Each deletion is an operation: a process may die between any two.
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        match self.read_fault() {
-            Ok(()) => self.inner.delete_stream(locations),
-            Err(error) => futures::stream::iter([Err(error)]).boxed(),
-        }
+        let store = self.clone();
+        let delete = move |location: Result<Path>| {
+            let store = store.clone();
+            async move {
+                let location = location?;
+                let _under_way = store.begin().await;
+                store.read_fault()?;
+                store.inner.delete(&location).await.map(|()| location)
+            }
+        };
+        locations.then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -243,11 +269,13 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        let _under_way = self.begin().await;
         self.read_fault()?;
         self.inner.copy_opts(from, to, options).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
+        let _under_way = self.begin().await;
         self.read_fault()?;
         self.inner.rename_opts(from, to, options).await
     }
@@ -267,6 +295,7 @@ impl MultipartUpload for FaultyUpload {
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
+        let _under_way = self.store.begin().await;
         self.store.read_fault()?;
         self.inner.complete().await
     }

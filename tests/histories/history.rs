@@ -181,7 +181,7 @@ impl History {
         }
         let store = Arc::new(FaultyStore::with_scripts(self.store(), scripts));
         let lived = self.place.live(&store, life).await;
-        store.cut();
+        store.cut().await;
         self.witness.dismiss();
         self.met.faults += store.n_fired();
         let outcomes = std::mem::take(&mut *visits.lock().unwrap_or_else(PoisonError::into_inner));
@@ -228,7 +228,7 @@ impl History {
     async fn die_everywhere(&mut self, life: Life) -> TestResult {
         let counting = Arc::new(FaultyStore::new(Arc::new(self.witness.fork()), None));
         self.place.live(&counting, life).await?;
-        counting.cut();
+        counting.cut().await;
         for operation in 0..counting.n_operations() {
             let fork = Arc::new(self.witness.fork());
             let survived = self.die_at(&fork, operation, life).await;
@@ -244,7 +244,7 @@ impl History {
         for operation in [operation, operation / 2] {
             let store = Arc::new(FaultyStore::new(Arc::clone(fork) as _, Some(Script::death(operation))));
             self.place.die(&store, life).await?;
-            store.cut();
+            store.cut().await;
             if !fork.versions().is_empty() {
                 let (replay, rows) = self.check_protocol(fork).await?;
                 copy.advance(&self.ledger, &replay.positions());
@@ -253,7 +253,7 @@ impl History {
         }
         let store = Arc::new(FaultyStore::new(Arc::clone(fork) as _, None));
         self.place.live(&store, life).await?;
-        store.cut();
+        store.cut().await;
         let (replay, rows) = self.check_protocol(fork).await?;
         self.check_drained(&replay)?;
         copy.advance(&self.ledger, &replay.positions());

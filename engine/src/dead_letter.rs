@@ -3,6 +3,7 @@
 //! A dead-letter table is an ordinary Delta table that anyone can read; bytes are kept as they came.
 
 mod land;
+mod replay;
 
 pub use land::{DeadLetterPlace, DeadLetters, location};
 

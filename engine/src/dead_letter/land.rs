@@ -1,7 +1,7 @@
 //! Lands dead letters in their own table, before the batch they come from, each exactly once.
 //!
 //! Two Delta tables cannot commit together, so dead letters go first, under positions of their own: when the batch does
-//! not land after all, its replay meets the same rejects and leaves out those that the dead-letter table has already.
+//! not land after all, its replay leaves out the rejects that the dead-letter table has already ([`replay`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use alluvium_catalog::{Clock, Error, Fate, Lineage, Location, Positions, Result, Span, TableName};
 use alluvium_sql::{ErrorMode, Flow};
 
+use super::replay::{self, Whose};
 use super::{dead_letter_rows, dead_letter_schema};
 use crate::commit::create::{Blueprint, CHECKPOINT_INTERVAL};
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
@@ -127,7 +128,7 @@ impl DeadLetters {
         const LOOKS: usize = 5;
         for _look in 0..LOOKS {
             let positions = self.landing.positions();
-            let fresh: Vec<Reject> = rejects.iter().filter(|reject| is_new(reject, &positions)).cloned().collect();
+            let fresh = self.fresh(rejects, &positions).await?;
             if fresh.is_empty() {
                 return Ok(None);
             }
@@ -147,6 +148,18 @@ impl DeadLetters {
             }
         }
         Err(Error::conflict(format!("cannot land dead letters in {}: other processes land the same ones", self.table)))
+    }
+
+    /// Returns the rejects that the table does not have.
+    async fn fresh(&self, rejects: &[Reject], positions: &Positions) -> Result<Vec<Reject>> {
+        let (new, again): (Vec<&Reject>, Vec<&Reject>) = rejects.iter().partition(|reject| is_new(reject, positions));
+        if again.is_empty() {
+            return Ok(rejects.to_vec());
+        }
+        let whose = Whose { flow: self.flow.name(), topic: &self.flow.definition.source.topic };
+        let landed = replay::landed(self.landing.log(), self.landing.state(), whose, &again).await?;
+        let is_missing = |reject: &&Reject| !landed.contains(&(reject.partition, reject.offset));
+        Ok(again.into_iter().filter(is_missing).chain(new).cloned().collect())
     }
 
     fn changes(&self, rejects: &[Reject], span: &Span) -> Result<Changes> {
@@ -189,4 +202,79 @@ fn beyond(span: &Span, positions: &Positions) -> Result<Span> {
         rest.extend(partition, range).map_err(|misfit| Error::internal(misfit.to_string()))?;
     }
     Ok(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_catalog::{Offset, OffsetRange, Partition, SystemClock};
+    use arrow::datatypes::DataType;
+    use object_store::ObjectStore;
+    use object_store::memory::InMemory;
+
+    use super::*;
+    use crate::decode::sample::{append_flow, value};
+    use crate::hop::RejectClass;
+    use crate::metrics::Metrics;
+
+    /// Opens the dead letters of `flow` as a process that starts does.
+    async fn open(flow: Flow, store: &Arc<dyn ObjectStore>) -> Result<DeadLetters> {
+        let log = DeltaLog::with_stores("memory:///rejects".parse()?, Arc::clone(store), Arc::clone(store));
+        let place = DeadLetterPlace {
+            log,
+            table: &"ops.rejects".parse()?,
+            clock: Arc::new(SystemClock),
+            limits: LandLimits::default(),
+            watch: Watch::new(Arc::new(Metrics::try_new()?)),
+            checkpoint_interval: 100,
+        };
+        DeadLetters::open(Arc::new(flow), place).await
+    }
+
+    fn reject((partition, offset): (i32, i64)) -> Reject {
+        Reject {
+            partition: Partition(partition),
+            offset: Offset(offset),
+            timestamp_ms: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            class: RejectClass::Malformed,
+            message: "bad".to_owned(),
+        }
+    }
+
+    /// Lands what is rejected of a batch of the offsets from 0 to `next` of both partitions; returns how many rows it added.
+    async fn land(letters: &mut DeadLetters, next: i64, rejected: &[(i32, i64)]) -> Result<Option<u64>> {
+        let mut span = Span::new();
+        for partition in [0, 1] {
+            let range = OffsetRange { first: Offset(0), next: Offset(next), records: u64::try_from(next).unwrap_or(0) };
+            span.extend(Partition(partition), range).map_err(|misfit| Error::internal(misfit.to_string()))?;
+        }
+        let lineage =
+            Lineage::begin(letters.flow.name().clone(), "hash", "test", SystemClock.new_id(), SystemClock.new_id());
+        let rejects: Vec<Reject> = rejected.iter().copied().map(reject).collect();
+        let landed = letters.land(&rejects, &span, &lineage).await?;
+        Ok(landed.map(|landed| landed.fate.dead_lettered))
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_comes_again_lands_the_rejects_that_were_none_before() -> Result<()> {
+        let flow = || append_flow(&[value("id", DataType::Int64)]);
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut letters = open(flow()?, &store).await?;
+        assert_eq!(land(&mut letters, 10, &[(0, 2), (1, 7)]).await?, Some(2));
+        // The process dies before the batch itself lands. The next one has other SQL, and its batch reaches further.
+        let mut letters = open(flow()?, &store).await?;
+        assert_eq!(land(&mut letters, 10, &[(0, 2)]).await?, None);
+        assert_eq!(
+            land(&mut letters, 10, &[(0, 2), (1, 2), (1, 7)]).await?,
+            Some(1),
+            "1@2 is new, below the positions"
+        );
+        assert_eq!(land(&mut letters, 20, &[(0, 2), (1, 2), (0, 5), (1, 15)]).await?, Some(2), "0@5 and 1@15");
+        let mut letters = open(flow()?, &store).await?;
+        assert_eq!(land(&mut letters, 20, &[(0, 2), (0, 5), (1, 2), (1, 7), (1, 15)]).await?, None);
+        assert_eq!(land(&mut letters, 20, &[(0, 15)]).await?, Some(1));
+        Ok(())
+    }
 }

@@ -14,6 +14,7 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod reader;
 pub(crate) mod scene;
+pub(crate) mod served;
 pub(crate) mod services;
 pub(crate) mod shop;
 pub(crate) mod topic;

@@ -22,6 +22,7 @@ mod lookup;
 mod pipelines;
 mod readers;
 mod repl;
+mod restarts;
 mod sasl;
 mod serving;
 mod signals;

@@ -1,63 +1,14 @@
 //! A running program as its operators see it: metrics, health and readiness over HTTP, and the REPL beside it.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::harness::TestResult;
 use crate::harness::lake::Lake;
 use crate::harness::program::Program;
+use crate::harness::served::{LIMIT, Served, sum};
 use crate::harness::shop::Shop;
-
-/// How long anything may take to show.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// What a program serves.
-struct Served {
-    address: String,
-}
-
-impl Served {
-    /// Finds an address that nobody listens on.
-    fn somewhere() -> TestResult<Self> {
-        Ok(Self { address: TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string() })
-    }
-
-    /// Asks for `path`; returns the status and the text.
-    fn ask(&self, path: &str) -> TestResult<(u16, String)> {
-        let mut stream = TcpStream::connect(&self.address)?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, text) = answer.split_once("\r\n\r\n").ok_or("half an answer")?;
-        let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
-        Ok((status, text.to_owned()))
-    }
-
-    /// Asks for `path` until the answer `holds`; a listener that is not there yet is waited for, too.
-    fn wait(&self, path: &str, holds: impl Fn(u16, &str) -> bool) -> TestResult<String> {
-        let begun = Instant::now();
-        loop {
-            let answer = self.ask(path);
-            match &answer {
-                Ok((status, text)) if holds(*status, text) => return Ok(text.clone()),
-                _ if begun.elapsed() > LIMIT => return Err(format!("{path} still says {answer:?}").into()),
-                _ => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
-    }
-}
-
-/// Returns the sum of the series of a family whose labels hold all of `labels`; `None` where there is no such series.
-fn sum(metrics: &str, family: &str, labels: &[&str]) -> Option<f64> {
-    let of_family = |line: &&str| line.starts_with(&format!("{family}{{"));
-    let series = metrics.lines().filter(of_family).filter(|line| labels.iter().all(|label| line.contains(label)));
-    let values: Vec<f64> = series.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
-    (!values.is_empty()).then(|| values.iter().sum())
-}
 
 fn count(program: &Program, table: &str) -> TestResult<i64> {
     let answer = program.json(&["sql", "--quiet", "--json", "-c", &format!("SELECT count(*) AS n FROM {table}")])?;

@@ -6,8 +6,7 @@ use crate::harness::lake::Lake;
 use crate::harness::ledger::{Ledger, Workload};
 use crate::harness::pipeline::{self, Variant};
 use crate::harness::program::{Program, Running};
-use crate::harness::proxy::Proxy;
-use crate::harness::services::Bucket;
+use crate::harness::proxy::Hung;
 use crate::harness::topic::Topic;
 use crate::harness::{TestResult, audit, services};
 
@@ -101,24 +100,7 @@ CREATE FLOW events_flow AS INSERT INTO lake.events BY NAME SELECT id FROM STREAM
 /// How long a process may take to end once it drops what is under way.
 const ABORT: Duration = Duration::from_secs(20);
 
-/// A program on a bucket whose server can be made to hang.
-struct Hung {
-    lake: Lake,
-    proxy: Proxy,
-    program: Program,
-}
-
 impl Hung {
-    fn on(bucket: &Bucket, drain_timeout: &str) -> TestResult<Self> {
-        let lake = Lake::in_bucket(bucket)?;
-        let server = bucket.endpoint.strip_prefix("http://").ok_or("the bucket's server speaks TLS")?;
-        let proxy = Proxy::before(server.trim_end_matches('/'))?;
-        let program = Program::on(&lake)
-            .with("AWS_ENDPOINT_URL", format!("http://{}", proxy.address()))
-            .with("ALLUVIUM_DRAIN_TIMEOUT", drain_timeout);
-        Ok(Self { lake, proxy, program })
-    }
-
     /// Lets `stop` stop a program whose batches hang, then lands what it dropped and holds it all against the ledger.
     async fn stop_while_landing(&self, kafka: &str, stop: impl FnOnce(Running) -> TestResult<Running>) -> TestResult {
         let topic = Topic::create(kafka, 2).await?;

@@ -10,6 +10,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::TestResult;
+use super::lake::Lake;
+use super::program::Program;
+use super::services::Bucket;
 
 /// How often a thread looks whether something has changed.
 const TICK: Duration = Duration::from_millis(20);
@@ -63,6 +66,26 @@ impl Drop for Proxy {
             // One that panicked has failed its test by then.
             let _: thread::Result<()> = acceptor.join();
         }
+    }
+}
+
+/// A program on a bucket whose server can be made to hang.
+pub(crate) struct Hung {
+    pub(crate) lake: Lake,
+    pub(crate) proxy: Proxy,
+    pub(crate) program: Program,
+}
+
+impl Hung {
+    /// Begins with a server that answers.
+    pub(crate) fn on(bucket: &Bucket, drain_timeout: &str) -> TestResult<Self> {
+        let lake = Lake::in_bucket(bucket)?;
+        let server = bucket.endpoint.strip_prefix("http://").ok_or("the bucket's server speaks TLS")?;
+        let proxy = Proxy::before(server.trim_end_matches('/'))?;
+        let program = Program::on(&lake)
+            .with("AWS_ENDPOINT_URL", format!("http://{}", proxy.address()))
+            .with("ALLUVIUM_DRAIN_TIMEOUT", drain_timeout);
+        Ok(Self { lake, proxy, program })
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: u32,
     /// Whether our files are flushed to the disk, as they are by default.
     pub(crate) fsync: bool,
+    /// Whether superseded rows leave by files that are written anew, not by vectors.
+    pub(crate) rewrites: bool,
     /// Where the answer goes.
     pub(crate) answer: PathBuf,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Answer {
     pub(crate) open_seconds: f64,
     /// What the process grew by.
     pub(crate) open_bytes: u64,
+    /// How long it took to open again after all batches, with the key index out of its snapshot; ours only.
+    pub(crate) reopen_seconds: Option<f64>,
     pub(crate) cells: Vec<Cell>,
     pub(crate) rss_peak_bytes: u64,
 }
@@ -74,6 +78,7 @@ struct Asked {
     batches: Vec<u64>,
     rounds: u32,
     merge_rounds: u32,
+    rewrite_rounds: u32,
     fsync: bool,
     folder: PathBuf,
     json: Option<PathBuf>,
@@ -81,13 +86,14 @@ struct Asked {
 
 impl Asked {
     fn read() -> Result<Self> {
-        let known = ["rows", "batches", "rounds", "merge-rounds", "no-fsync!", "folder", "json"];
+        let known = ["rows", "batches", "rounds", "merge-rounds", "rewrite-rounds", "no-fsync!", "folder", "json"];
         let arguments = Arguments::read(&known)?;
         Ok(Self {
             rows: arguments.list("rows")?.unwrap_or_else(|| vec![1_000_000, 10_000_000]),
             batches: arguments.list("batches")?.unwrap_or_else(|| vec![1_000, 10_000, 100_000]),
             rounds: arguments.get("rounds")?.unwrap_or(5),
             merge_rounds: arguments.get("merge-rounds")?.unwrap_or(1),
+            rewrite_rounds: arguments.get("rewrite-rounds")?.unwrap_or(0),
             fsync: !arguments.has("no-fsync"),
             folder: arguments.get("folder")?.unwrap_or_else(std::env::temp_dir),
             json: arguments.get("json")?,
@@ -96,6 +102,7 @@ impl Asked {
 }
 
 fn main() -> ExitCode {
+    alluvium::heap::settle();
     end(match child::task() {
         Some((task, plan)) => be_child(&task, &plan),
         None => Asked::read().and_then(|asked| measure(&asked)),
@@ -106,7 +113,7 @@ fn be_child(task: &str, plan: &Path) -> Result<()> {
     let plan: Plan = child::read_json(plan)?;
     let runtime = runtime()?;
     let answer = match task {
-        "ours" => runtime.block_on(ours::measure(&plan))?,
+        "ours" | "rewrite" => runtime.block_on(ours::measure(&plan))?,
         "merge" => runtime.block_on(merge::measure(&plan))?,
         other => return Err(Error::invalid(format!("there is no task {other}"))),
     };
@@ -122,6 +129,10 @@ fn measure(asked: &Asked) -> Result<()> {
         show(&format!("making a table of {} rows\n", grouped(rows as f64)))?;
         let files = runtime.block_on(SharedFiles::make(&folder.path().join("files"), rows))?;
         let ours = side(asked, &runtime, (folder.path(), "ours"), &files)?;
+        let rewritten = match asked.rewrite_rounds {
+            0 => None,
+            _ => Some(side(asked, &runtime, (folder.path(), "rewrite"), &files)?),
+        };
         let merged = match asked.merge_rounds {
             0 => None,
             _ => match side(asked, &runtime, (folder.path(), "merge"), &files) {
@@ -133,8 +144,9 @@ fn measure(asked: &Asked) -> Result<()> {
                 }
             },
         };
-        show(&show::text(rows, &ours, merged.as_ref()))?;
-        results.push(show::to_json(rows, &ours, merged.as_ref()));
+        let sides = show::Sides { rows, ours: &ours, rewritten: rewritten.as_ref(), merged: merged.as_ref() };
+        show(&sides.text())?;
+        results.push(sides.to_json());
         keep(asked.json.as_deref(), &json!({"fsync": asked.fsync, "results": results}))?;
     }
     Ok(())
@@ -142,19 +154,23 @@ fn measure(asked: &Asked) -> Result<()> {
 
 /// Lets one side work on a table of its own, which is removed afterwards.
 fn side(asked: &Asked, runtime: &Runtime, (folder, task): (&Path, &str), files: &SharedFiles) -> Result<Answer> {
-    let is_ours = task == "ours";
     let plan = Plan {
         folder: folder.join(task),
         rows: files.rows,
         batches: asked.batches.clone(),
-        rounds: if is_ours { asked.rounds } else { asked.merge_rounds },
+        rounds: match task {
+            "ours" => asked.rounds,
+            "rewrite" => asked.rewrite_rounds,
+            _ => asked.merge_rounds,
+        },
         fsync: asked.fsync,
+        rewrites: task == "rewrite",
         answer: folder.join(format!("{task}.answer")),
     };
     if plan.rounds == 0 {
         return Err(Error::invalid("--rounds cannot be 0"));
     }
-    runtime.block_on(files.link_into(&plan.folder, is_ours))?;
+    runtime.block_on(files.link_into(&plan.folder, task == "ours"))?;
     let file = folder.join(format!("{task}.json"));
     child::write_json(&file, &plan)?;
     Nursery::default().run(task, &file)?;

@@ -12,27 +12,22 @@ use alluvium::invariant::Watch;
 use alluvium::metrics::Metrics;
 use alluvium::write::upsert::{UpsertSettings, UpsertWriter};
 use alluvium_benches::meter::{rss_bytes, rss_peak_bytes};
-use alluvium_catalog::{Clock, Error, Fate, Input, Lineage, PartitionRange, Result, Span, StageMillis, SystemClock};
+use alluvium_catalog::{Clock, Error, Input, Lineage, PartitionRange, Result, Span, SystemClock};
+use alluvium_sql::{UpsertMode, UpsertOptions};
 
 use crate::rows::Rows;
 use crate::table::{bytes_below, columns, open};
 use crate::{Answer, Cell, Plan};
 
-/// Opens the table, which makes the key index from its files, and lands all batches.
+/// Opens the table, which makes the key index from its files, lands all batches, and opens it again.
 pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
-    let (log, folder) = open(&plan.folder, plan.fsync)?;
     let (begun, bytes_before) = (Instant::now(), rss_bytes()?);
-    let state = TableState::load(&log).await?.ok_or_else(|| Error::data("the table is not there"))?;
-    let writer = Box::new(UpsertWriter::open(folder, columns(), &state, UpsertSettings::default()).await?);
+    let mut landing = open_landing(plan).await?;
     let mut answer = Answer {
         open_seconds: begun.elapsed().as_secs_f64(),
         open_bytes: rss_bytes()?.saturating_sub(bytes_before),
         ..Answer::default()
     };
-    let ids = AppIds::of_table(&"upsert".parse()?, &"orders".parse()?);
-    let watch = Watch::new(Arc::new(Metrics::try_new()?));
-    let parts = LandingParts { log, state, writer, ids };
-    let mut landing = Landing::new(parts, Arc::new(SystemClock), LandLimits::default(), watch);
     let mut rows = Rows::open(plan).await?;
     for &keys in &plan.batches {
         let mut cell = Cell { keys, ..Cell::default() };
@@ -42,7 +37,30 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
         answer.cells.push(cell);
     }
     answer.rss_peak_bytes = rss_peak_bytes()?;
+    landing.writer().close().await;
+    drop(landing);
+    let begun = Instant::now();
+    drop(open_landing(plan).await?);
+    answer.reopen_seconds = Some(begun.elapsed().as_secs_f64());
     Ok(answer)
+}
+
+/// Opens the table as a flow that starts does: with the key index out of its snapshot where there is one.
+async fn open_landing(plan: &Plan) -> Result<Landing> {
+    let (log, folder) = open(&plan.folder, plan.fsync)?;
+    let state = TableState::load(&log).await?.ok_or_else(|| Error::data("the table is not there"))?;
+    let mode = if plan.rewrites { UpsertMode::CopyOnWrite } else { UpsertMode::MergeOnRead };
+    let settings = UpsertSettings {
+        options: UpsertOptions { mode, cap: None },
+        // One at the end, and none while the clock runs.
+        snapshot_interval: u64::MAX,
+        ..UpsertSettings::default()
+    };
+    let writer = Box::new(UpsertWriter::open(folder, columns(), &state, settings).await?);
+    let ids = AppIds::of_table(&"upsert".parse()?, &"orders".parse()?);
+    let watch = Watch::new(Arc::new(Metrics::try_new()?));
+    let parts = LandingParts { log, state, writer, ids };
+    Ok(Landing::new(parts, Arc::new(SystemClock), LandLimits::default(), watch))
 }
 
 async fn land(plan: &Plan, landing: &mut Landing, rows: &mut Rows, cell: &mut Cell) -> Result<()> {
@@ -73,20 +91,8 @@ fn sign(span: &Span) -> Result<Signature> {
     let input =
         Input::Kafka { cluster: None, topic: "orders".parse()?, topic_id: None, ranges: PartitionRange::of(span) };
     let lineage = Lineage {
-        v: 1,
-        flow: "upsert".parse()?,
-        sql_hash: "bench".to_owned(),
-        run: SystemClock.new_id(),
-        write_id: SystemClock.new_id(),
-        engine: ENGINE_INFO.to_owned(),
         inputs: vec![input],
-        fate: Fate::default(),
-        rows_inserted: 0,
-        rows_updated: 0,
-        rows_deleted: 0,
-        effort: alluvium_catalog::Effort::default(),
-        millis: StageMillis::default(),
-        definition: None,
+        ..Lineage::begin("upsert".parse()?, "bench", ENGINE_INFO, SystemClock.new_id(), SystemClock.new_id())
     };
     Ok(Signature { lineage, operation: "MERGE", definition: None })
 }

@@ -5,19 +5,56 @@ use serde_json::{Value, json};
 
 use crate::{Answer, Cell};
 
-/// Returns the table of one size.
-pub(crate) fn text(rows: u64, ours: &Answer, merged: Option<&Answer>) -> String {
-    let mut text = format!(
-        "\n{} rows: opened, index from scratch, in {:.2} s; {:.1} bytes of memory a key; peak {}",
-        grouped(rows as f64),
+/// What all sides did to tables of one size.
+#[derive(Debug)]
+pub(crate) struct Sides<'a> {
+    pub(crate) rows: u64,
+    /// Deletion vectors.
+    pub(crate) ours: &'a Answer,
+    /// Copy-on-write.
+    pub(crate) rewritten: Option<&'a Answer>,
+    /// delta-rs MERGE.
+    pub(crate) merged: Option<&'a Answer>,
+}
+
+impl Sides<'_> {
+    /// Returns all of it as text.
+    pub(crate) fn text(&self) -> String {
+        let mut text = format!("\n{} rows: {}", grouped(self.rows as f64), opened(self.rows, self.ours));
+        if let Some(merged) = self.merged {
+            text.push_str(&format!("; delta-rs peak {}", megabytes(merged.rss_peak_bytes)));
+        }
+        text.push_str(&format!("\n\n{}", cells(self.ours, self.merged)));
+        if let Some(rewritten) = self.rewritten {
+            text.push_str(&format!("\ncopy-on-write: {}\n\n", opened(self.rows, rewritten)));
+            text.push_str(&cells(rewritten, self.merged));
+        }
+        text
+    }
+
+    /// Returns all of it for programs.
+    pub(crate) fn to_json(&self) -> Value {
+        let Self { rows, ours, rewritten, merged } = self;
+        let ratios: Vec<Value> =
+            ours.cells.iter().map(|cell| json!({"keys": cell.keys, "ratio_of_bests": ratio(cell, *merged)})).collect();
+        json!({"rows": rows, "ours": ours, "copy_on_write": rewritten, "delta_rs": merged, "ratios": ratios})
+    }
+}
+
+/// Says how a table of ours was opened.
+fn opened(rows: u64, ours: &Answer) -> String {
+    let again =
+        ours.reopen_seconds.map_or_else(String::new, |seconds| format!(", from its snapshot in {seconds:.2} s"));
+    format!(
+        "opened, index from scratch, in {:.2} s{again}; {:.1} bytes of memory a key; peak {}",
         ours.open_seconds,
         ours.open_bytes as f64 / (rows as f64).max(1.0),
         megabytes(ours.rss_peak_bytes)
-    );
-    if let Some(merged) = merged {
-        text.push_str(&format!("; delta-rs peak {}", megabytes(merged.rss_peak_bytes)));
-    }
-    text.push_str("\n\n");
+    )
+}
+
+/// Returns the table of a side of ours beside delta-rs.
+fn cells(ours: &Answer, merged: Option<&Answer>) -> String {
     let headings = [
         "keys",
         "best",
@@ -49,15 +86,7 @@ pub(crate) fn text(rows: u64, ours: &Answer, merged: Option<&Answer>) -> String 
             }),
         ]);
     }
-    text.push_str(&table.render());
-    text
-}
-
-/// Returns both sides for programs.
-pub(crate) fn to_json(rows: u64, ours: &Answer, merged: Option<&Answer>) -> Value {
-    let ratios: Vec<Value> =
-        ours.cells.iter().map(|cell| json!({"keys": cell.keys, "ratio_of_bests": ratio(cell, merged)})).collect();
-    json!({"rows": rows, "ours": ours, "delta_rs": merged, "ratios": ratios})
+    table.render()
 }
 
 fn ratio(cell: &Cell, merged: Option<&Answer>) -> Option<f64> {

@@ -62,7 +62,7 @@ impl Snapshots {
     /// Tells whether a snapshot of `version` should be begun.
     fn is_due(&self, version: Version) -> bool {
         let is_busy = self.turn.as_ref().is_some_and(|turn| !turn.is_finished());
-        self.interval > 0 && !is_busy && version >= self.since + self.interval
+        self.interval > 0 && !is_busy && version >= self.since.saturating_add(self.interval)
     }
 
     /// Begins to write a snapshot.

@@ -272,11 +272,12 @@ async fn upkeep_compacts_beside_batches(scene: &Scene) -> Result<()> {
 
 #[tokio::test]
 async fn a_checkpoint_that_comes_due_during_other_work_is_written_at_the_end() -> Result<()> {
-    let scene = Scene::appends()?;
+    let mut scene = Scene::appends()?;
+    scene.properties.insert("delta.checkpointInterval".to_owned(), "4".to_owned());
     let mut landing = scene.open().await?;
     // The checksum of the first version is under way while the others land.
     let settings = UpkeepSettings { compaction: false, ..UpkeepSettings::default() };
-    let (mut upkeep, _) = scene.upkeep(settings, 4)?;
+    let (mut upkeep, _) = scene.upkeep(settings, 1_000)?;
     for id in 0..5 {
         scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
         upkeep.landed(&mut landing).await;

@@ -236,6 +236,23 @@ async fn slow_engine_pauses_and_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_backed_up_gives_partitions_away() -> Result<()> {
+    let mut bench = Bench::new(2)?;
+    bench.settings.limits.rows_max = 50;
+    bench.produce(0, 400).await?;
+    bench.produce(1, 400).await?;
+    let mut first = bench.open().await?;
+    bench.table.land(&batch(&mut first).await?.span);
+    // One batch waits and one is full: the partitions are paused after two seconds, and nobody fetches.
+    tokio::time::sleep(poll::GRACE + Duration::from_secs(1)).await;
+    let mut second = bench.open().await?;
+    let taken = batch(&mut second).await?;
+    assert_eq!(taken.span.iter().count(), 1, "{}", taken.span);
+    second.close().await?;
+    first.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn second_member_takes_over_partitions_and_fences_their_batches() -> Result<()> {
     let bench = Bench::new(4)?;
     for partition in 0..4 {

@@ -195,3 +195,8 @@ async fn rejects_are_kept_with_their_reasons() -> TestResult {
 async fn changes_apply_alike_to_files_that_are_written_anew() -> TestResult {
     check("rewrites").await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_is_refused_whole_and_a_delete_needs_its_place_in_the_order() -> TestResult {
+    check("whole_records").await
+}

@@ -7,13 +7,14 @@
 pub(crate) mod collapse;
 mod isolate;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use alluvium_catalog::{Error, Fate, Input, Result, TableName};
 use alluvium_sql::{Change, ErrorMode, Flow, Shaped, Transform};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat, concat_batches, filter, filter_record_batch, not, take, take_record_batch};
+use arrow::compute::{concat, concat_batches, filter, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
 
@@ -59,12 +60,15 @@ impl TransformStage {
             self.settle_rejects(&mut Fate::default(), &rejects)?;
             return Err(Error::internal("a batch was given up that has few rejects"));
         }
-        let mut shaped = isolated.shaped;
+        let mut n_with_rows = distinct_records(&isolated.shaped);
+        let (mut shaped, mut nulls) = self.refuse_nulls(isolated.shaped, Bearing::Values)?;
         if let Some(tombstones) = tombstones.filter(|tombstones| tombstones.num_rows() > 0) {
-            shaped = in_order(&join(&[shaped, self.transform.apply_tombstones(tombstones).await?])?)?;
+            let tombstones = self.transform.apply_tombstones(tombstones).await?;
+            n_with_rows += distinct_records(&tombstones);
+            let (tombstones, keyless) = self.refuse_nulls(tombstones, Bearing::KeysAlone)?;
+            nulls.extend(keyless);
+            shaped = in_order(&join(&[shaped, tombstones])?)?;
         }
-        let n_with_rows = distinct_records(&shaped);
-        let (shaped, nulls) = self.refuse_nulls(shaped)?;
         rejects.extend(reject_all(&records, &nulls));
         let n_refused = distinct(nulls.iter().map(|fault| fault.record));
         let (shaped, standing) = match &self.collapse {
@@ -136,8 +140,9 @@ impl TransformStage {
         Ok(())
     }
 
-    /// Sets aside rows with a NULL that the table does not allow. A delete needs only its key.
-    fn refuse_nulls(&self, shaped: Shaped) -> Result<(Shaped, Vec<Fault>)> {
+    /// Sets aside records with a NULL that the table does not allow, in any of their rows. A delete needs its key and its
+    /// place in the order of it; a tombstone has no place of its own.
+    fn refuse_nulls(&self, shaped: Shaped, bearing: Bearing) -> Result<(Shaped, Vec<Fault>)> {
         let keys: &[String] = match &self.flow.change {
             Change::Append => &[],
             Change::Upsert { keys, .. } => keys,
@@ -155,12 +160,12 @@ impl TransformStage {
                 }
             }
         }
-        for column in &shaped.sequence {
+        for column in shaped.sequence.iter().filter(|_| bearing == Bearing::Values) {
             if column.null_count() == 0 {
                 continue;
             }
             for (index, fault) in faults.iter_mut().enumerate() {
-                if column.is_null(index) && !is_delete(index) && fault.is_none() {
+                if column.is_null(index) && fault.is_none() {
                     *fault = Some("SEQUENCE BY is NULL, so the row has no place in the order of its key".to_owned());
                 }
             }
@@ -168,15 +173,25 @@ impl TransformStage {
         if faults.iter().all(Option::is_none) {
             return Ok((shaped, Vec::new()));
         }
-        let keep: BooleanArray = faults.iter().map(|fault| Some(fault.is_none())).collect();
-        let refused = select(&shaped, &not(&keep).map_err(internal)?)?;
-        let messages = faults.into_iter().flatten();
-        let found = positions(&refused)
-            .zip(messages)
-            .map(|(record, message)| Fault { record, class: RejectClass::NullViolation, message })
+        let class = RejectClass::NullViolation;
+        let found: Vec<Fault> = positions(&shaped)
+            .zip(faults)
+            .filter_map(|(record, message)| Some(Fault { record, class, message: message? }))
             .collect();
+        // A record has one fate, so all of its rows go.
+        let refused: HashSet<(i32, i64)> = found.iter().map(|fault| fault.record).collect();
+        let keep: BooleanArray = positions(&shaped).map(|record| Some(!refused.contains(&record))).collect();
         Ok((select(&shaped, &keep)?, found))
     }
+}
+
+/// What rows bear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bearing {
+    /// The record's values.
+    Values,
+    /// The key of a tombstone, and nothing else.
+    KeysAlone,
 }
 
 /// A record that failed after it was decoded.
@@ -237,7 +252,7 @@ fn input((name, version): (TableName, Option<u64>)) -> Input {
 }
 
 fn distinct(records: impl Iterator<Item = (i32, i64)>) -> usize {
-    records.collect::<std::collections::HashSet<_>>().len()
+    records.collect::<HashSet<_>>().len()
 }
 
 fn internal(cause: ArrowError) -> Error {

@@ -138,6 +138,8 @@ impl Upkeep {
         let outcome = match landing.swap(compaction).await {
             Ok(Swapped::Landed { version, remapped }) => {
                 self.parts.metrics.upkeep_spent(&self.parts.flow, Work::Compaction, n_files, bytes);
+                // Another may be worth it at once: of the next tier, or of another partition.
+                self.unplanned = self.parts.settings.files_min;
                 tracing::info!(
                     table = %location, version, files = n_files, into = n_outputs, bytes, remapped,
                     took = ?ended.took, "files compacted"

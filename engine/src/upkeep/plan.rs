@@ -7,7 +7,8 @@
 
 mod clustered;
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use crate::config::UpkeepSettings;
 use crate::delta::action::{Add, num_records};
@@ -97,7 +98,8 @@ impl Aims {
     }
 }
 
-/// Returns the files that are worth a compaction most: those of the partition that has the most of them.
+/// Returns the files that are worth a compaction most: those of the partition whose newest is the oldest, so that a
+/// partition in which batches land keeps no other waiting; of several, those of the one that has the most of them.
 pub fn choose(state: &TableState, aims: &Aims) -> Option<Choice> {
     let by = state.clustering();
     // A table is partitioned or clustered, never both; files of two partitions are not mixed for one that claims to be.
@@ -108,21 +110,16 @@ pub fn choose(state: &TableState, aims: &Aims) -> Option<Choice> {
     for add in state.files.values() {
         partitions.entry(partition_key(&add.partition_values)).or_default().push(add);
     }
-    let mut best: Option<Vec<&Add>> = None;
-    for files in partitions.into_values() {
-        let chosen = choose_within(files, aims);
-        if chosen.len() > best.as_ref().map_or(0, Vec::len) {
-            best = Some(chosen);
-        }
-    }
-    let files = best?;
+    let chosen = partitions.into_values().map(|files| choose_within(files, aims)).filter(|files| !files.is_empty());
+    let newest = |files: &[&Add]| files.iter().map(|add| add.modification_time).max();
+    let files = chosen.min_by_key(|files| (newest(files), Reverse(files.len())))?;
     let partition = files.first()?.partition_values.clone();
     Some(Choice { order: Order::Kept, partition, files: files.into_iter().cloned().collect() })
 }
 
 /// Returns the files of one partition that are worth a compaction, at most as many as it may read.
 fn choose_within<'a>(files: Vec<&'a Add>, aims: &Aims) -> Vec<&'a Add> {
-    let mut tiers: HashMap<u32, Vec<&Add>> = HashMap::new();
+    let mut tiers: BTreeMap<u32, Vec<&Add>> = BTreeMap::new();
     let mut chosen = Vec::new();
     for add in files.into_iter().filter(|add| size(add) <= aims.bytes_max) {
         if is_worn(add, aims) {
@@ -139,10 +136,10 @@ fn choose_within<'a>(files: Vec<&'a Add>, aims: &Aims) -> Vec<&'a Add> {
         Zeal::Tiers { files_min } => files_min,
         Zeal::All => 2,
     };
-    // The smallest files first: they cost readers the most for what they hold.
-    let worth = |tier: &&Vec<&Add>| tier.len() >= files_min;
-    if let Some(small) = tiers.values().filter(worth).min_by_key(|tier| tier.iter().map(|add| size(add)).max()) {
-        chosen.extend(small);
+    // The largest files first: they have waited for eight merges of those below, which small ones of every batch would
+    // else keep from ever coming.
+    if let Some((_, like)) = tiers.iter().find(|(_, like)| like.len() >= files_min) {
+        chosen.extend(like);
     } else if aims.zeal == Zeal::All && !chosen.is_empty() {
         chosen.extend(tiers.into_values().flatten());
     }
@@ -239,10 +236,47 @@ mod tests {
     }
 
     #[test]
-    fn partitions_are_never_mixed_and_the_fullest_comes_first() {
+    fn partitions_are_never_mixed_and_the_one_that_waits_longest_comes_first() {
         check(&[("a1", 10, 0), ("b1", 10, 0), ("a2", 10, 0)], &AIMS, &[]);
         let files = [("a1", 9, 0), ("a2", 9, 0), ("a3", 9, 0), ("b1", 9, 0), ("b2", 9, 0), ("b3", 9, 0), ("b4", 9, 0)];
-        check(&files, &AIMS, &["b1", "b2", "b3", "b4"]);
+        check(&files, &AIMS, &["a1", "a2", "a3"]);
+        let cold = [("a1", 900, 5), ("b1", 9, 0), ("b2", 9, 0), ("b3", 9, 0), ("b4", 9, 0)];
+        check(&cold, &AIMS, &["a1"]);
+    }
+
+    #[test]
+    fn large_files_of_like_size_go_before_small_ones() {
+        let files =
+            [("a1", 9, 0), ("a2", 9, 0), ("a3", 9, 0), ("a4", 90, 0), ("a5", 90, 0), ("a6", 90, 0), ("a7", 300, 0)];
+        check(&files, &AIMS, &["a4", "a5", "a6"]);
+    }
+
+    /// A compaction for each eight batches, which is what upkeep allows itself.
+    #[test]
+    fn even_batches_without_end_leave_few_files() -> Result<(), serde_json::Error> {
+        let aims = Aims { target_bytes: 1 << 27, bytes_max: 1 << 30, zeal: Zeal::Tiers { files_min: 8 }, ..AIMS };
+        let mut state = TableState::default();
+        let mut most = 0;
+        for batch in 0..4_000_i64 {
+            let mut add: Add = serde_json::from_value(serde_json::json!({
+                "path": format!("{batch}"), "size": 4_000, "modificationTime": batch, "dataChange": true,
+                "partitionValues": {},
+            }))?;
+            state.files.insert(add.path.clone(), add.clone());
+            if batch % 8 == 7
+                && let Some(choice) = choose(&state, &aims)
+            {
+                for gone in &choice.files {
+                    state.files.remove(&gone.path);
+                }
+                add.path = format!("merged {batch}");
+                add.size = choice.files.iter().map(|gone| gone.size).sum();
+                state.files.insert(add.path.clone(), add);
+            }
+            most = most.max(state.files.len());
+        }
+        assert!(most < 60, "{most} files");
+        Ok(())
     }
 
     #[test]

@@ -39,6 +39,9 @@ impl VacuumWork {
         if !self.parts.settings.vacuum || self.turns.is_busy() || now_ms < self.due_ms {
             return Ok(());
         }
+        if self.turns.allowance(clock).is_none() {
+            return Ok(());
+        }
         let interval_ms = i64::try_from(self.parts.settings.vacuum_interval.as_millis()).unwrap_or(i64::MAX);
         self.due_ms = now_ms.saturating_add(interval_ms);
         let own = retention(landing.state(), landing.log().location(), None, false)?

@@ -28,14 +28,17 @@ struct Piece<'a> {
 /// Returns what is worth being clustered most.
 pub(super) fn choose(state: &TableState, aims: &Aims, by: &[String]) -> Option<Choice> {
     let pieces = pieces(state, aims, by);
-    let merged = match aims.zeal {
-        Zeal::Tiers { files_min } => merge_of_a_tier(&pieces, files_min, aims),
-        Zeal::All => merge_of_all(pieces.clone(), aims, by),
+    let merge = || {
+        let files = match aims.zeal {
+            Zeal::Tiers { files_min } => merge_of_a_tier(&pieces, files_min, aims),
+            Zeal::All => merge_of_all(pieces.clone(), aims, by),
+        };
+        choice(Order::Clustered(by.to_vec()), files?)
     };
-    match merged {
-        Some(files) => choice(Order::Clustered(by.to_vec()), files),
-        None => worn(&pieces, aims, by),
-    }
+    let worn = || worn(&pieces, aims, by);
+    // Both may be due for ever, so they take turns: by the version, which is any when a plan is made.
+    let is_worn_first = aims.zeal != Zeal::All && state.version.is_multiple_of(2);
+    if is_worn_first { worn().or_else(merge) } else { merge().or_else(worn) }
 }
 
 /// Returns the next of those files that are clustered again whatever they are: `paths` of `state`.
@@ -87,7 +90,8 @@ fn pieces<'a>(state: &'a TableState, aims: &Aims, by: &[String]) -> Vec<Piece<'a
     pieces
 }
 
-/// Returns the files of the lowest tier that has enough runs of like size, oldest first.
+/// Returns the files of the highest tier that has enough runs of like size, oldest first: a tier fills up only once for
+/// several merges of the one below, which would else keep it waiting for ever.
 fn merge_of_a_tier<'a>(pieces: &[Piece<'a>], files_min: usize, aims: &Aims) -> Option<Vec<&'a Add>> {
     let mut tiers: BTreeMap<u32, Vec<Piece<'a>>> = BTreeMap::new();
     for piece in pieces.iter().filter(|piece| piece.bytes <= aims.bytes_max) {
@@ -97,7 +101,7 @@ fn merge_of_a_tier<'a>(pieces: &[Piece<'a>], files_min: usize, aims: &Aims) -> O
             tiers.entry(tier).or_default().push(piece.clone());
         }
     }
-    for (tier, pieces) in tiers.into_iter().rev() {
+    for (tier, pieces) in tiers {
         let n_wanted = if tier == 0 { 1 } else { files_min };
         let fitting = as_many_as_fit(pieces, |piece| piece.bytes, aims.bytes_max);
         // Fewer would be of the same tier again, and a row be written more often than once a tier.

@@ -2,19 +2,23 @@
 //!
 //! Each batch with deletes writes one file, `_alluvium/tombstones/<id>.parquet`, before its commit, which names it: the
 //! key columns, the sequence and the position of each delete. Other processes of the flow read it when they follow the
-//! commit. A file whose commit did not land tells of records that come again, so it does no harm. Vacuum of other engines leaves folders alone whose names begin with an underscore.
+//! commit. A file whose commit did not land tells of records that come again, so it does no harm. Vacuum of other engines
+//! leaves folders alone whose names begin with an underscore.
 
 use std::sync::Arc;
 
 use alluvium_catalog::{Clock, Error, Location, Result};
 use arrow::array::RecordBatch;
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use super::parquet::encode;
+
+/// Files read at the same time: they are small, and a week of batches leaves very many.
+const FILES_IN_FLIGHT: usize = 16;
 
 /// Where the deletes of a table are remembered.
 #[derive(Debug, Clone)]
@@ -70,16 +74,19 @@ impl TombstoneFolder {
         }
     }
 
-    /// Reads all deletes staged at or after `since_ms`.
+    /// Returns the deletes staged at or after `since_ms`, file by file, oldest first; a few files are read ahead, however
+    /// many there are.
     ///
     /// # Errors
-    /// `Unavailable` when the store does not answer; `Data` when a file is damaged.
-    pub async fn read(&self, since_ms: i64) -> Result<Vec<Remembered>> {
-        let mut remembered = Vec::new();
-        for (at_ms, path) in self.list().await?.into_iter().filter(|(at_ms, _)| *at_ms >= since_ms) {
-            remembered.extend(self.read_file(at_ms, &path).await?);
-        }
-        Ok(remembered)
+    /// `Unavailable` when the store does not answer; in the stream also `Data` when a file is damaged.
+    pub async fn read(&self, since_ms: i64) -> Result<impl Stream<Item = Result<Vec<Remembered>>> + Send + use<>> {
+        let files: Vec<_> = self.list().await?.into_iter().filter(|(at_ms, _)| *at_ms >= since_ms).collect();
+        let folder = self.clone();
+        let reads = futures::stream::iter(files).map(move |(at_ms, path)| {
+            let folder = folder.clone();
+            async move { folder.read_file(at_ms, &path).await }
+        });
+        Ok(reads.buffered(FILES_IN_FLIGHT))
     }
 
     async fn read_file(&self, at_ms: i64, path: &Path) -> Result<Vec<Remembered>> {

@@ -83,6 +83,8 @@ impl VectorFolder {
     /// `Unavailable` when the store does not answer; `Data` when the vector is damaged or lies outside the table.
     pub async fn read(&self, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap> {
         let damaged = |why: &str| Error::data(format!("a deletion vector of the table at {} {why}", self.location));
+        /// Before a vector in a file stands its size, behind it its checksum.
+        const FRAME: u64 = 4;
         let size = u64::try_from(descriptor.size_in_bytes).map_err(|_| damaged("has a negative size"))?;
         let bytes: Bytes = match descriptor.storage_type {
             StorageType::Inline => {
@@ -93,13 +95,18 @@ impl VectorFolder {
             StorageType::UuidRelativePath => {
                 let path =
                     relative_path(&descriptor.path_or_inline_dv).ok_or_else(|| damaged("has no readable path"))?;
-                // The vector's own size, four bytes, stands before it.
-                let start =
-                    u64::try_from(descriptor.offset.unwrap_or(0)).map_err(|_| damaged("has a negative offset"))? + 4;
-                self.store.get_range(&path, start..start + size).await.map_err(|cause| {
+                let offset =
+                    u64::try_from(descriptor.offset.unwrap_or(0)).map_err(|_| damaged("has a negative offset"))?;
+                let framed = offset + FRAME..offset + FRAME + size + FRAME;
+                let framed = self.store.get_range(&path, framed).await.map_err(|cause| {
                     Error::unavailable(format!("cannot read {path} of the table at {}", self.location))
                         .with_source(cause)
-                })?
+                })?;
+                let (body, checksum) = framed.split_last_chunk().ok_or_else(|| damaged("is cut off"))?;
+                if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
+                    return Err(damaged("does not have its checksum"));
+                }
+                framed.slice(..body.len())
             }
             StorageType::AbsolutePath => return Err(damaged("lies outside the table, as in a shallow clone")),
         };

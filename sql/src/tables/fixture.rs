@@ -19,7 +19,6 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::TableReader;
-use super::vectors::crc32;
 
 pub(crate) type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -188,7 +187,7 @@ pub(crate) fn commit_vectors(
                 let offset = file.len();
                 file.extend(u32::try_from(bytes.len())?.to_be_bytes());
                 file.extend(&bytes);
-                file.extend(crc32(&bytes).to_be_bytes());
+                file.extend(crc32fast::hash(&bytes).to_be_bytes());
                 json!({
                     "storageType": "u", "pathOrInlineDv": z85::encode(id.as_bytes()), "offset": offset,
                     "sizeInBytes": bytes.len()

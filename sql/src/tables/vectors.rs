@@ -205,7 +205,7 @@ impl VectorSource {
         if i32::from_be_bytes(*head) != size {
             return Err(self.damaged("has another size than the log says"));
         }
-        if u32::from_be_bytes(*tail) != crc32(body) {
+        if u32::from_be_bytes(*tail) != crc32fast::hash(body) {
             return Err(self.damaged("does not have its checksum"));
         }
         Ok(body)
@@ -230,35 +230,9 @@ fn relative_path(encoded: &str) -> Option<Path> {
     Some(Path::from(format!("{folder}deletion_vector_{id}.bin")))
 }
 
-/// The CRC-32 of zlib and Ethernet, a byte at a time.
-const CRC_OF_BYTE: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};
-
-pub(super) fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, &byte| CRC_OF_BYTE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_checksum_is_the_common_one() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-    }
 
     #[test]
     fn both_shapes_of_a_selection_leave_the_same_rows() {

@@ -170,8 +170,16 @@ impl UpsertWriter {
 
     /// Reads the sidecars of deletes staged since `since_ms`.
     pub(super) async fn remember_since(&mut self, since_ms: i64) -> Result<()> {
-        let remembered = self.tombstones.read(since_ms).await?;
-        self.remember(remembered)
+        /// A look at the memory walks the whole index.
+        const FILES_BETWEEN_LOOKS: usize = 64;
+        let mut files = std::pin::pin!(self.tombstones.read(since_ms).await?.enumerate());
+        while let Some((place, deletes)) = files.next().await {
+            self.remember(deletes?)?;
+            if place % FILES_BETWEEN_LOOKS == 0 {
+                self.index.check_memory(self.settings.memory_bytes_max)?;
+            }
+        }
+        Ok(())
     }
 
     fn remember(&mut self, deletes: Vec<Remembered>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod swap;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,12 +179,15 @@ impl Landing {
         let (was, is) = (&before.metadata, &self.state.metadata);
         let same = before.protocol.asks_the_same(&self.state.protocol)
             && was.schema_string == is.schema_string
-            && was.partition_columns == is.partition_columns;
+            && was.partition_columns == is.partition_columns
+            && rules(&was.configuration).eq(rules(&is.configuration));
         if same {
             return Ok(());
         }
         let (at, version) = (self.log.location(), self.state.version);
-        Err(Error::conflict(format!("the table at {at} has other columns or another protocol as of version {version}")))
+        Err(Error::conflict(format!(
+            "the table at {at} has other columns, other properties or another protocol as of version {version}"
+        )))
     }
 
     /// Checks that the writer knows as many rows as the log tells of.
@@ -314,6 +318,18 @@ impl Landing {
         }
         info
     }
+}
+
+/// Returns the properties by which Delta says how a table is written. What only says how long something is kept is looked
+/// up when it is needed.
+fn rules(configuration: &BTreeMap<String, String>) -> impl Iterator<Item = (&String, &String)> {
+    const LOOKED_UP: [&str; 4] = [
+        "delta.checkpointInterval",
+        "delta.deletedFileRetentionDuration",
+        "delta.enableExpiredLogCleanup",
+        "delta.logRetentionDuration",
+    ];
+    configuration.iter().filter(|(key, _)| key.starts_with("delta.") && !LOOKED_UP.contains(&key.as_str()))
 }
 
 fn complete(lineage: &Lineage, staged: &Staged, draft: &Draft) -> Lineage {

@@ -86,8 +86,9 @@ pub struct Halt {
     pub reason: String,
 }
 
-/// Restarts of a flow in a row, without a batch landed between them, before it halts. Under `--once`, where somebody
-/// waits for an answer, [`Limits::once_timeout`] ends them as well.
+/// Restarts of a flow in a row, without a batch landed between them, before it halts over conflicts: another process undoes
+/// what it does. A service that does not answer is waited for without end, but under `--once`, where somebody waits for an
+/// answer: this many restarts end it there, and [`Limits::once_timeout`].
 const RESTARTS_MAX: u32 = 20;
 
 /// Runs `flows` until `shutdown`, or until they are drained.
@@ -200,7 +201,8 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
         let since = if has_landed { Instant::now() } else { troubled_since.unwrap_or(begun) };
         troubled_since = Some(since);
         let may_mend = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Conflict);
-        let is_spent = restarts > RESTARTS_MAX || (options.once && since.elapsed() >= world.settings.once_timeout);
+        let is_too_often = restarts > RESTARTS_MAX && (options.once || error.kind() == ErrorKind::Conflict);
+        let is_spent = is_too_often || (options.once && since.elapsed() >= world.settings.once_timeout);
         if !may_mend || is_spent || shutdown.is_draining() {
             break Some(error);
         }

@@ -156,7 +156,7 @@ pub const KEYS: [Key; 44] = [
         path: "limits.sql_memory",
         variable: "ALLUVIUM_SQL_MEMORY",
         default: r#""1 GiB""#,
-        meaning: "The memory that SQL may use.",
+        meaning: "The memory that queries of `alluvium sql` may use.",
     },
     Key {
         path: "limits.checkpoint_interval",
@@ -210,7 +210,7 @@ pub const KEYS: [Key; 44] = [
         path: "upkeep.wall_share",
         variable: "",
         default: "25",
-        meaning: "The share of time, in percent, that each kind of upkeep of one table may be at work.",
+        meaning: "The share of time, in percent, that compactions, checksums and vacuums of one table may each be at work; checkpoints come when they are due.",
     },
     Key {
         path: "upkeep.checkpoint_size",

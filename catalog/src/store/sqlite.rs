@@ -23,7 +23,7 @@ use self::failure::{failed, migration_failed};
 pub use self::hold::Hold;
 use super::{CatalogStore, FlowEntry, Run};
 use crate::lineage::Definition;
-use crate::{Commit, Connection, Dataset, Edge, Error, Location, Name, Result, Seen, Source, TableName};
+use crate::{Commit, Connection, Dataset, Edge, Error, ErrorKind, Location, Name, Result, Seen, Source, TableName};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -68,7 +68,7 @@ impl SqliteStore {
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true);
         // The writer connects first: it makes the file, and turns WAL on, before anybody reads.
-        let writer = connect(&place, SqlitePoolOptions::new().max_connections(1), &options).await?;
+        let writer = connect_first(&place, &options).await?;
         migrate(&place, &writer).await?;
         let readers = connect(&place, SqlitePoolOptions::new().max_connections(READERS_MAX), &options).await?;
         Ok(Self { place, readers, writer, hold })
@@ -231,6 +231,21 @@ impl CatalogStore for SqliteStore {
 
 async fn connect(place: &str, pool: SqlitePoolOptions, options: &SqliteConnectOptions) -> Result<SqlitePool> {
     pool.connect_with(options.clone()).await.map_err(|source| failed(place, "open", source))
+}
+
+/// Connects the writer. SQLite refuses at once to turn WAL on where another process is just making the file, and does not
+/// wait as it does for a transaction.
+async fn connect_first(place: &str, options: &SqliteConnectOptions) -> Result<SqlitePool> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let begun = tokio::time::Instant::now();
+    loop {
+        match connect(place, SqlitePoolOptions::new().max_connections(1), options).await {
+            Err(error) if error.kind() == ErrorKind::Unavailable && begun.elapsed() < BUSY_TIMEOUT => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 /// Brings the tables up to date. The write lock is held throughout, so that of two processes one does it.

@@ -6,8 +6,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
+use crate::Timestamp;
 use crate::store::suite;
-use crate::{ErrorKind, Timestamp};
 
 fn folder() -> Result<(TempDir, PathBuf)> {
     let folder = tempfile::tempdir().map_err(|source| Error::internal("no folder").with_source(source))?;
@@ -129,4 +129,11 @@ async fn a_newer_schema_is_refused() -> Result<()> {
     let newest = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
     assert!(error.message().contains(&format!("has schema 9999, newer than {newest}")), "{error}");
     Ok(())
+}
+
+#[tokio::test]
+async fn those_who_open_a_new_file_at_once_all_open_it() -> Result<()> {
+    let (_folder, path) = folder()?;
+    let open = || SqliteStore::open(&path);
+    tokio::try_join!(open(), open(), open(), open(), open(), open()).map(drop)
 }

@@ -16,7 +16,7 @@ use crate::harness::shop::Shop;
 
 /// Beginnings of commands and statements that are not run here, and why.
 const NOT_RUN: [(&str, &str); 7] = [
-    ("cargo run --profile quick -- demo", "builds the program in another profile; tests/cli.rs runs the demo"),
+    ("cargo run -- demo", "the gate runs it; tests/cli.rs runs the demo too"),
     ("alluvium optimize silver.visits --full", "needs a clustered table; unit tests of upkeep have one"),
     ("OPTIMIZE silver.visits FULL", "needs a clustered table; unit tests of upkeep have one"),
     ("tests/run", "is the gate that runs this test"),

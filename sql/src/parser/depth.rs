@@ -15,8 +15,8 @@ use crate::diagnostic::{Diagnostic, SourceText, code};
 /// The deepest nesting of brackets; people write 10.
 const BRACKETS_MAX: usize = 64;
 
-/// The most tokens of one expression: a chain such as `1 + 1 + ..` nests one level a link. Tests show that half of a
-/// thread's 2 MiB of stack holds such a chain in a debug build.
+/// The most tokens of one expression: a chain such as `1 + 1 + ..` nests one level a link. Tests show that half of
+/// the 8 MiB of stack that the program's threads have holds such a chain, nothing optimised.
 const RUN_TOKENS_MAX: usize = 500;
 
 /// The most words in one statement that nest without brackets.

@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod statement;
 mod parser;
 mod types;
+mod scan_by;
 mod options;
 mod compile;
 pub mod pipeline;

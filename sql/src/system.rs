@@ -22,6 +22,8 @@ use datafusion::physical_plan::ExecutionPlan;
 
 pub(crate) use columns::Columns;
 
+use crate::scan_by::scan_by;
+
 /// The schema that holds these tables.
 pub(crate) const SCHEMA: &str = "system";
 
@@ -132,17 +134,8 @@ struct SystemProvider {
     catalog: Arc<dyn CatalogStore>,
 }
 
-#[async_trait]
-impl TableProvider for SystemProvider {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::View
-    }
-
-    async fn scan(
+impl SystemProvider {
+    async fn plan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -157,6 +150,18 @@ impl TableProvider for SystemProvider {
         let memory = MemTable::try_new(self.schema(), vec![vec![rows]])?;
         memory.scan(session, projection, filters, limit).await
     }
+}
+
+impl TableProvider for SystemProvider {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    scan_by!(SystemProvider::plan);
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use alluvium_sql::tables::Version;
 use alluvium_sql::{Names, TableReader};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 /// The catalog as the compiler sees it.
 pub(crate) struct CatalogNames {
@@ -22,16 +23,19 @@ impl CatalogNames {
         Self { catalog, reader }
     }
 
-    async fn columns(&self, dataset: &Dataset) -> Result<Option<SchemaRef>> {
-        if !matches!(dataset.kind, DatasetKind::Delta | DatasetKind::DeadLetter) {
-            return self.reader.columns_of_files(dataset.kind, &dataset.location).await.map(Some);
-        }
-        match self.reader.open(&dataset.location, Version::Latest).await {
-            Ok(table) => Ok(Some(table.provider().schema())),
-            // It is registered and was never written; a flow that looks it up cannot start either.
-            Err(error) if error.kind() == ErrorKind::Invalid => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// Boxed for the compiler's sake, as [`Backend`](alluvium_sql::repl::Backend) tells.
+    fn columns<'a>(&'a self, dataset: &'a Dataset) -> BoxFuture<'a, Result<Option<SchemaRef>>> {
+        Box::pin(async move {
+            if !matches!(dataset.kind, DatasetKind::Delta | DatasetKind::DeadLetter) {
+                return self.reader.columns_of_files(dataset.kind, &dataset.location).await.map(Some);
+            }
+            match self.reader.open(&dataset.location, Version::Latest).await {
+                Ok(table) => Ok(Some(table.provider().schema())),
+                // It is registered and was never written; a flow that looks it up cannot start either.
+                Err(error) if error.kind() == ErrorKind::Invalid => Ok(None),
+                Err(error) => Err(error),
+            }
+        })
     }
 }
 

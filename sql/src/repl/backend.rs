@@ -8,8 +8,8 @@ use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Result, TableName};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use async_trait::async_trait;
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use crate::diagnostic::SourceText;
@@ -67,14 +67,16 @@ pub struct Opened {
 }
 
 /// Runs statements and tells what there is. Dropping a future or a stream of it ends the work.
-#[async_trait]
+///
+/// Its futures are boxed by hand, each with one lifetime. Under the bounds that `async_trait` writes, the compiler keeps no
+/// proof that DataFusion's trees are `Send`, and makes it anew for each method: two to four seconds (Rust 1.95).
 pub trait Backend: fmt::Debug + Send + Sync {
     /// Plans a statement and begins to run it.
     ///
     /// # Errors
     /// `Invalid` when the statement is wrong, with a [`Diagnostics`](crate::Diagnostics) among its sources where the
     /// place is known; `Unavailable` when a table, the catalog or a topic cannot be reached.
-    async fn run(&self, statement: Written) -> Result<Answer>;
+    fn run(&self, statement: Written) -> BoxFuture<'_, Result<Answer>>;
 
     /// Returns the catalog that names are looked up in.
     fn catalog(&self) -> &dyn CatalogStore;
@@ -83,11 +85,11 @@ pub trait Backend: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// `Invalid` when there is none of that name, with the nearest name as hint.
-    async fn open(&self, name: &TableName) -> Result<Opened>;
+    fn open<'a>(&'a self, name: &'a TableName) -> BoxFuture<'a, Result<Opened>>;
 
     /// Returns the names of the tables that queries can read now: those of the catalog and those only opened here.
-    async fn tables(&self) -> Result<Vec<TableName>>;
+    fn tables(&self) -> BoxFuture<'_, Result<Vec<TableName>>>;
 
     /// Returns the names of all functions.
-    async fn functions(&self) -> Result<Vec<String>>;
+    fn functions(&self) -> BoxFuture<'_, Result<Vec<String>>>;
 }

@@ -13,11 +13,13 @@ use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast;
+use futures::future::BoxFuture;
 
 use super::backend::{Answer, Backend, Opened, Written};
 use super::define::define;
 use super::peek::{Peek, PeekLimit, Peeked, bare_relations, limit_of, unstream};
 use super::upkeep::{Upkeep, tend};
+
 use crate::compile::Compiler;
 use crate::diagnostic::SourceText;
 use crate::parser::parse_file;
@@ -97,11 +99,8 @@ impl SessionBackend {
         }
         Ok(names)
     }
-}
 
-#[async_trait]
-impl Backend for SessionBackend {
-    async fn run(&self, written: Written) -> Result<Answer> {
+    async fn answer(&self, written: Written) -> Result<Answer> {
         let source = Arc::new(SourceText::new(written.source.name(), written.text()));
         let mut statements = parse_file(&source)?;
         let Some(mut statement) = statements.pop().map(|statement| statement.value) else {
@@ -122,11 +121,7 @@ impl Backend for SessionBackend {
         Ok(Answer { schema: answer.schema(), rows: answer.stream().await?, notes })
     }
 
-    fn catalog(&self) -> &dyn CatalogStore {
-        self.catalog.as_ref()
-    }
-
-    async fn open(&self, name: &TableName) -> Result<Opened> {
+    async fn opened(&self, name: &TableName) -> Result<Opened> {
         let quoted = format!("\"{}\".\"{}\"", name.schema(), name.table());
         let schema = self.session.sql(&format!("SELECT * FROM {quoted} LIMIT 0")).await?.schema();
         // Files have no history, and that is all that can be wrong with a table that was just opened.
@@ -134,7 +129,7 @@ impl Backend for SessionBackend {
         Ok(Opened { schema, version: newest.first().and_then(first_version) })
     }
 
-    async fn tables(&self) -> Result<Vec<TableName>> {
+    async fn table_names(&self) -> Result<Vec<TableName>> {
         let all = "SELECT table_schema, table_name FROM information_schema.tables \
                    WHERE table_schema NOT IN ('information_schema', 'system') ORDER BY 1, 2";
         let names = self.names(all).await?;
@@ -145,9 +140,31 @@ impl Backend for SessionBackend {
         Ok(parsed.collect())
     }
 
-    async fn functions(&self) -> Result<Vec<String>> {
+    async fn function_names(&self) -> Result<Vec<String>> {
         let all = "SELECT DISTINCT routine_name FROM information_schema.routines ORDER BY 1";
         Ok(self.names(all).await?.into_iter().flatten().collect())
+    }
+}
+
+impl Backend for SessionBackend {
+    fn run(&self, written: Written) -> BoxFuture<'_, Result<Answer>> {
+        Box::pin(self.answer(written))
+    }
+
+    fn catalog(&self) -> &dyn CatalogStore {
+        self.catalog.as_ref()
+    }
+
+    fn open<'a>(&'a self, name: &'a TableName) -> BoxFuture<'a, Result<Opened>> {
+        Box::pin(self.opened(name))
+    }
+
+    fn tables(&self) -> BoxFuture<'_, Result<Vec<TableName>>> {
+        Box::pin(self.table_names())
+    }
+
+    fn functions(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(self.function_names())
     }
 }
 

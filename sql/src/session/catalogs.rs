@@ -17,11 +17,13 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::TableType;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as DfStatement;
+use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 use super::keyed::KeyedTable;
 use super::pin::{CATALOG, Pin};
 use super::{Peek, failure};
+
 use crate::diagnostic::nearest;
 use crate::locate::Locate;
 use crate::system::{self, SystemSchema};
@@ -254,10 +256,21 @@ struct DatasetSchema {
     schema: String,
 }
 
+/// A table for DataFusion, if there is one.
+type OpenedTable = DfResult<Option<Arc<dyn TableProvider>>>;
+
 impl DatasetSchema {
     /// A text that cannot be a name is no table's.
     fn name(&self, table: &str) -> Option<TableName> {
         TableName::try_new(&self.schema, table).ok()
+    }
+
+    async fn open(&self, name: &str) -> OpenedTable {
+        let Some(name) = self.name(name) else {
+            return Ok(None);
+        };
+        let provider = self.catalogs.provider(&name, self.pin).await;
+        provider.map_err(|error| DataFusionError::External(Box::new(error)))
     }
 }
 
@@ -274,12 +287,17 @@ impl SchemaProvider for DatasetSchema {
         names.into_iter().collect()
     }
 
-    async fn table(&self, name: &str) -> DfResult<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let Some(name) = self.name(name) else {
-            return Ok(None);
-        };
-        let provider = self.catalogs.provider(&name, self.pin).await;
-        provider.map_err(|error| DataFusionError::External(Box::new(error)))
+    /// Written out for the compiler's sake, as `scan_by` is.
+    fn table<'schema, 'name, 'table>(&'schema self, name: &'name str) -> BoxFuture<'table, OpenedTable>
+    where
+        'schema: 'table,
+        'name: 'table,
+        Self: 'table,
+    {
+        fn boxed<'table>(schema: &'table DatasetSchema, name: &'table str) -> BoxFuture<'table, OpenedTable> {
+            Box::pin(schema.open(name))
+        }
+        boxed(self, name)
     }
 
     /// Lists of tables ask this of every table; it must not open any.

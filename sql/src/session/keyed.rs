@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use alluvium_catalog::TableName;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
 use datafusion::error::Result as DfResult;
@@ -19,6 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::key_filter::keys_of;
 use crate::locate::{Locate, Located, Wanted};
+use crate::scan_by::scan_by;
 use crate::tables::{Asked, OpenTable, TableReader};
 
 /// A table at the newest version, with a primary key.
@@ -77,17 +77,8 @@ impl fmt::Debug for KeyedTable {
     }
 }
 
-#[async_trait]
-impl TableProvider for KeyedTable {
-    fn schema(&self) -> SchemaRef {
-        self.scanned(&self.opened).schema()
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
+impl KeyedTable {
+    async fn plan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -104,6 +95,18 @@ impl TableProvider for KeyedTable {
         }
         self.scanned(table).scan(session, projection, filters, limit).await
     }
+}
+
+impl TableProvider for KeyedTable {
+    fn schema(&self) -> SchemaRef {
+        self.scanned(&self.opened).schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    scan_by!(KeyedTable::plan);
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         self.scanned(&self.opened).supports_filters_pushdown(filters)

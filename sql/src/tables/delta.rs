@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result, Stores};
 use arrow::datatypes::{Schema, SchemaRef};
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
 use datafusion::error::Result as DfResult;
@@ -28,6 +27,7 @@ use super::tail::TailStore;
 use super::vectors::{VectorCache, VectorSource};
 use super::{Asked, HIDDEN_PREFIX};
 use crate::locate::Located;
+use crate::scan_by::scan_by;
 
 /// The property of a table that says how its columns are found in files.
 const COLUMN_MAPPING: &str = "delta.columnMapping.mode";
@@ -188,17 +188,8 @@ fn is_plain(snapshot: &Snapshot) -> bool {
     !is_mapped && features.iter().all(|feature| PLAIN_FEATURES.contains(&feature.as_ref()))
 }
 
-#[async_trait]
-impl TableProvider for DeltaProvider {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
+impl DeltaProvider {
+    async fn plan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -209,6 +200,18 @@ impl TableProvider for DeltaProvider {
         let columns = self.columns(projection);
         self.rows.scan(session, Some(&columns), filters, limit).await
     }
+}
+
+impl TableProvider for DeltaProvider {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    scan_by!(DeltaProvider::plan);
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         self.rows.supports_filters_pushdown(filters)

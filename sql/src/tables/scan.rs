@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result};
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Statistics};
 use datafusion::config::TableParquetOptions;
@@ -38,6 +37,7 @@ use super::columns::Columns;
 use super::live::{LiveFile, LiveFiles};
 use super::prune;
 use super::vectors::{VectorCache, VectorSource};
+use crate::scan_by::scan_by;
 
 /// How many deletion vectors are read at once: enough to hide the way to S3, few enough for any store.
 const VECTORS_AT_ONCE: usize = 16;
@@ -152,17 +152,8 @@ impl LiveScan {
     }
 }
 
-#[async_trait]
-impl TableProvider for LiveScan {
-    fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.columns.declared)
-    }
-
-    fn table_type(&self) -> TableType {
-        TableType::Base
-    }
-
-    async fn scan(
+impl LiveScan {
+    async fn plan(
         &self,
         session: &dyn Session,
         projection: Option<&Vec<usize>>,
@@ -193,6 +184,18 @@ impl TableProvider for LiveScan {
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
+}
+
+impl TableProvider for LiveScan {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.columns.declared)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    scan_by!(LiveScan::plan);
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         let support = |filter: &&Expr| match prune::is_on_partitions(filter, &self.columns) {

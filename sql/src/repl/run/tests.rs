@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use alluvium_catalog::TableName;
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
-use async_trait::async_trait;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::super::backend::{Answer, Opened};
@@ -43,9 +43,8 @@ impl Plain {
     }
 }
 
-#[async_trait]
-impl Backend for Plain {
-    async fn run(&self, written: Written) -> Result<Answer> {
+impl Plain {
+    async fn answer(&self, written: Written) -> Result<Answer> {
         match written.text() {
             "FOREVER" => {
                 self.begun.notify_one();
@@ -65,21 +64,27 @@ impl Backend for Plain {
         let rows = frame.execute_stream().await.map_err(failed)?;
         Ok(Answer { schema, rows: rows.map(move |batch| batch.map_err(failed)).boxed(), notes: vec![] })
     }
+}
+
+impl Backend for Plain {
+    fn run(&self, written: Written) -> BoxFuture<'_, Result<Answer>> {
+        Box::pin(self.answer(written))
+    }
 
     fn catalog(&self) -> &dyn CatalogStore {
         &self.catalog
     }
 
-    async fn open(&self, name: &TableName) -> Result<Opened> {
-        Err(Error::invalid(format!("the catalog has no table {name}")))
+    fn open<'a>(&'a self, name: &'a TableName) -> BoxFuture<'a, Result<Opened>> {
+        Box::pin(async move { Err(Error::invalid(format!("the catalog has no table {name}"))) })
     }
 
-    async fn tables(&self) -> Result<Vec<TableName>> {
-        Ok(vec![])
+    fn tables(&self) -> BoxFuture<'_, Result<Vec<TableName>>> {
+        Box::pin(async { Ok(vec![]) })
     }
 
-    async fn functions(&self) -> Result<Vec<String>> {
-        Ok(vec!["abs".to_owned(), "date_part".to_owned()])
+    fn functions(&self) -> BoxFuture<'_, Result<Vec<String>>> {
+        Box::pin(async { Ok(vec!["abs".to_owned(), "date_part".to_owned()]) })
     }
 }
 

@@ -7,6 +7,7 @@ use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Dataset, DatasetKind, Location, Table};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
+use async_trait::async_trait;
 
 use super::*;
 use crate::locate::LocatedRow;

@@ -54,7 +54,7 @@ pub struct Limits {
     pub once_timeout: Duration,
     /// How long a drain may take before the open batch is dropped.
     pub drain_timeout: Duration,
-    /// The memory that SQL may use before it spills or fails.
+    /// The memory that the queries of a session, or one flow's query, may use before they spill or fail.
     pub sql_memory_bytes: NonZeroUsize,
     /// The number of versions from one checkpoint of a table's log to the next.
     pub checkpoint_interval: NonZeroU64,

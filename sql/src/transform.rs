@@ -24,6 +24,7 @@ use arrow::datatypes::DataType;
 use datafusion::catalog::{MemorySchemaProvider, TableProvider};
 use datafusion::common::TableReference;
 use datafusion::error::DataFusionError;
+use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
@@ -42,6 +43,9 @@ const BATCH_ROWS_MAX: usize = 1 << 20;
 
 /// The fewest; DataFusion's own default.
 const BATCH_ROWS_MIN: usize = 8192;
+
+/// The memory of a query whose flow is run without settings.
+const MEMORY_BYTES_DEFAULT: usize = 1 << 30;
 
 /// Rows of the table and where each came from. All parts have the same length.
 #[derive(Debug, Clone)]
@@ -103,16 +107,25 @@ struct Lookup {
 }
 
 impl Transform {
-    /// Compiles the SELECT of `flow`; tables that it joins are found in `reader`'s catalog.
+    /// Compiles the SELECT of `flow` as [`compile_within`](Self::compile_within) does, with 1 GiB of memory.
+    ///
+    /// # Errors
+    /// As of [`compile_within`](Self::compile_within).
+    pub async fn compile(flow: &Flow, reader: Arc<TableReader>) -> Result<Self> {
+        Self::compile_within(flow, reader, MEMORY_BYTES_DEFAULT).await
+    }
+
+    /// Compiles the SELECT of `flow`; tables that it joins are found in `reader`'s catalog. What the query holds beside
+    /// the batch, such as the side of a join that is built, takes `memory_bytes_max` at most.
     ///
     /// # Errors
     /// `Invalid` when the query cannot be planned or asks for what only makes sense over all rows; what opening the tables
     /// that it joins says.
-    pub async fn compile(flow: &Flow, reader: Arc<TableReader>) -> Result<Self> {
+    pub async fn compile_within(flow: &Flow, reader: Arc<TableReader>, memory_bytes_max: usize) -> Result<Self> {
         let rows_max = flow.batch.rows_max.clamp(BATCH_ROWS_MIN, BATCH_ROWS_MAX);
         let batch_rows = if flow.lookups.is_empty() { rows_max } else { BATCH_ROWS_MIN };
         let config = SessionConfig::new().with_target_partitions(1).with_batch_size(batch_rows);
-        let session = dialect_session(config, forgetful_runtime()?);
+        let session = dialect_session(config, forgetful_runtime(memory_bytes_max)?);
         let mut lookups = Vec::new();
         for name in &flow.lookups {
             lookups.push(Lookup { dataset: reader.dataset(name).await?, last: Mutex::default() });
@@ -151,7 +164,7 @@ impl Transform {
     ///
     /// # Errors
     /// `Data` when an expression fails on a row, with the flow's name; `Unavailable` when a table that the query joins
-    /// cannot be reached.
+    /// cannot be reached; `Invalid` when the query takes more memory than it may.
     pub async fn apply(&self, rows: RecordBatch) -> Result<Applied> {
         let pinned = self.pin(rows.num_rows()).await?;
         Ok(Applied { shaped: self.apply_pinned(&pinned, rows).await?, lookups: pinned.lookups })
@@ -277,8 +290,9 @@ impl Transform {
 
 /// Returns a runtime that remembers nothing about files: DataFusion's own keeps the list of a folder for ever, and knows
 /// a changed file by its time and size only.
-fn forgetful_runtime() -> Result<Arc<RuntimeEnv>> {
+fn forgetful_runtime(memory_bytes_max: usize) -> Result<Arc<RuntimeEnv>> {
     let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(FairSpillPool::new(memory_bytes_max)))
         .with_object_list_cache_limit(0)
         .with_file_statistics_cache_limit(0)
         .with_metadata_cache_limit(0)

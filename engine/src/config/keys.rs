@@ -156,7 +156,7 @@ pub const KEYS: [Key; 44] = [
         path: "limits.sql_memory",
         variable: "ALLUVIUM_SQL_MEMORY",
         default: r#""1 GiB""#,
-        meaning: "The memory that queries of `alluvium sql` may use.",
+        meaning: "The memory that the queries of `alluvium sql` may use, and the query of each flow beside its batch: a join holds one side in it.",
     },
     Key {
         path: "limits.checkpoint_interval",

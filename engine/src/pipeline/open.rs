@@ -102,7 +102,7 @@ impl FlowRun {
     /// As of [`open`](Self::open).
     pub async fn prepare(flow: Arc<Flow>, world: &World) -> Result<Prepared> {
         let reader = Arc::new(TableReader::new(world.stores.clone(), Arc::clone(&world.catalog)));
-        let transform = Transform::compile(&flow, reader).await?;
+        let transform = Transform::compile_within(&flow, reader, world.settings.sql_memory_bytes.get()).await?;
         let watch = Watch::new(Arc::clone(&world.metrics));
         let dead_letter_place = dead_letter::location(&flow, &world.warehouse)?;
         register(world.catalog.as_ref(), world.registry.as_ref(), &flow.definition, dead_letter_place.clone()).await?;
@@ -217,7 +217,7 @@ impl Prepared {
 /// As of [`FlowRun::prepare`].
 pub async fn ensure_table(flow: &Flow, world: &World) -> Result<()> {
     let reader = Arc::new(TableReader::new(world.stores.clone(), Arc::clone(&world.catalog)));
-    let transform = Transform::compile(flow, reader).await?;
+    let transform = Transform::compile_within(flow, reader, world.settings.sql_memory_bytes.get()).await?;
     let dead_letter_place = dead_letter::location(flow, &world.warehouse)?;
     register(world.catalog.as_ref(), world.registry.as_ref(), &flow.definition, dead_letter_place).await?;
     let log = DeltaLog::open(&world.stores, &flow.definition.table.location)?;

@@ -10,8 +10,8 @@ use datafusion::error::DataFusionError;
 /// | DataFusion says | kind |
 /// |---|---|
 /// | an error of this program on its way through | that error |
-/// | the query is wrong, or wants what there is not | `Invalid` |
-/// | a store or disk failed, memory ran out | `Unavailable` |
+/// | the query is wrong, wants what there is not, or more memory than it may take | `Invalid` |
+/// | a store or disk failed | `Unavailable` |
 /// | a row cannot be computed | `Data` |
 /// | a defect | `Internal` |
 pub(crate) fn from_datafusion(message: impl Into<String>, cause: DataFusionError) -> Error {
@@ -64,10 +64,9 @@ fn kind(cause: &DataFusionError) -> ErrorKind {
         | DataFusionError::NotImplemented(_)
         | DataFusionError::Plan(_)
         | DataFusionError::Configuration(_)
-        | DataFusionError::SchemaError(..) => ErrorKind::Invalid,
-        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::ResourcesExhausted(_) => {
-            ErrorKind::Unavailable
-        }
+        | DataFusionError::SchemaError(..)
+        | DataFusionError::ResourcesExhausted(_) => ErrorKind::Invalid,
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Unavailable,
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => ErrorKind::Internal,
         _ => ErrorKind::Data,
     }
@@ -75,7 +74,9 @@ fn kind(cause: &DataFusionError) -> ErrorKind {
 
 fn hint(cause: &DataFusionError) -> Option<&'static str> {
     match cause.find_root() {
-        DataFusionError::ResourcesExhausted(_) => Some("ask for less at once, or raise the memory limit of queries"),
+        DataFusionError::ResourcesExhausted(_) => {
+            Some("ask for less at once, or raise limits.sql_memory (ALLUVIUM_SQL_MEMORY)")
+        }
         _ => None,
     }
 }
@@ -96,6 +97,6 @@ mod tests {
         let check = |cause: DataFusionError, kind| assert_eq!(from_datafusion("x", cause).kind(), kind);
         check(DataFusionError::Plan("no such column".into()), ErrorKind::Invalid);
         check(DataFusionError::Execution("cannot cast".into()).context("row"), ErrorKind::Data);
-        check(DataFusionError::ResourcesExhausted("pool".into()), ErrorKind::Unavailable);
+        check(DataFusionError::ResourcesExhausted("pool".into()), ErrorKind::Invalid);
     }
 }

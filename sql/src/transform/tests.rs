@@ -289,6 +289,20 @@ async fn a_lookup_reads_the_newest_version_of_its_table() -> TestResult {
 }
 
 #[tokio::test]
+async fn a_join_that_takes_more_memory_than_it_may_names_the_setting() -> TestResult {
+    let lake = Lake::new()?;
+    lake.table("ref.people", &[people(&[(1, "Ann A.")])?]).await?;
+    let sql = "SELECT s.id, p.name FROM STREAM(s) AS s JOIN ref.people AS p ON s.id = p.id";
+    let flow = with_lookup(sql, &[ID, NAME])?;
+    let transform = Transform::compile_within(&flow, Arc::clone(&lake.reader), 1).await?;
+    let error = transform.apply(records(&[ANN, BOB])?).await.err().ok_or("one byte was enough for a join")?;
+    // Not `Unavailable`: the flow would be opened again and again.
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.hint().is_some_and(|hint| hint.contains("limits.sql_memory")), "{error:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_lookup_of_files_reads_those_that_are_there_now() -> TestResult {
     let sql = "SELECT s.id, p.name FROM STREAM(s) AS s JOIN ref.people AS p ON s.id = p.id";
     for (kind, name, lines) in [

@@ -2,7 +2,7 @@
 
 mod swap;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,18 +176,12 @@ impl Landing {
     /// Checks that what the writer was made for still holds: whoever opens the table again finds out whether it can
     /// be written as it is now.
     fn check_shape(&self, before: &TableState) -> Result<()> {
-        let (was, is) = (&before.metadata, &self.state.metadata);
-        let same = before.protocol.asks_the_same(&self.state.protocol)
-            && was.schema_string == is.schema_string
-            && was.partition_columns == is.partition_columns
-            && rules(&was.configuration).eq(rules(&is.configuration));
-        if same {
+        let changed = changed_shape(before, &self.state);
+        if changed.is_empty() {
             return Ok(());
         }
         let (at, version) = (self.log.location(), self.state.version);
-        Err(Error::conflict(format!(
-            "the table at {at} has other columns, other properties or another protocol as of version {version}"
-        )))
+        Err(Error::conflict(format!("the table at {at} has {} as of version {version}", changed.join(", "))))
     }
 
     /// Checks that the writer knows as many rows as the log tells of.
@@ -320,6 +314,28 @@ impl Landing {
     }
 }
 
+/// Returns what a table has now that a writer was not made for.
+fn changed_shape(before: &TableState, now: &TableState) -> Vec<String> {
+    let (was, is) = (&before.metadata, &now.metadata);
+    let parts = [
+        (before.protocol.asks_the_same(&now.protocol), "another protocol"),
+        (was.schema_string == is.schema_string, "other columns"),
+        (was.partition_columns == is.partition_columns, "other partition columns"),
+    ];
+    let mut changed: Vec<String> =
+        parts.iter().filter(|(is_same, _)| !is_same).map(|(_, what)| (*what).to_owned()).collect();
+    let names: BTreeSet<&String> =
+        rules(&was.configuration).chain(rules(&is.configuration)).map(|(name, _)| name).collect();
+    for name in names {
+        match (was.configuration.get(name), is.configuration.get(name)) {
+            (old, new) if old == new => {}
+            (_, Some(value)) => changed.push(format!("{name} = {value}")),
+            (_, None) => changed.push(format!("no {name}")),
+        }
+    }
+    changed
+}
+
 /// Returns the properties by which Delta says how a table is written. What only says how long something is kept is looked
 /// up when it is needed.
 fn rules(configuration: &BTreeMap<String, String>) -> impl Iterator<Item = (&String, &String)> {
@@ -352,3 +368,6 @@ fn complete(lineage: &Lineage, staged: &Staged, draft: &Draft) -> Lineage {
         ..lineage.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,10 +110,13 @@ impl KeyIndex {
         vector: Option<DeletionVectorDescriptor>,
     ) {
         let before = self.live_doubles();
-        let Some(file) = self.files.get_mut(ordinal) else { return };
-        let n_gone = deleted.len().saturating_sub(file.deleted.len());
-        file.deleted = Arc::new(deleted);
-        file.vector = vector;
+        let changed = self.files.change(ordinal, |file| {
+            let n_gone = deleted.len().saturating_sub(file.deleted.len());
+            file.deleted = Arc::new(deleted);
+            file.vector = vector;
+            n_gone
+        });
+        let Some(n_gone) = changed else { return };
         let n_doubles = before - self.settle_doubles();
         self.n_entries = self.n_entries.saturating_sub(n_gone.saturating_sub(n_doubles));
         self.epoch += 1;
@@ -121,17 +124,15 @@ impl KeyIndex {
 
     /// Marks rows as deleted whose keys have been put elsewhere or [deleted](Self::put_delete) already.
     pub fn delete_rows(&mut self, ordinal: FileOrdinal, rows: &RoaringTreemap) {
-        if let Some(file) = self.files.get_mut(ordinal) {
-            *Arc::make_mut(&mut file.deleted) |= rows;
-        }
+        self.files.change(ordinal, |file| *Arc::make_mut(&mut file.deleted) |= rows);
         self.settle_doubles();
         self.epoch += 1;
     }
 
     /// Notes the descriptor under which the log has the deleted rows of a file.
     pub fn set_vector(&mut self, path: &str, vector: Option<DeletionVectorDescriptor>) {
-        if let Some(file) = self.files.ordinal(path).and_then(|ordinal| self.files.get_mut(ordinal)) {
-            file.vector = vector;
+        if let Some(ordinal) = self.files.ordinal(path) {
+            self.files.change(ordinal, |file| file.vector = vector);
         }
     }
 
@@ -283,8 +284,20 @@ impl KeyIndex {
         self.n_entries + self.live_doubles()
     }
 
+    /// Debug builds: holds the running number of keys against the entries themselves. The log is compared with that number
+    /// after every commit, so it must be that of the entries, and not only agree with the log.
+    ///
+    /// # Panics
+    /// In a debug build, when there is an entry too many or too few.
+    pub fn check_count(&self) {
+        /// A count visits every slot: of so many that takes a debug build some milliseconds, which a commit may cost there.
+        const COUNTED_MAX: u64 = 100_000;
+        if cfg!(debug_assertions) && self.n_entries <= COUNTED_MAX {
+            debug_assert_eq!(self.count_keys(), self.n_entries, "the key index has lost count of its entries");
+        }
+    }
+
     /// Counts the keys with a live row one by one, to hold [`footprint`](Self::footprint) against.
-    #[cfg(test)]
     pub fn count_keys(&self) -> u64 {
         let mut n_keys = 0;
         for shard in &self.shards {
@@ -293,7 +306,7 @@ impl KeyIndex {
         n_keys
     }
 
-    /// Returns what the index takes.
+    /// Returns what the index takes. It costs the same however many keys and files there are.
     pub fn footprint(&self) -> Footprint {
         let shards: usize = self.shards.iter().map(|shard| shard.bytes()).sum();
         let bytes =
@@ -306,11 +319,11 @@ impl KeyIndex {
     /// # Errors
     /// `Invalid`, naming the setting, when it takes more.
     pub fn check_memory(&self, bytes_max: u64) -> Result<()> {
-        let Footprint { n_keys, bytes, .. } = self.footprint();
+        let Footprint { n_keys, n_deletes, bytes } = self.footprint();
         if bytes <= bytes_max {
             return Ok(());
         }
-        Err(over_memory(&format!("{bytes} bytes for {n_keys} keys"), bytes_max))
+        Err(over_memory(&format!("{bytes} bytes for {n_keys} keys and {n_deletes} remembered deletes"), bytes_max))
     }
 
     fn live_doubles(&self) -> u64 {

@@ -366,6 +366,7 @@ impl Writer for UpsertWriter {
     }
 
     fn n_rows(&self) -> Option<u64> {
+        self.index.check_count();
         Some(self.index.n_rows())
     }
 

@@ -5,6 +5,7 @@
 //! lies is decided here. Source: Delta transaction log protocol, sections "Deletion Vectors" and "Deletion Vector
 //! Format".
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use alluvium_catalog::{Clock, Error, Location, Result};
@@ -21,6 +22,9 @@ const MAGIC: u32 = 1_681_511_377;
 
 /// The length of a UUID in base 85.
 const UUID_CHARS: usize = 20;
+
+/// A vector in a file has its size before it and its checksum behind it, four bytes each.
+const FRAME_BYTES: u64 = 4;
 
 /// Vectors of at most this many bytes stand in the log: some hundred bytes cost a commit less than a request for a file
 /// costs a reader.
@@ -82,33 +86,26 @@ impl VectorFolder {
     /// # Errors
     /// `Unavailable` when the store does not answer; `Data` when the vector is damaged or lies outside the table.
     pub async fn read(&self, descriptor: &DeletionVectorDescriptor) -> Result<RoaringTreemap> {
-        let damaged = |why: &str| Error::data(format!("a deletion vector of the table at {} {why}", self.location));
-        /// Before a vector in a file stands its size, behind it its checksum.
-        const FRAME: u64 = 4;
-        let size = u64::try_from(descriptor.size_in_bytes).map_err(|_| damaged("has a negative size"))?;
-        let bytes: Bytes = match descriptor.storage_type {
-            StorageType::Inline => {
+        let path = vector_file(descriptor, &self.location)?;
+        let damaged = |why: &str| {
+            let place = path.as_ref().map(|path| format!(" in {path}")).unwrap_or_default();
+            Error::data(format!("a deletion vector{place} of the table at {} {why}", self.location))
+        };
+        let bytes: Bytes = match (descriptor.storage_type, &path) {
+            (StorageType::UuidRelativePath, Some(path)) => {
+                let frame = frame_of(descriptor).map_err(damaged)?;
+                let framed = self.store.get_range(path, frame).await.map_err(|cause| {
+                    Error::unavailable(format!("cannot read {path} of the table at {}", self.location))
+                        .with_source(cause)
+                })?;
+                unframe(&framed, descriptor.size_in_bytes).map_err(damaged)?
+            }
+            (StorageType::Inline, _) => {
                 let mut bytes = z85::decode(&descriptor.path_or_inline_dv).map_err(|_| damaged("is not in base 85"))?;
                 bytes.truncate(descriptor.size_in_bytes.try_into().unwrap_or(0));
                 bytes.into()
             }
-            StorageType::UuidRelativePath => {
-                let path =
-                    relative_path(&descriptor.path_or_inline_dv).ok_or_else(|| damaged("has no readable path"))?;
-                let offset =
-                    u64::try_from(descriptor.offset.unwrap_or(0)).map_err(|_| damaged("has a negative offset"))?;
-                let framed = offset + FRAME..offset + FRAME + size + FRAME;
-                let framed = self.store.get_range(&path, framed).await.map_err(|cause| {
-                    Error::unavailable(format!("cannot read {path} of the table at {}", self.location))
-                        .with_source(cause)
-                })?;
-                let (body, checksum) = framed.split_last_chunk().ok_or_else(|| damaged("is cut off"))?;
-                if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
-                    return Err(damaged("does not have its checksum"));
-                }
-                framed.slice(..body.len())
-            }
-            StorageType::AbsolutePath => return Err(damaged("lies outside the table, as in a shallow clone")),
+            _ => return Err(damaged("lies outside the table, as in a shallow clone")),
         };
         let body = bytes.strip_prefix(&MAGIC.to_le_bytes()).ok_or_else(|| damaged("does not begin with its mark"))?;
         let vector =
@@ -118,6 +115,26 @@ impl VectorFolder {
         }
         Err(damaged(&format!("has {} rows where its descriptor says {}", vector.len(), descriptor.cardinality)))
     }
+}
+
+/// Returns the part of its file that belongs to a vector, with what stands before and behind it; else what is wrong.
+fn frame_of(descriptor: &DeletionVectorDescriptor) -> std::result::Result<Range<u64>, &'static str> {
+    let size = u64::try_from(descriptor.size_in_bytes).map_err(|_| "has a negative size")?;
+    let offset = u64::try_from(descriptor.offset.unwrap_or(1)).map_err(|_| "has a negative offset")?;
+    Ok(offset..offset + size + 2 * FRAME_BYTES)
+}
+
+/// Checks size and checksum of a vector from a file, and returns what lies between; else what is wrong.
+fn unframe(framed: &Bytes, size: i32) -> std::result::Result<Bytes, &'static str> {
+    let (head, rest) = framed.split_first_chunk().ok_or("is cut off")?;
+    let (body, checksum) = rest.split_last_chunk().ok_or("is cut off")?;
+    if i32::from_be_bytes(*head) != size {
+        return Err("has another size than the log says");
+    }
+    if crc32fast::hash(body) != u32::from_be_bytes(*checksum) {
+        return Err("does not have its checksum");
+    }
+    Ok(framed.slice(head.len()..head.len() + body.len()))
 }
 
 /// Returns the descriptor that holds the vector itself.
@@ -187,7 +204,7 @@ impl<'a> DeletionVector for Bits<'a> {
 
 #[cfg(test)]
 mod tests {
-    use alluvium_catalog::SystemClock;
+    use alluvium_catalog::{ErrorKind, SystemClock};
     use delta_kernel::actions::deletion_vector::DeletionVectorDescriptor as KernelDescriptor;
     use object_store::memory::InMemory;
 
@@ -230,6 +247,49 @@ mod tests {
             assert_eq!(kernel.cardinality, descriptor.cardinality);
         }
         assert!(futures::TryStreamExt::try_next(&mut folder.store.list(None)).await.is_ok_and(|file| file.is_none()));
+        Ok(())
+    }
+
+    /// `docs/UPSERT.md` and `docs/FORMATS.md` say where the border is.
+    #[tokio::test]
+    async fn a_vector_of_84_rows_of_a_block_stands_in_the_log_and_one_more_makes_a_file() -> Result<()> {
+        let failed = |cause| Error::internal("the file is not there").with_source(cause);
+        let folder = folder()?;
+        let [inline, filed] = [84, 85].map(|n_rows| RoaringTreemap::from_iter((0..n_rows).map(|row| row * 2)));
+        let descriptors = folder.write(&[inline, filed]).await?;
+        let [inline, filed] = &descriptors[..] else { return Err(Error::internal("not two descriptors")) };
+        assert_eq!((inline.storage_type, inline.size_in_bytes, inline.offset), (StorageType::Inline, 200, None));
+        assert_eq!(
+            (filed.storage_type, filed.size_in_bytes, filed.offset),
+            (StorageType::UuidRelativePath, 202, Some(1))
+        );
+        let path = vector_file(filed, &folder.location)?.ok_or_else(|| Error::internal("it stands inline"))?;
+        assert_eq!(folder.store.head(&path).await.map_err(failed)?.size, 211);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_anywhere_in_a_vector_is_noticed_and_the_file_is_named() -> Result<()> {
+        let failed = |cause| Error::internal("the file cannot be damaged").with_source(cause);
+        let folder = folder()?;
+        let (vector, other) =
+            (RoaringTreemap::from_iter((0..100).map(|row| row * 70)), RoaringTreemap::from_iter(0..99));
+        let descriptors = folder.write(&[vector.clone(), other.clone()]).await?;
+        let path =
+            vector_file(&descriptors[0], &folder.location)?.ok_or_else(|| Error::internal("it stands inline"))?;
+        let whole = folder.store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?.to_vec();
+        let frame = frame_of(&descriptors[0]).map_err(Error::internal)?;
+        for at in frame.start as usize..frame.end as usize {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            folder.store.put(&path, flipped.into()).await.map_err(failed)?;
+            let refused = folder.read(&descriptors[0]).await.map_err(|error| (error.kind(), error.to_string()));
+            let is_named = |text: &String| text.contains(&format!("in {path} of the table at memory:///t"));
+            assert!(matches!(&refused, Err((ErrorKind::Data, text)) if is_named(text)), "byte {at}: {refused:?}");
+            assert_eq!(folder.read(&descriptors[1]).await?, other, "another vector of the file is whole");
+        }
+        folder.store.put(&path, whole.into()).await.map_err(failed)?;
+        assert_eq!(folder.read(&descriptors[0]).await?, vector);
         Ok(())
     }
 

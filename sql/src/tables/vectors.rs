@@ -188,7 +188,9 @@ impl VectorSource {
                             cause,
                         )
                     })?;
-                self.decode(self.unframe(&framed, descriptor.size_in_bytes)?)?
+                let body = unframe(&framed, descriptor.size_in_bytes);
+                let body = body.map_err(|why| self.damaged_file(&path, why))?;
+                self.decode(body)?
             }
             StorageType::AbsolutePath => return Err(self.damaged("lies outside the table, as in a shallow clone")),
         };
@@ -196,19 +198,6 @@ impl VectorSource {
             return Ok(vector);
         }
         Err(self.damaged(&format!("has {} rows where the log says {}", vector.len(), descriptor.cardinality)))
-    }
-
-    /// Checks size and checksum of a vector from a file, and returns what lies between.
-    fn unframe<'a>(&self, framed: &'a [u8], size: i32) -> Result<&'a [u8]> {
-        let (head, rest) = framed.split_first_chunk().ok_or_else(|| self.damaged("is cut off"))?;
-        let (body, tail) = rest.split_last_chunk().ok_or_else(|| self.damaged("is cut off"))?;
-        if i32::from_be_bytes(*head) != size {
-            return Err(self.damaged("has another size than the log says"));
-        }
-        if u32::from_be_bytes(*tail) != crc32fast::hash(body) {
-            return Err(self.damaged("does not have its checksum"));
-        }
-        Ok(body)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<RoaringTreemap> {
@@ -220,6 +209,23 @@ impl VectorSource {
     fn damaged(&self, why: &str) -> Error {
         Error::data(format!("a deletion vector of the table at {} {why}", self.location))
     }
+
+    fn damaged_file(&self, path: &Path, why: &str) -> Error {
+        Error::data(format!("a deletion vector in {path} of the table at {} {why}", self.location))
+    }
+}
+
+/// Checks size and checksum of a vector from a file, and returns what lies between; else what is wrong.
+fn unframe(framed: &[u8], size: i32) -> std::result::Result<&[u8], &'static str> {
+    let (head, rest) = framed.split_first_chunk().ok_or("is cut off")?;
+    let (body, tail) = rest.split_last_chunk().ok_or("is cut off")?;
+    if i32::from_be_bytes(*head) != size {
+        return Err("has another size than the log says");
+    }
+    if u32::from_be_bytes(*tail) != crc32fast::hash(body) {
+        return Err("does not have its checksum");
+    }
+    Ok(body)
 }
 
 /// Returns the file that the base 85 text of a prefix and a UUID stands for.

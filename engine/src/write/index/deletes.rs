@@ -105,3 +105,33 @@ impl Deletes {
         self.table.allocation_size() + self.n_key_bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(sequence: Option<Sequence>) -> Order {
+        Order { sequence, inherited: true, offset: 1, partition: 0 }
+    }
+
+    /// `docs/UPSERT.md` says so, since they count as memory of the index.
+    #[test]
+    fn a_remembered_delete_takes_at_most_222_bytes_and_those_of_its_texts() {
+        const EACH_MAX: usize = 222;
+        // Below, the bytes that a table has in any case count.
+        const N_FEW: u64 = 1_000;
+        let (mut numbers, mut texts) = (Deletes::default(), Deletes::default());
+        for number in 1..=50_000_u64 {
+            // Hashes only have to differ in their highest bits, too.
+            let hash = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let key = format!("a key of 24 bytes {number:06}");
+            numbers.put((KeyRef::Narrow(number), hash), order(Some(Sequence::Number(1))), 0);
+            texts.put((KeyRef::Bytes(key.as_bytes()), hash), order(Some(Sequence::Bytes([7; 9].into()))), 0);
+            let (n_deletes, each) = (numbers.len(), numbers.bytes() / numbers.len());
+            assert!(each <= EACH_MAX || number < N_FEW, "{each} bytes each at {n_deletes}");
+            assert_eq!(texts.bytes(), numbers.bytes() + texts.len() * (24 + 9));
+        }
+        texts.forget(1);
+        assert_eq!((texts.len(), texts.n_key_bytes), (0, 0));
+    }
+}

@@ -43,7 +43,9 @@ fn get(index: &KeyIndex, keys: &Keys, at: usize) -> Option<RowPlace> {
 
 /// Checks what every change has to leave behind.
 fn check_counts(index: &KeyIndex) {
+    index.check_count();
     assert_eq!(index.count_keys(), index.footprint().n_keys);
+    assert_eq!(index.files.bytes(), index.files.count_bytes());
     assert_eq!(index.n_rows(), index.files().map(|(_, file)| file.n_live()).sum::<u64>());
 }
 
@@ -211,8 +213,23 @@ fn an_index_over_its_memory_names_the_setting_the_bytes_and_the_keys() {
     assert!(index.check_memory(1 << 30).is_ok());
     let refused = index.check_memory(1_000).map_err(|error| error.to_string());
     let bytes = index.footprint().bytes.to_string();
-    let names_all = |text: &String| ["index.memory", "1000 keys", &bytes].iter().all(|part| text.contains(part));
+    let names_all = |text: &String| {
+        ["index.memory", "1000 keys", "0 remembered deletes", &bytes].iter().all(|part| text.contains(part))
+    };
     assert!(refused.as_ref().is_err_and(names_all), "{refused:?}");
+}
+
+/// Only debug builds count, and so only they can tell.
+#[cfg(debug_assertions)]
+#[test]
+fn a_debug_build_notices_an_entry_that_is_not_counted() {
+    let (mut index, first) = index_of(&numbers(0..3));
+    index.check_count();
+    let stray = numbers([77]);
+    let shard = &mut index.shards[shard_of(stray.hashes()[0])];
+    Arc::make_mut(shard).put(stray.get(0), stray.hashes()[0], RowPlace::new(first, 1), &|_| true);
+    let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| index.check_count()));
+    assert!(checked.is_err(), "four entries were taken for three");
 }
 
 #[test]
@@ -317,5 +334,25 @@ proptest! {
             prop_assert_eq!(index.count_keys(), model.len() as u64);
             check_counts(&index);
         }
+    }
+
+    /// Whatever changes a file, in the index or in a clone that shares it, what files take is known without a walk.
+    #[test]
+    fn the_bytes_of_files_are_those_that_a_walk_finds(steps in prop::collection::vec(step(), 1..40)) {
+        let (mut index, mut model) = (KeyIndex::default(), HashMap::new());
+        for (number, step) in steps.iter().enumerate() {
+            let before = index.clone();
+            let bytes = before.files.bytes();
+            apply(step, number, &mut index, &mut model);
+            prop_assert_eq!(index.files.bytes(), index.files.count_bytes());
+            prop_assert_eq!((before.files.bytes(), before.files.count_bytes()), (bytes, bytes));
+        }
+        for (ordinal, path) in index.files().map(|(ordinal, file)| (ordinal, file.path.clone())).collect::<Vec<_>>() {
+            // Many rows at once: containers change their form.
+            index.delete_rows(ordinal, &RoaringTreemap::from_iter(0..9_000));
+            prop_assert_eq!(index.files.bytes(), index.files.count_bytes());
+            index.remove_file(&path);
+        }
+        prop_assert_eq!((index.files.bytes(), index.files().count()), (index.files.count_bytes(), 0));
     }
 }

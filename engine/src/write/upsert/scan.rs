@@ -20,7 +20,7 @@ use crate::write::tombstones::Remembered;
 /// Files read at the same time while the index is made.
 const FILES_IN_FLIGHT: usize = 4;
 
-/// Rows put into the index from one look at its memory to the next: a look visits every file that is known.
+/// Rows put into the index from one look at its memory to the next: a look adds up the shards.
 const ROWS_BETWEEN_LOOKS: u32 = 1 << 18;
 
 impl UpsertWriter {
@@ -170,14 +170,10 @@ impl UpsertWriter {
 
     /// Reads the sidecars of deletes staged since `since_ms`.
     pub(super) async fn remember_since(&mut self, since_ms: i64) -> Result<()> {
-        /// A look at the memory walks the whole index.
-        const FILES_BETWEEN_LOOKS: usize = 64;
-        let mut files = std::pin::pin!(self.tombstones.read(since_ms).await?.enumerate());
-        while let Some((place, deletes)) = files.next().await {
+        let mut files = std::pin::pin!(self.tombstones.read(since_ms).await?);
+        while let Some(deletes) = files.next().await {
             self.remember(deletes?)?;
-            if place % FILES_BETWEEN_LOOKS == 0 {
-                self.index.check_memory(self.settings.memory_bytes_max)?;
-            }
+            self.index.check_memory(self.settings.memory_bytes_max)?;
         }
         Ok(())
     }

@@ -615,6 +615,69 @@ async fn sidecars_of_deletes_go_when_their_time_is_over() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn of_the_deletes_in_many_sidecars_the_last_of_a_key_binds_after_a_start() -> Result<()> {
+    const ROUNDS: i64 = 40;
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    for round in 0..ROUNDS {
+        history.land(&[(1, Change::Upsert { sequence: 2 * round })], &BTreeSet::new()).await?;
+        history.land(&[(1, Change::Delete { sequence: 2 * round + 1 })], &BTreeSet::new()).await?;
+    }
+    let n_files = files(history.store.as_ref(), "_alluvium/tombstones").await?.len();
+    assert_eq!(n_files, usize::try_from(ROUNDS).unwrap_or_default(), "one for each delete");
+    history.restart(false).await?;
+    assert_eq!(history.landing.writer().footprint().map(|taken| taken.n_deletes), Some(1));
+    land_one(&mut history, Change::Upsert { sequence: 2 * ROUNDS - 2 }, false).await?;
+    land_one(&mut history, Change::Upsert { sequence: 2 * ROUNDS }, true).await
+}
+
+#[tokio::test]
+async fn deletes_that_a_start_remembers_count_as_memory_of_the_index() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    for batch in 0..20 {
+        let keys = batch * 100..(batch + 1) * 100;
+        let deletes: Vec<_> = keys.map(|key| (key, Change::Delete { sequence: 1 })).collect();
+        history.land(&deletes, &BTreeSet::new()).await?;
+    }
+    history.restart(false).await?;
+    let taken = history.landing.writer().footprint().ok_or_else(|| failed("no index"))?;
+    assert_eq!((taken.n_keys, taken.n_deletes), (0, 2_000));
+    let start = |memory_bytes_max| {
+        let settings = UpsertSettings { memory_bytes_max, ..UpsertSettings::default() };
+        open(&history.store, &history.location, settings, &history.clock)
+    };
+    start(taken.bytes).await?;
+    let refused = start(taken.bytes / 2).await.map(drop).map_err(|error| (error.kind(), error.to_string()));
+    let wanted = ["0 keys and ", " remembered deletes, and index.memory allows "];
+    assert!(
+        matches!(&refused, Err((alluvium_catalog::ErrorKind::Invalid, text)) if wanted.iter().all(|part| text.contains(part))),
+        "{refused:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_refuses_a_vector_with_a_flipped_bit_and_names_its_file() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    history.land(&upserts(0..200, 1), &BTreeSet::new()).await?;
+    // So many scattered rows that their vector does not stand in the log.
+    history.land(&upserts((0..200).step_by(2), 2), &BTreeSet::new()).await?;
+    let all = files(history.store.as_ref(), "").await?;
+    let path = all.iter().find(|path| path.extension() == Some("bin")).ok_or_else(|| failed("no vector"))?;
+    let whole = history.store.get(path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    let mut flipped = whole.to_vec();
+    flipped[whole.len() / 2] ^= 1;
+    history.store.put(path, flipped.into()).await.map_err(failed)?;
+    let refused = history.restart(false).await.map_err(|error| (error.kind(), error.to_string()));
+    assert!(
+        matches!(&refused, Err((alluvium_catalog::ErrorKind::Data, text)) if text.contains(path.as_ref())),
+        "{refused:?}"
+    );
+    history.store.put(path, whole.into()).await.map_err(failed)?;
+    history.restart(false).await?;
+    history.land(&upserts(0..200, 3), &BTreeSet::new()).await
+}
+
 fn upserts(keys: impl IntoIterator<Item = i64>, sequence: i64) -> Vec<(i64, Change)> {
     keys.into_iter().map(|key| (key, Change::Upsert { sequence })).collect()
 }

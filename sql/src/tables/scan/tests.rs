@@ -355,6 +355,28 @@ async fn a_file_is_read_in_ranges_whatever_its_vector_deletes() -> TestResult {
 }
 
 #[tokio::test]
+async fn a_flipped_bit_in_a_vector_refuses_the_rows_of_its_file_and_names_it() -> TestResult {
+    let lake = Lake::new()?;
+    let table = thirty_without(&lake, &[1, 3, 5]).await?;
+    let folder = lake.location("people")?.local_path().ok_or("not on disk")?;
+    let names = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<TestResult<Vec<_>>>()?;
+    let file = names.iter().find(|path| path.extension().is_some_and(|end| end == "bin")).ok_or("no vectors")?;
+    let mut bytes = std::fs::read(file)?;
+    // Within the last vector, which is that of one of three files.
+    let place = bytes.len() - 6;
+    bytes[place] ^= 1;
+    std::fs::write(file, &bytes)?;
+    let refused = answer(&table, "SELECT sum(id) FROM t").await.err().ok_or("a damaged vector was taken")?.to_string();
+    let name = file.file_name().ok_or("no name")?.to_string_lossy();
+    assert!(refused.contains(&*name) && refused.contains("does not have its checksum"), "{refused}");
+
+    bytes[place] ^= 1;
+    std::fs::write(file, &bytes)?;
+    assert_eq!(answer(&table, "SELECT count(DISTINCT id) FROM t").await?, ["21"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn filters_reach_the_parquet_reader_beside_vectors() -> TestResult {
     let lake = Lake::new()?;
     let table = thirty_without(&lake, &[0]).await?;

@@ -1,0 +1,158 @@
+//! What a landing notices of another writer's commits, on a table in memory.
+
+use alluvium_catalog::{ErrorKind, Fate, Offset, OffsetRange, Partition, Span, SystemClock};
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::commit::create::Blueprint;
+use crate::hop::{ChangeOrder, Changes, Spent};
+use crate::metrics::Metrics;
+use crate::write::append::AppendWriter;
+use crate::write::parquet::DataFolder;
+
+fn columns() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]))
+}
+
+/// Opens a table that does not exist, to append to it.
+async fn open() -> Result<Landing> {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = DeltaLog::with_stores("memory:///t".parse()?, Arc::clone(&store), Arc::clone(&store));
+    let folder =
+        DataFolder { store, location: log.location().clone(), partitioned_by: Vec::new(), clock: Arc::clone(&clock) };
+    let blueprint = Blueprint {
+        schema: columns(),
+        partitioned_by: Vec::new(),
+        clustered_by: None,
+        deletion_vectors: false,
+        comment: None,
+        properties: BTreeMap::new(),
+    };
+    let state = blueprint.open_or_create(&log, clock.as_ref()).await?;
+    let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
+    let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids };
+    let watch = Watch::new(Arc::new(Metrics::try_new()?));
+    Ok(Landing::new(parts, clock, LandLimits::default(), watch))
+}
+
+/// Lands the record at `offset`.
+async fn land(landing: &mut Landing, offset: i64) -> Result<Outcome> {
+    let mut span = Span::new();
+    let range = OffsetRange { first: Offset(offset), next: Offset(offset + 1), records: 1 };
+    span.extend(Partition(0), range).map_err(|misfit| Error::internal(misfit.to_string()))?;
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![offset]));
+    let rows = RecordBatch::try_new(columns(), vec![ids])
+        .map_err(|cause| Error::internal("the row cannot be made").with_source(cause))?;
+    let changes = Changes {
+        rows,
+        order: ChangeOrder {
+            partitions: Int32Array::from(vec![0]),
+            offsets: Int64Array::from(vec![offset]),
+            sequence: Vec::new(),
+            inherited: None,
+            after_delete: None,
+        },
+        keyed: None,
+        deletes: None,
+        rejects: Vec::new(),
+        lookups: Vec::new(),
+        fate: Fate { records_in: 1, applied: 1, ..Fate::default() },
+        span,
+        spent: Spent::default(),
+    };
+    let lineage = Lineage::begin("flow".parse()?, "hash", "test", SystemClock.new_id(), SystemClock.new_id());
+    let signature = Signature { lineage, operation: "STREAMING UPDATE", definition: None };
+    let staged = landing.writer().stage(changes).await?;
+    landing.land(&staged, &signature).await
+}
+
+async fn newest(landing: &Landing) -> Result<TableState> {
+    TableState::load(landing.log()).await?.ok_or_else(|| Error::internal("the table is gone"))
+}
+
+/// What another writer does to a table's protocol and metadata.
+type Change = fn(&mut TableState);
+
+/// Commits protocol and metadata as `change` makes them, as another writer would.
+async fn change_shape(landing: &Landing, change: Change) -> Result<()> {
+    let mut state = newest(landing).await?;
+    change(&mut state);
+    let write_id = SystemClock.new_id();
+    let info = json!({"operation": "SET TBLPROPERTIES", "txnId": write_id});
+    let actions = [Action::Protocol(state.protocol), Action::MetaData(state.metadata)];
+    match landing.log().put(state.version + 1, encode(&info, &actions)?, write_id).await {
+        PutOutcome::Landed => Ok(()),
+        PutOutcome::Taken | PutOutcome::Unknown => Err(Error::internal("the other writer cannot commit")),
+    }
+}
+
+fn set(state: &mut TableState, property: &str, value: &str) {
+    state.metadata.configuration.insert(property.to_owned(), value.to_owned());
+}
+
+fn add_column(state: &mut TableState) {
+    let field = r#"{"name":"more","type":"long","nullable":true,"metadata":{}},"#;
+    state.metadata.schema_string =
+        state.metadata.schema_string.replace(r#""fields":["#, &format!(r#""fields":[{field}"#));
+}
+
+fn unset_indexed_columns(state: &mut TableState) {
+    state.metadata.configuration.remove("delta.dataSkippingNumIndexedCols");
+}
+
+fn ask_for_more(state: &mut TableState) {
+    state.protocol.min_writer_version += 1;
+    set(state, "delta.appendOnly", "true");
+}
+
+#[tokio::test]
+async fn a_shape_that_another_writer_changes_is_noticed_at_the_next_commit_and_told() -> Result<()> {
+    let cases: [(Change, &str); 5] = [
+        (|state| set(state, "delta.appendOnly", "true"), "has delta.appendOnly = true as of version 2"),
+        (unset_indexed_columns, "has no delta.dataSkippingNumIndexedCols as of version 2"),
+        (add_column, "has other columns as of version 2"),
+        (|state| state.metadata.partition_columns.push("id".to_owned()), "has other partition columns as of version 2"),
+        (ask_for_more, "has another protocol, delta.appendOnly = true as of version 2"),
+    ];
+    for (change, said) in cases {
+        let mut landing = open().await?;
+        assert!(matches!(land(&mut landing, 0).await?, Outcome::Landed(_)));
+        change_shape(&landing, change).await?;
+        let error = land(&mut landing, 1).await.err().ok_or_else(|| Error::internal(format!("it landed: {said}")))?;
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.chain());
+        assert!(error.message().starts_with("the table at memory:///t"), "{}", error.message());
+        assert!(error.message().ends_with(said), "{}", error.message());
+
+        // The writer is not made for what the table is now: only a landing that is opened anew goes on.
+        let again = land(&mut landing, 1).await.err().ok_or_else(|| Error::internal("a torn landing goes on"))?;
+        assert!(again.kind() == ErrorKind::Conflict && again.message().contains("opened again"), "{}", again.chain());
+        let state = newest(&landing).await?;
+        assert_eq!((state.version, state.n_rows()), (2, Some(1)), "{said}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn properties_that_change_nothing_about_writing_do_not_stop_a_landing() -> Result<()> {
+    let changes: [Change; 4] = [
+        |state| set(state, "delta.logRetentionDuration", "interval 30 days"),
+        |state| set(state, "delta.checkpointInterval", "7"),
+        |state| set(state, "owner", "somebody"),
+        |state| state.metadata.description = Some("orders".to_owned()),
+    ];
+    for (place, change) in changes.into_iter().enumerate() {
+        let mut landing = open().await?;
+        assert!(matches!(land(&mut landing, 0).await?, Outcome::Landed(_)));
+        change_shape(&landing, change).await?;
+        let Outcome::Landed(landed) = land(&mut landing, 1).await? else {
+            return Err(Error::internal(format!("change {place} kept a batch from landing")));
+        };
+        assert_eq!((landed.entry.version, landed.conflicts), (3, 1));
+        assert_eq!(newest(&landing).await?.n_rows(), Some(2));
+    }
+    Ok(())
+}

@@ -207,7 +207,7 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
             break Some(error);
         }
         world.metrics.set_state(flow.name(), FlowState::Starting);
-        let wait = backoff(world, restarts);
+        let wait = backoff(&world.settings, restarts);
         tracing::warn!(flow = %flow.name(), error = %error.chain(), ?wait, restarts, "flow failed, starting it again");
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -265,39 +265,11 @@ async fn run_once(
     (run.tally(), result.and(closed))
 }
 
-fn backoff(world: &World, restarts: u32) -> Duration {
-    let doubled = world.settings.retry_wait_min.saturating_mul(1 << restarts.min(16));
-    doubled.min(world.settings.retry_wait_max)
+/// Returns the wait before the restart of this number, from 1.
+fn backoff(limits: &Limits, restarts: u32) -> Duration {
+    let doubled = limits.retry_wait_min.saturating_mul(1 << restarts.saturating_sub(1).min(16));
+    doubled.min(limits.retry_wait_max)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_flow_whose_task_panics_is_halted_and_the_others_go_on() -> Result<()> {
-        let (metrics, mut tasks) = (Metrics::try_new()?, FlowTasks::default());
-        let (bad, good): (Name, Name) = ("bad".parse()?, "good".parse()?);
-        let (tell, told) = tokio::sync::oneshot::channel::<usize>();
-        let summary = FlowSummary { flow: good.clone(), commits: 3, fate: Fate::default(), halted: None };
-        let expected = summary.clone();
-        tasks.spawn(bad.clone(), {
-            let summary = summary.clone();
-            // An index out of bounds.
-            async move { [summary][told.await.unwrap_or_default()].clone() }
-        });
-        tasks.spawn(good, async move {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            summary
-        });
-        assert!(tell.send(1).is_ok());
-        let ended = tasks.join(&metrics).await;
-        let [first, second] = &ended[..] else { return Err(Error::internal("not two flows")) };
-        assert_eq!(first.flow, bad);
-        let halt = first.halted.as_ref().ok_or_else(|| Error::internal("not halted"))?;
-        assert!(halt.kind == ErrorKind::Internal && halt.reason.contains("the task of flow bad stopped"), "{halt:?}");
-        assert_eq!(second, &expected);
-        assert_eq!(metrics.progress().first().map(|flow| flow.state), Some(FlowState::Halted));
-        Ok(())
-    }
-}
+mod tests;

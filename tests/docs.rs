@@ -27,12 +27,12 @@ const NOT_RUN: [(&str, &str); 7] = [
 
 /// A fenced block of a page.
 #[derive(Debug)]
-struct Block {
+pub(crate) struct Block {
     page: String,
     /// The line that its text begins in, from 1.
     line: usize,
-    language: String,
-    text: String,
+    pub(crate) language: String,
+    pub(crate) text: String,
 }
 
 fn pages() -> TestResult<Vec<PathBuf>> {
@@ -49,25 +49,32 @@ fn pages() -> TestResult<Vec<PathBuf>> {
 fn blocks() -> TestResult<Vec<Block>> {
     let mut blocks = Vec::new();
     for path in pages()? {
-        let page = path.file_name().ok_or("a page has no name")?.to_string_lossy().into_owned();
-        let mut open: Option<Block> = None;
-        for (index, line) in fs::read_to_string(&path)?.lines().enumerate() {
-            match (line.strip_prefix("```"), &mut open) {
-                (Some(language), None) => {
-                    let (page, language) = (page.clone(), language.to_owned());
-                    open = Some(Block { page, line: index + 2, language, text: String::new() });
-                }
-                (Some(_), Some(_)) => blocks.extend(open.take()),
-                (None, Some(block)) => {
-                    block.text.push_str(line);
-                    block.text.push('\n');
-                }
-                (None, None) => {}
-            }
-        }
-        assert!(open.is_none(), "{page} has a block without an end");
+        let page = path.file_name().ok_or("a page has no name")?.to_string_lossy();
+        blocks.extend(fenced(&page, &fs::read_to_string(&path)?));
     }
     Ok(blocks)
+}
+
+/// Returns the fenced blocks of `text`, which is that of `page`.
+pub(crate) fn fenced(page: &str, text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (index, line) in text.lines().enumerate() {
+        match (line.strip_prefix("```"), &mut open) {
+            (Some(language), None) => {
+                let (page, language) = (page.to_owned(), language.to_owned());
+                open = Some(Block { page, line: index + 2, language, text: String::new() });
+            }
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (None, Some(block)) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{page} has a block without an end");
+    blocks
 }
 
 /// Returns the commands of a block of shell: lines without comments, continued ones joined, prompts taken off.

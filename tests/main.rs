@@ -31,3 +31,4 @@ mod terminal;
 mod tidy;
 mod tls;
 mod upkeep;
+mod worked_example;

@@ -2,15 +2,17 @@
 //! fails, while delta-rs writes to the same table and upkeep rewrites it; and a process dies between any two operations.
 //!
 //! After each step the table is read by Delta's rules alone (`protocol.rs`) and held against a map (`model.rs`). A second
-//! table, which delta-rs merges the same records into, is held against it as well (`merge.rs`). A history is what its seed
-//! makes it: a failure names the seed that makes it again.
+//! table, which delta-rs merges the same records into, is held against it as well (`merge.rs`). Keys are of every type that
+//! a table may have one of (`keys.rs`). A history is what its seed makes it: a failure names the seed that makes it again.
 //!
 //! `ALLUVIUM_TEST_HISTORIES=500 tests/run --test suite -- histories` runs as many of each kind; `ALLUVIUM_TEST_SEED` is
 //! the first seed. `docs/TESTING.md` says more.
 
 pub(crate) mod foreign;
 pub(crate) mod history;
+mod keys;
 mod merge;
+mod met;
 pub(crate) mod model;
 pub(crate) mod place;
 pub(crate) mod protocol;
@@ -23,7 +25,9 @@ use std::io::Write;
 use futures::StreamExt;
 
 use crate::harness::{TestResult, number};
-use history::{History, Met};
+use history::History;
+use merge::Merged;
+use met::Met;
 use place::Kind;
 use steps::{Dice, Step};
 
@@ -32,6 +36,9 @@ const AT_ONCE: usize = 6;
 
 /// Steps of a history.
 const STEPS: usize = 9;
+
+/// Steps of a history that is held against MERGE: fewer, since a merge takes longer than a batch.
+const LONE_STEPS: usize = 6;
 
 /// Returns the seeds to be run, and the kind of table of each.
 fn seeds(n_default: u64) -> TestResult<Vec<(u64, Kind)>> {
@@ -43,16 +50,17 @@ fn seeds(n_default: u64) -> TestResult<Vec<(u64, Kind)>> {
 /// Returns what a failure says of its history, and how to see it again.
 fn told(test: &str, (seed, kind): (u64, Kind), what: &str) -> String {
     format!(
-        "history {seed} ({kind:?}): {what}\n  again: ALLUVIUM_TEST_SEED={seed} ALLUVIUM_TEST_HISTORIES=1 \
-         tests/run --test suite -- histories::{test}"
+        "history {seed} ({kind:?}, keys {:?}): {what}\n  again: ALLUVIUM_TEST_SEED={seed} ALLUVIUM_TEST_HISTORIES=1 \
+         tests/run --test suite -- histories::{test}",
+        keys::shape(seed)
     )
 }
 
-/// Lives through `n_steps` and returns what was met.
-async fn live_through(test: &str, (seed, kind): (u64, Kind), n_steps: usize) -> TestResult<Met> {
+/// Lives through [`STEPS`] steps of any kind and returns what was met.
+async fn live_through(test: &str, (seed, kind): (u64, Kind)) -> TestResult<Met> {
     let mut history = History::new(kind, seed).await?;
     let mut dice = Dice::new(seed, kind);
-    let mut steps: Vec<Step> = (0..n_steps).map(|_| dice.step()).collect();
+    let mut steps: Vec<Step> = (0..STEPS).map(|_| dice.step()).collect();
     // What the last visit has left behind is settled by one more batch, which every reader must then agree on.
     steps.push(dice.quiet_life());
     for (place, step) in steps.iter().enumerate() {
@@ -67,13 +75,35 @@ async fn live_through(test: &str, (seed, kind): (u64, Kind), n_steps: usize) -> 
     Ok(history.met)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_history_leaves_what_a_map_has() -> TestResult {
-    let test = "any_history_leaves_what_a_map_has";
-    let seeds = seeds(24)?;
-    let mut lived = futures::stream::iter(seeds.clone())
-        .map(|seed| Box::pin(live_through(test, seed, STEPS)))
-        .buffer_unordered(AT_ONCE);
+/// Lives through [`LONE_STEPS`] steps without another writer, merges the same records, compares after each step, and
+/// returns what was met.
+async fn live_beside_merge(test: &str, (seed, kind): (u64, Kind)) -> TestResult<Met> {
+    let mut history = History::new(kind, seed).await?;
+    let (mut dice, mut merged) = (Dice::new(seed, kind), Merged::new(&history.place.keys).await?);
+    let mut steps: Vec<Step> = (0..LONE_STEPS).map(|_| dice.lone_step()).collect();
+    steps.push(dice.quiet_life());
+    for (place, step) in steps.iter().enumerate() {
+        if let Err(error) = apply_beside_merge(&mut history, &mut merged, step).await {
+            let dump = history.dump(seed, &steps)?;
+            let what = format!("step {place}: {error}\n  all of it: {}", dump.display());
+            return Err(told(test, (seed, kind), &what).into());
+        }
+    }
+    Ok(history.met)
+}
+
+async fn apply_beside_merge(history: &mut History, merged: &mut Merged, step: &Step) -> TestResult {
+    history.apply(step).await?;
+    merged.merge(&history.ledger).await?;
+    merged.check(history).await
+}
+
+/// Lives through histories, some at once, and returns what they met together.
+async fn live_all<L>(test: &str, lives: impl Iterator<Item = L>) -> TestResult<Met>
+where
+    L: Future<Output = TestResult<Met>>,
+{
+    let mut lived = futures::stream::iter(lives).buffer_unordered(AT_ONCE);
     let (mut met, mut failures) = (Met::default(), Vec::new());
     while let Some(outcome) = lived.next().await {
         match outcome {
@@ -81,12 +111,17 @@ async fn any_history_leaves_what_a_map_has() -> TestResult {
             Err(error) => failures.push(error.to_string()),
         }
     }
-    writeln!(std::io::stderr(), "histories: {} seeds from {}, {met:?}", seeds.len(), seeds[0].0)?;
-    if !failures.is_empty() {
-        return Err(failures.join("\n\n").into());
-    }
+    writeln!(std::io::stderr(), "{test}: {met:?}")?;
+    if failures.is_empty() { Ok(met) } else { Err(failures.join("\n\n").into()) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_history_leaves_what_a_map_has() -> TestResult {
+    let test = "any_history_leaves_what_a_map_has";
+    let seeds = seeds(24)?;
+    let met = live_all(test, seeds.iter().map(|seed| Box::pin(live_through(test, *seed)))).await?;
     // One history meets what it meets.
-    let has_none = [met.compactions, met.visits, met.faults, met.vectors, met.checkpoints].contains(&0);
+    let has_none = [met.compactions, met.visits, met.faults, met.deaths, met.vectors, met.checkpoints].contains(&0);
     let is_refused = met.refused * 3 > met.visits;
     assert!(seeds.len() < 12 || !(has_none || is_refused), "some of it did not come about: {met:?}");
     Ok(())
@@ -112,22 +147,11 @@ async fn a_death_between_any_two_operations_loses_nothing() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn batches_leave_what_delta_rs_merge_leaves() -> TestResult {
-    let test = "batches_leave_what_delta_rs_merge_leaves";
-    for (seed, kind) in seeds(10)? {
-        let mut history = History::new(kind, seed).await?;
-        let (mut dice, mut other) = (Dice::new(seed, kind), merge::Merged::new().await?);
-        for place in 0..4 {
-            let step = dice.quiet_life();
-            let done = async {
-                history.apply(&step).await?;
-                other.merge(&history.ledger).await?;
-                other.check(&history).await
-            };
-            done.await.map_err(|error: Box<dyn std::error::Error + Send + Sync>| {
-                told(test, (seed, kind), &format!("step {place}: {error}\n  {step:?}"))
-            })?;
-        }
-    }
+async fn batches_leave_what_delta_rs_merge_leaves_whatever_goes_wrong() -> TestResult {
+    let test = "batches_leave_what_delta_rs_merge_leaves_whatever_goes_wrong";
+    let seeds = seeds(16)?;
+    let met = live_all(test, seeds.iter().map(|seed| Box::pin(live_beside_merge(test, *seed)))).await?;
+    let has_none = [met.compactions, met.faults, met.deaths, met.vectors].contains(&0);
+    assert!(seeds.len() < 12 || !has_none, "some of it did not come about: {met:?}");
     Ok(())
 }

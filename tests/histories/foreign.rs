@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 
+use super::keys::Keys;
 use super::protocol::Row;
 use super::witness::TABLE;
 use crate::harness::TestResult;
@@ -70,17 +71,22 @@ pub(crate) async fn query(store: Arc<dyn ObjectStore>, folder: &str, sql: &str) 
 }
 
 /// Does `visit` to the table.
-pub(crate) fn visit_once(store: Arc<dyn ObjectStore>, visit: &Visit) -> BoxFuture<'_, TestResult> {
+pub(crate) fn visit_once<'a>(
+    store: Arc<dyn ObjectStore>,
+    keys: &'a Keys,
+    visit: &'a Visit,
+) -> BoxFuture<'a, TestResult> {
     Box::pin(async move {
         let table = open(Arc::clone(&store), TABLE).await?;
         match visit {
             Visit::Append(rows) => {
-                let rows = batch(&table.snapshot()?.snapshot().arrow_schema(), rows)?;
+                let rows = batch(&table.snapshot()?.snapshot().arrow_schema(), rows, keys)?;
                 table.write([rows]).with_commit_properties(quiet()).await?;
             }
             Visit::Delete { up_to } => {
-                let delete = table.delete().with_commit_properties(quiet());
-                delete.with_predicate(col("id").lt_eq(lit(*up_to))).await?;
+                if let Some(is_meant) = keys.up_to(*up_to)? {
+                    table.delete().with_commit_properties(quiet()).with_predicate(is_meant).await?;
+                }
             }
             Visit::DeleteNote(note) => {
                 let delete = table.delete().with_commit_properties(quiet());
@@ -91,11 +97,12 @@ pub(crate) fn visit_once(store: Arc<dyn ObjectStore>, visit: &Visit) -> BoxFutur
                     Value::Integer(integer) => lit(*integer),
                     Value::Text(text) => lit(text.as_str()),
                 };
-                let update =
-                    table.update().with_commit_properties(quiet()).with_predicate(col("id").lt_eq(lit(*up_to)));
-                update.with_update(*column, value).await?;
+                if let Some(is_meant) = keys.up_to(*up_to)? {
+                    let update = table.update().with_commit_properties(quiet()).with_predicate(is_meant);
+                    update.with_update(*column, value).await?;
+                }
             }
-            Visit::Merge(rows) => merge(table, rows).await?,
+            Visit::Merge(rows) => merge(table, rows, keys).await?,
             Visit::Optimize => drop(table.optimize().with_commit_properties(quiet()).await?),
             Visit::Restore { back } => {
                 let version = table.version().unwrap_or(0);
@@ -107,7 +114,7 @@ pub(crate) fn visit_once(store: Arc<dyn ObjectStore>, visit: &Visit) -> BoxFutur
             Visit::Checkpoint => deltalake::checkpoints::create_checkpoint(&table, None).await?,
             Visit::Each(visits) => {
                 for one in visits {
-                    visit_once(Arc::clone(&store), one).await?;
+                    visit_once(Arc::clone(&store), keys, one).await?;
                 }
             }
         }
@@ -121,13 +128,13 @@ fn quiet() -> CommitProperties {
     CommitProperties::default().with_create_checkpoint(false).with_cleanup_expired_logs(Some(false))
 }
 
-async fn merge(table: DeltaTable, rows: &[Row]) -> TestResult {
-    let rows = batch(&table.snapshot()?.snapshot().arrow_schema(), rows)?;
+async fn merge(table: DeltaTable, rows: &[Row], keys: &Keys) -> TestResult {
+    let rows = batch(&table.snapshot()?.snapshot().arrow_schema(), rows, keys)?;
     let names: Vec<String> = rows.schema().fields().iter().map(|field| field.name().clone()).collect();
     let source = SessionContext::new().read_batch(rows)?;
     let from = |name: &String| col(format!("source.{name}"));
     table
-        .merge(source, col("target.id").eq(col("source.id")))
+        .merge(source, keys.same()?)
         .with_source_alias("source")
         .with_target_alias("target")
         .with_commit_properties(quiet())
@@ -140,22 +147,23 @@ async fn merge(table: DeltaTable, rows: &[Row]) -> TestResult {
 }
 
 /// Returns rows in the table's columns; what a row does not say is NULL.
-pub(super) fn batch(schema: &Schema, rows: &[Row]) -> TestResult<RecordBatch> {
+pub(super) fn batch(schema: &Schema, rows: &[Row], keys: &Keys) -> TestResult<RecordBatch> {
     let integers =
         |value: &dyn Fn(&Row) -> Option<i64>| -> ArrayRef { Arc::new(rows.iter().map(value).collect::<Int64Array>()) };
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
     let mut fields = Vec::new();
     let mut columns = Vec::new();
     for field in schema.fields() {
         let column = match field.name().as_str() {
-            "id" => integers(&|row| Some(row.id)),
             "seq" | "_alluvium_sequence" => integers(&|row| row.sequence),
             "_alluvium_offset" => integers(&|row| row.offset),
             "_alluvium_partition" => integers(&|row| row.partition.map(i64::from)),
             "note" => Arc::new(rows.iter().map(|row| row.note.as_deref()).collect::<StringArray>()),
-            _ => new_null_array(field.data_type(), rows.len()),
+            name => keys.column(name, &ids)?.unwrap_or_else(|| new_null_array(field.data_type(), rows.len())),
         };
         let data_type = match field.data_type() {
             DataType::Utf8View | DataType::LargeUtf8 => &DataType::Utf8,
+            DataType::BinaryView | DataType::LargeBinary => &DataType::Binary,
             other => other,
         };
         fields.push(Field::new(field.name(), data_type.clone(), field.is_nullable()));

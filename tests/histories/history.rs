@@ -18,6 +18,8 @@ use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::foreign::{self, Visit};
+use super::keys::{Keys, Spelling};
+use super::met::Met;
 use super::model::{Ledger, Model, Positions, Record};
 use super::place::{Kind, Life, Place};
 use super::protocol::{Reader, Replay, Row, lines};
@@ -26,33 +28,6 @@ use super::stranger;
 use super::witness::{TABLE, Witness};
 use crate::harness::TestResult;
 use crate::harness::fault::{FaultyStore, Script};
-
-/// What has come about, to tell a history that met nothing from one that met all.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Met {
-    pub(crate) versions: usize,
-    pub(crate) compactions: usize,
-    pub(crate) visits: usize,
-    /// Visits that delta-rs refused to do.
-    pub(crate) refused: usize,
-    pub(crate) faults: usize,
-    pub(crate) deaths: usize,
-    pub(crate) vectors: usize,
-    pub(crate) checkpoints: usize,
-}
-
-impl Met {
-    pub(crate) fn add(&mut self, other: &Self) {
-        self.versions += other.versions;
-        self.compactions += other.compactions;
-        self.visits += other.visits;
-        self.refused += other.refused;
-        self.faults += other.faults;
-        self.deaths += other.deaths;
-        self.vectors += other.vectors;
-        self.checkpoints += other.checkpoints;
-    }
-}
 
 /// A visit as it was: what stood before and after it.
 #[derive(Debug)]
@@ -94,6 +69,11 @@ impl History {
                 self.produce(records)?;
                 self.live(*life, scripts.clone(), visit.clone()).await
             }
+            Step::Crash { records, life, operation } => {
+                self.produce(records)?;
+                self.crash(*life, *operation).await?;
+                self.live(*life, Vec::new(), None).await
+            }
             Step::Deaths { records, life } => {
                 self.produce(records)?;
                 self.die_everywhere(*life).await?;
@@ -101,7 +81,7 @@ impl History {
             }
             _ if self.witness.versions().is_empty() => Ok(()),
             Step::Visit(visit) => {
-                let visited = visited(Arc::clone(&self.witness), visit, false).await?;
+                let visited = visited(Arc::clone(&self.witness), &self.place.keys, visit, false).await?;
                 self.take_in(visited)?;
                 self.check_protocol(&Arc::clone(&self.witness)).await.map(drop)
             }
@@ -144,7 +124,7 @@ impl History {
 
     /// Returns the live rows, read by the rules alone.
     pub(crate) async fn rows(&self) -> TestResult<Vec<Row>> {
-        let (_, mut rows) = read(&self.witness).await?;
+        let (_, mut rows) = read(&self.witness, &self.place.keys).await?;
         rows.sort();
         Ok(rows)
     }
@@ -160,8 +140,9 @@ impl History {
 
     pub(crate) fn produce(&mut self, records: &[(i32, Record)]) -> TestResult {
         for (partition, record) in records {
-            self.place.produce(*partition, record)?;
-            self.ledger.entry(*partition).or_default().push(record.clone());
+            let produced = self.ledger.entry(*partition).or_default();
+            self.place.produce(*partition, record, Spelling::after(produced.len()))?;
+            produced.push(record.clone());
         }
         Ok(())
     }
@@ -170,10 +151,11 @@ impl History {
     async fn live(&mut self, life: Life, scripts: Vec<Script>, visit: Option<(usize, Visit)>) -> TestResult {
         let visits: Arc<Mutex<Vec<TestResult<Option<Visited>>>>> = Arc::default();
         if let Some((n_commits, visit)) = visit {
-            let (witness, visits) = (Arc::clone(&self.witness), Arc::clone(&visits));
+            let (witness, keys) = (Arc::clone(&self.witness), Arc::clone(&self.place.keys));
+            let visits = Arc::clone(&visits);
             let visitor = move || -> futures::future::BoxFuture<'static, ()> {
                 Box::pin(async move {
-                    let outcome = visited(witness, &visit, true).await;
+                    let outcome = visited(witness, &keys, &visit, true).await;
                     visits.lock().unwrap_or_else(PoisonError::into_inner).push(outcome);
                 })
             };
@@ -222,6 +204,14 @@ impl History {
             }
         }
         Ok(None)
+    }
+
+    /// Kills a process at one of its operations, in the table itself.
+    async fn crash(&mut self, life: Life, operation: usize) -> TestResult {
+        let store = Arc::new(FaultyStore::new(self.store(), Some(Script::death(operation))));
+        self.met.deaths += usize::from(self.place.die(&store, life).await?);
+        store.cut().await;
+        if self.witness.versions().is_empty() { Ok(()) } else { self.check(&Arc::clone(&self.witness)).await }
     }
 
     /// Kills a process at each of its operations, each in a copy of the store; then it lives on there.
@@ -300,7 +290,7 @@ impl History {
 
     /// Checks the table by Delta's rules alone, and returns it with its live rows.
     async fn check_protocol(&self, witness: &Arc<Witness>) -> TestResult<(Replay, Vec<Row>)> {
-        let (replay, rows) = read(witness).await?;
+        let (replay, rows) = read(witness, &self.place.keys).await?;
         let mut faults = replay.faults.clone();
         let reader = Reader { store: Arc::clone(witness) as Arc<dyn ObjectStore> };
         let start = reader.start().await?;
@@ -313,7 +303,7 @@ impl History {
                 faults.push(format!("{sidecar} is named by the log and gone"));
             }
         }
-        faults.extend(faults_of_kind(self.place.kind, &replay));
+        faults.extend(faults_of_kind(&self.place, &replay));
         if faults.is_empty() { Ok((replay, rows)) } else { Err(faults.join("\n").into()) }
     }
 
@@ -330,14 +320,15 @@ impl History {
 }
 
 /// Returns what a table of this kind must not be.
-fn faults_of_kind(kind: Kind, replay: &Replay) -> Vec<String> {
+fn faults_of_kind(place: &Place, replay: &Replay) -> Vec<String> {
     let mut faults = Vec::new();
     // Nobody writes vectors there but we.
-    if kind == Kind::Rewritten && !replay.marking.is_empty() {
+    if place.kind == Kind::Rewritten && !replay.marking.is_empty() {
         faults.push(format!("versions {:?} have vectors, and files are to be written anew", replay.marking));
     }
     let clustering = replay.domains.get("delta.clustering").map(String::as_str);
-    let wanted = (kind == Kind::Clustered).then_some(r#"{"clusteringColumns":[["id"]]}"#);
+    let wanted = format!(r#"{{"clusteringColumns":[["{}"]]}}"#, place.keys.clustering());
+    let wanted = (place.kind == Kind::Clustered).then_some(wanted.as_str());
     if clustering != wanted {
         faults.push(format!("the table is clustered by {clustering:?}, and declared with {wanted:?}"));
     }
@@ -345,31 +336,31 @@ fn faults_of_kind(kind: Kind, replay: &Replay) -> Vec<String> {
 }
 
 /// Reads the table of a store by its versions, and the live rows.
-async fn read(witness: &Arc<Witness>) -> TestResult<(Replay, Vec<Row>)> {
+async fn read(witness: &Arc<Witness>, keys: &Keys) -> TestResult<(Replay, Vec<Row>)> {
     let replay = Replay::of(&witness.versions())?;
     let reader = Reader { store: Arc::clone(witness) as Arc<dyn ObjectStore> };
     let mut rows = Vec::new();
     for add in replay.files.values() {
-        rows.extend(reader.rows(add).await?.into_iter().map(|(row, _)| row));
+        rows.extend(reader.rows(add, keys).await?.into_iter().map(|(row, _)| row));
     }
     Ok((replay, rows))
 }
 
 /// Lets another writer in and returns what it did; nothing where it did not.
-async fn visited(witness: Arc<Witness>, visit: &Visit, is_beside: bool) -> TestResult<Option<Visited>> {
+async fn visited(witness: Arc<Witness>, keys: &Keys, visit: &Visit, is_beside: bool) -> TestResult<Option<Visited>> {
     if witness.versions().is_empty() {
         return Ok(None);
     }
-    let (replay, before) = read(&witness).await?;
+    let (replay, before) = read(&witness, keys).await?;
     let n_versions = replay.operations.len();
     let is_clustered = !replay.domains.is_empty();
     // delta-rs does not write clustered tables.
     let outcome = if is_clustered {
-        stranger::visit_once(&witness, visit).await
+        stranger::visit_once(&witness, keys, visit).await
     } else {
-        foreign::visit_once(Arc::clone(&witness) as Arc<dyn ObjectStore>, visit).await
+        foreign::visit_once(Arc::clone(&witness) as Arc<dyn ObjectStore>, keys, visit).await
     };
-    let (after, rows) = read(&witness).await?;
+    let (after, rows) = read(&witness, keys).await?;
     if after.operations.len() == n_versions && outcome.is_err() {
         return Ok(None);
     }

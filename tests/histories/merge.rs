@@ -4,19 +4,23 @@
 //! the second. Nothing is collapsed, which keeps the oracle free of what it is to judge. Which row is newer stands in the
 //! conditions of the clauses. A table cannot say that a row is late by a delete that left nothing behind: the deletes are
 //! kept beside it, and rows that they bind are left out of the source. That is the only part which MERGE does not do.
+//!
+//! Failing stores, deaths, restarts and upkeep on our side change nothing of what MERGE of the same records leaves. Other
+//! writers do: which of their rows counts, and until when, is policy, and no clause of MERGE says it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
 use deltalake::datafusion::prelude::{SessionContext, col};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use super::foreign;
 use super::history::History;
+use super::keys::Keys;
 use super::model::{Change, Ledger, Record};
 use super::protocol::Row;
 use super::witness::TABLE;
@@ -35,6 +39,7 @@ type Order = (Option<i64>, i64, i32);
 
 /// A table that delta-rs merges into.
 pub(crate) struct Merged {
+    keys: Arc<Keys>,
     store: Arc<dyn ObjectStore>,
     /// How many records of each partition are in it.
     reached: BTreeMap<i32, usize>,
@@ -45,14 +50,15 @@ pub(crate) struct Merged {
 /// A record, where it stands, and what it does.
 type Placed<'a> = (i64, i64, i32, &'a Change);
 
-fn columns() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, false),
+fn columns(keys: &Keys) -> Vec<Field> {
+    let mut columns = keys.fields();
+    columns.extend([
         Field::new("seq", DataType::Int64, true),
         Field::new("pos", DataType::Int64, true),
         Field::new("part", DataType::Int32, true),
         Field::new("note", DataType::Utf8, true),
-    ]))
+    ]);
+    columns
 }
 
 /// Tells whether `mine` is newer than `standing`: a record without a sequence is by its offset alone.
@@ -65,11 +71,14 @@ fn is_newer(mine: Order, standing: Order) -> bool {
 }
 
 impl Merged {
-    /// Returns an empty table.
-    pub(crate) async fn new() -> TestResult<Self> {
+    /// Returns an empty table. Its files have no bounds: delta-rs rounds those of decimals and times, and would look for a
+    /// row in no file whose bounds leave it out.
+    pub(crate) async fn new(keys: &Arc<Keys>) -> TestResult<Self> {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        foreign::table(Arc::clone(&store), MERGED)?.write([RecordBatch::new_empty(columns())]).await?;
-        Ok(Self { store, reached: BTreeMap::new(), graves: BTreeMap::new() })
+        let empty = RecordBatch::new_empty(Arc::new(Schema::new(columns(keys))));
+        let write = foreign::table(Arc::clone(&store), MERGED)?.write([empty]);
+        write.with_configuration([("delta.dataSkippingNumIndexedCols", Some("0"))]).await?;
+        Ok(Self { keys: Arc::clone(keys), store, reached: BTreeMap::new(), graves: BTreeMap::new() })
     }
 
     /// Merges the records that are new in `ledger`.
@@ -117,12 +126,12 @@ impl Merged {
                 self.graves.insert(id, (taken_over, offset, partition));
             }
         }
-        let rows = source_rows(&source)?;
+        let rows = source_rows(&source, &self.keys)?;
         let table = foreign::open(Arc::clone(&self.store), MERGED).await?;
-        let schema = columns();
-        let names = || schema.fields().iter().map(|field| field.name().as_str());
+        let columns = columns(&self.keys);
+        let names = || columns.iter().map(|field| field.name().as_str());
         table
-            .merge(SessionContext::new().read_batch(rows)?, col("target.id").eq(col("source.id")))
+            .merge(SessionContext::new().read_batch(rows)?, self.keys.same()?)
             .with_source_alias("source")
             .with_target_alias("target")
             .when_matched_delete(|delete| delete.predicate(format!("source.gone AND ({NEWER})")))?
@@ -139,7 +148,8 @@ impl Merged {
     }
 
     async fn rows(&self) -> TestResult<Vec<Row>> {
-        rows(foreign::query(Arc::clone(&self.store), MERGED, "SELECT id, seq, pos, part, note FROM t").await?)
+        let sql = format!("SELECT {}, seq, pos, part, note FROM t", self.keys.names());
+        rows(&foreign::query(Arc::clone(&self.store), MERGED, &sql).await?, &self.keys)
     }
 
     /// Holds the table of `history` against this one, row by row.
@@ -157,7 +167,7 @@ fn order_of(row: &Row) -> Order {
     (row.sequence, row.offset.unwrap_or(i64::MIN), row.partition.unwrap_or(-1))
 }
 
-fn source_rows(records: &[Placed<'_>]) -> TestResult<RecordBatch> {
+fn source_rows(records: &[Placed<'_>], keys: &Keys) -> TestResult<RecordBatch> {
     let sequence = |change: &Change| match change {
         Change::Put { sequence, .. } | Change::Delete { sequence } => Some(*sequence),
         Change::Tombstone => None,
@@ -166,37 +176,39 @@ fn source_rows(records: &[Placed<'_>]) -> TestResult<RecordBatch> {
         Change::Put { note, .. } => Some(note.clone()),
         _ => None,
     };
-    let mut fields: Vec<_> = columns().fields().iter().cloned().collect();
-    fields.push(Arc::new(Field::new("gone", DataType::Boolean, false)));
+    let mut fields = columns(keys);
+    fields.push(Field::new("gone", DataType::Boolean, false));
     let gone: Vec<bool> = records.iter().map(|record| !matches!(record.3, Change::Put { .. })).collect();
-    Ok(RecordBatch::try_new(
-        Arc::new(Schema::new(fields)),
-        vec![
-            Arc::new(records.iter().map(|record| Some(record.0)).collect::<Int64Array>()),
-            Arc::new(records.iter().map(|record| sequence(record.3)).collect::<Int64Array>()),
-            Arc::new(records.iter().map(|record| Some(record.1)).collect::<Int64Array>()),
-            Arc::new(records.iter().map(|record| Some(record.2)).collect::<Int32Array>()),
-            Arc::new(records.iter().map(|record| note(record.3)).collect::<StringArray>()),
-            Arc::new(BooleanArray::from(gone)),
-        ],
-    )?)
+    let mut arrays = keys.arrays(&records.iter().map(|record| record.0).collect::<Vec<_>>())?;
+    let others: [ArrayRef; 5] = [
+        Arc::new(records.iter().map(|record| sequence(record.3)).collect::<Int64Array>()),
+        Arc::new(records.iter().map(|record| Some(record.1)).collect::<Int64Array>()),
+        Arc::new(records.iter().map(|record| Some(record.2)).collect::<Int32Array>()),
+        Arc::new(records.iter().map(|record| note(record.3)).collect::<StringArray>()),
+        Arc::new(BooleanArray::from(gone)),
+    ];
+    arrays.extend(others);
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }
 
-/// Returns rows of id, sequence, offset, partition and note, sorted.
-fn rows(batches: Vec<RecordBatch>) -> TestResult<Vec<Row>> {
+/// Returns rows of a key and the columns that [`columns`] names, sorted.
+fn rows(batches: &[RecordBatch], keys: &Keys) -> TestResult<Vec<Row>> {
     let mut rows = Vec::new();
     for batch in batches {
-        let integers = |index: usize| -> TestResult<Int64Array> {
-            Ok(cast(batch.column(index), &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+        let column = |name: &str, data_type: &DataType| -> TestResult<ArrayRef> {
+            let found = batch.column_by_name(name).ok_or_else(|| format!("{name} is missing"))?;
+            Ok(cast(found, data_type)?)
         };
-        let (ids, sequences, offsets) = (integers(0)?, integers(1)?, integers(2)?);
-        let partitions = cast(batch.column(3), &DataType::Int32)?;
-        let (partitions, notes) = (partitions.as_primitive::<Int32Type>(), cast(batch.column(4), &DataType::Utf8)?);
-        let notes = notes.as_string::<i32>();
-        for index in 0..batch.num_rows() {
+        let integers = |name: &str| -> TestResult<Int64Array> {
+            Ok(column(name, &DataType::Int64)?.as_primitive::<Int64Type>().clone())
+        };
+        let (ids, sequences, offsets) = (keys.ids(batch)?, integers("seq")?, integers("pos")?);
+        let (partitions, notes) = (column("part", &DataType::Int32)?, column("note", &DataType::Utf8)?);
+        let (partitions, notes) = (partitions.as_primitive::<Int32Type>(), notes.as_string::<i32>());
+        for (index, id) in ids.into_iter().enumerate() {
             let integer = |column: &Int64Array| column.is_valid(index).then(|| column.value(index));
             rows.push(Row {
-                id: ids.value(index),
+                id,
                 sequence: integer(&sequences),
                 offset: integer(&offsets),
                 partition: partitions.is_valid(index).then(|| partitions.value(index)),
@@ -213,8 +225,12 @@ fn rows(batches: Vec<RecordBatch>) -> TestResult<Vec<Row>> {
 pub(crate) async fn check_others(history: &History) -> TestResult {
     let ours = history.rows().await?;
     let sequence = if history.place.kind.stores_sequence() { "seq" } else { "_alluvium_sequence" };
-    let sql = format!("SELECT id, {sequence}, _alluvium_offset, _alluvium_partition, note FROM t");
-    let theirs = rows(foreign::query(history.store(), TABLE, &sql).await?)?;
+    let keys = &history.place.keys;
+    let sql = format!(
+        "SELECT {}, {sequence} AS seq, _alluvium_offset AS pos, _alluvium_partition AS part, note FROM t",
+        keys.names()
+    );
+    let theirs = rows(&foreign::query(history.store(), TABLE, &sql).await?, keys)?;
     if ours != theirs {
         return Err(format!("delta-rs reads {theirs:?}, the rules alone give {ours:?}").into());
     }

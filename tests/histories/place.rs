@@ -16,8 +16,9 @@ use alluvium_catalog::store::MemoryStore;
 use alluvium_catalog::{Clock, ErrorKind, ManualClock, Partition, StorageSettings, Stores, SystemClock, Topic};
 use alluvium_sql::{Compiler, Flow, SourceText};
 use object_store::ObjectStore;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::keys::{Keys, Spelling};
 use super::model::{Change, Record};
 use crate::harness::TestResult;
 use crate::harness::fault::FaultyStore;
@@ -55,12 +56,12 @@ impl Kind {
         self != Self::Hidden
     }
 
-    fn sql(self) -> String {
+    fn sql(self, keys: &Keys) -> String {
         let (columns, left_out) = if self.stores_sequence() { ("seq BIGINT, ", "op") } else { ("", "op, seq") };
         let rest = match self {
-            Self::Plain | Self::Hidden | Self::Rewritten => "",
-            Self::Partitioned => "PARTITIONED BY (day) ",
-            Self::Clustered => "CLUSTER BY (id) ",
+            Self::Plain | Self::Hidden | Self::Rewritten => String::new(),
+            Self::Partitioned => "PARTITIONED BY (day) ".to_owned(),
+            Self::Clustered => format!("CLUSTER BY ({}) ", keys.clustering()),
         };
         let policy = if self == Self::Hidden { "v2" } else { "classic" };
         // A cap of about three files, which the larger batches are cut for.
@@ -68,15 +69,16 @@ impl Kind {
             Self::Rewritten => ", 'alluvium.upsert' = 'copy-on-write', 'alluvium.upsert.rewrite.max' = '8 KB'",
             _ => "",
         };
+        let (declared, names) = (keys.declared(), keys.names());
         format!(
             "CREATE CONNECTION broker TYPE kafka WITH ('bootstrap.servers' = 'nowhere:9092');
-CREATE SOURCE events (id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING, day STRING)
+CREATE SOURCE events ({declared}, seq BIGINT, op STRING, note STRING, day STRING)
 WITH ('connection' = 'broker', 'topic' = 't', 'scan.startup.mode' = 'earliest-offset',
       'error-handling.mode' = 'log', 'error-handling.log.target' = 'lake.rejects');
 CREATE STREAMING TABLE lake.t (
-  id BIGINT NOT NULL, {columns}note STRING, day STRING, PRIMARY KEY (id) NOT ENFORCED
+  {declared}, {columns}note STRING, day STRING, PRIMARY KEY ({names}) NOT ENFORCED
 ) {rest}TBLPROPERTIES ('delta.checkpointPolicy' = '{policy}'{upsert});
-CREATE FLOW f AS AUTO CDC INTO lake.t FROM STREAM(events) KEYS (id) APPLY AS DELETE WHEN op = 'd'
+CREATE FLOW f AS AUTO CDC INTO lake.t FROM STREAM(events) KEYS ({names}) APPLY AS DELETE WHEN op = 'd'
 SEQUENCE BY seq COLUMNS * EXCEPT ({left_out}) STORED AS SCD TYPE 1;
 "
         )
@@ -86,6 +88,7 @@ SEQUENCE BY seq COLUMNS * EXCEPT ({left_out}) STORED AS SCD TYPE 1;
 /// A topic, and the flow that reads it.
 pub(crate) struct Place {
     pub(crate) kind: Kind,
+    pub(crate) keys: Arc<Keys>,
     broker: MemoryBroker,
     topic: Topic,
     flow: Arc<Flow>,
@@ -104,10 +107,11 @@ pub(crate) struct Life {
 }
 
 impl Place {
-    /// Returns a place whose ids follow from `seed`.
+    /// Returns a place whose keys and ids follow from `seed`.
     pub(crate) async fn new(kind: Kind, seed: u64) -> TestResult<Self> {
+        let keys = Arc::new(Keys::of_seed(seed)?);
         let compiler = Compiler::new("memory:///".parse()?, Arc::new(NoNames));
-        let pipeline = compiler.compile(&[Arc::new(SourceText::new("history.sql", kind.sql()))]).await;
+        let pipeline = compiler.compile(&[Arc::new(SourceText::new("history.sql", kind.sql(&keys)))]).await;
         let pipeline = pipeline.map_err(|error| format!("{error:?}"))?;
         let mut flow = pipeline.flows.into_iter().next().ok_or("no flow")?;
         // No file may say so: whatever may leave the log leaves it at once.
@@ -117,23 +121,25 @@ impl Place {
         broker.create_topic(&topic, usize::try_from(PARTITIONS)?);
         // Vacuum refuses a clock that is far from the store's.
         let clock = Arc::new(ManualClock::new(seed, SystemClock.now()));
-        Ok(Self { kind, broker, topic, flow, clock, snapshot_interval: seed % 4 })
+        Ok(Self { kind, keys, broker, topic, flow, clock, snapshot_interval: seed % 4 })
     }
 
     /// Produces a record.
-    pub(crate) fn produce(&self, partition: i32, record: &Record) -> TestResult {
-        let id = record.id;
+    pub(crate) fn produce(&self, partition: i32, record: &Record, spelling: Spelling) -> TestResult {
+        let key = self.keys.members(record.id, spelling);
+        let with_key = |rest: &Value| format!("{{{key},{}", rest.to_string().trim_start_matches('{'));
         let value = match &record.change {
             Some(Change::Put { sequence, note, day }) => {
-                json!({"id": id, "seq": sequence, "op": "u", "note": note, "day": day}).to_string()
+                with_key(&json!({"seq": sequence, "op": "u", "note": note, "day": day}))
             }
-            Some(Change::Delete { sequence }) => json!({"id": id, "seq": sequence, "op": "d"}).to_string(),
+            Some(Change::Delete { sequence }) => with_key(&json!({"seq": sequence, "op": "d"})),
             Some(Change::Tombstone) => String::new(),
-            None => format!("{{broken {id}"),
+            None => format!("{{broken {}", record.id),
         };
         let is_tombstone = record.change == Some(Change::Tombstone);
         let value = (!is_tombstone).then(|| value.into_bytes());
-        let record = MemoryRecord { key: Some(id.to_string().into_bytes()), value, ..MemoryRecord::default() };
+        let key = self.keys.record_key(record.id, spelling).into_bytes();
+        let record = MemoryRecord { key: Some(key), value, ..MemoryRecord::default() };
         self.broker.append(&self.topic, Partition(partition), record)?;
         Ok(())
     }

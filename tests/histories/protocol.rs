@@ -15,6 +15,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use roaring::RoaringTreemap;
 use serde_json::Value;
 
+use super::keys::Keys;
 use super::witness::TABLE;
 use crate::harness::TestResult;
 
@@ -40,7 +41,7 @@ pub(crate) struct Replay {
     pub(crate) faults: Vec<String>,
 }
 
-/// A row, and where it stands.
+/// A row of the key that has this id, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Row {
     pub(crate) id: i64,
@@ -214,17 +215,17 @@ impl Reader {
     }
 
     /// Reads the live rows of a file and holds them against what the log says of it.
-    pub(crate) async fn rows(&self, add: &Value) -> TestResult<Vec<(Row, u64)>> {
+    pub(crate) async fn rows(&self, add: &Value, keys: &Keys) -> TestResult<Vec<(Row, u64)>> {
         let (batches, deleted) = self.content(add).await?;
         let mut rows = Vec::new();
         for batch in &batches {
-            rows.extend(rows_of(batch)?);
+            rows.extend(rows_of(batch, keys)?);
         }
         let (n_rows, path) = (rows.len() as u64, &add["path"]);
         if deleted.max().is_some_and(|last| last >= n_rows) {
             return Err(format!("the vector of {path} is beyond its {n_rows} rows").into());
         }
-        check_stats(&path.to_string(), add, &rows)?;
+        check_stats(add, &rows, keys).map_err(|error| format!("{path} {error}"))?;
         let live = rows.into_iter().zip(0_u64..).filter(|(_, row)| !deleted.contains(*row));
         Ok(live.collect())
     }
@@ -283,46 +284,37 @@ fn json_rows(bytes: Bytes) -> TestResult<Vec<Value>> {
 }
 
 /// Checks the number of rows that the log tells of a file, and the bounds of its keys.
-fn check_stats(path: &str, add: &Value, rows: &[Row]) -> TestResult {
+fn check_stats(add: &Value, rows: &[Row], keys: &Keys) -> TestResult {
     let Some(stats) = add["stats"].as_str() else { return Ok(()) };
     let stats: Value = serde_json::from_str(stats)?;
     if stats["numRecords"].as_u64() != Some(rows.len() as u64) {
-        return Err(format!("{path} has {} rows, the log says {}", rows.len(), stats["numRecords"]).into());
+        return Err(format!("has {} rows, the log says {}", rows.len(), stats["numRecords"]).into());
     }
-    let bounds = (stats["minValues"]["id"].as_i64(), stats["maxValues"]["id"].as_i64());
-    if let ((Some(least), Some(highest)), Some(row)) = (bounds, rows.iter().find(|row| !in_bounds(row.id, bounds))) {
-        return Err(format!("{path} has key {}, the log says {least} to {highest}", row.id).into());
-    }
-    Ok(())
+    let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+    keys.check_bounds(&stats, &ids)
 }
 
-fn in_bounds(id: i64, bounds: (Option<i64>, Option<i64>)) -> bool {
-    bounds.0.is_none_or(|least| least <= id) && bounds.1.is_none_or(|highest| id <= highest)
-}
-
-pub(super) fn rows_of(batch: &RecordBatch) -> TestResult<Vec<Row>> {
+pub(super) fn rows_of(batch: &RecordBatch, keys: &Keys) -> TestResult<Vec<Row>> {
     let integers = |name: &str| -> TestResult<Vec<Option<i64>>> {
         let Some(column) = batch.column_by_name(name) else { return Ok(vec![None; batch.num_rows()]) };
         Ok(cast(column, &DataType::Int64)?.as_primitive::<Int64Type>().iter().collect())
     };
     let sequence_name = if batch.column_by_name("seq").is_some() { "seq" } else { "_alluvium_sequence" };
-    let (ids, sequences, offsets) = (integers("id")?, integers(sequence_name)?, integers("_alluvium_offset")?);
+    let (ids, sequences, offsets) = (keys.ids(batch)?, integers(sequence_name)?, integers("_alluvium_offset")?);
     let partitions: Vec<Option<i32>> = match batch.column_by_name("_alluvium_partition") {
         Some(column) => cast(column, &DataType::Int32)?.as_primitive::<Int32Type>().iter().collect(),
         None => vec![None; batch.num_rows()],
     };
     let notes = cast(batch.column_by_name("note").ok_or("a file has no note")?, &DataType::Utf8)?;
     let notes = notes.as_string::<i32>();
-    let row = |index: usize| -> TestResult<Row> {
-        Ok(Row {
-            id: ids[index].ok_or("a key is NULL")?,
-            sequence: sequences[index],
-            offset: offsets[index],
-            partition: partitions[index],
-            note: notes.is_valid(index).then(|| notes.value(index).to_owned()),
-        })
+    let row = |index: usize| Row {
+        id: ids[index],
+        sequence: sequences[index],
+        offset: offsets[index],
+        partition: partitions[index],
+        note: notes.is_valid(index).then(|| notes.value(index).to_owned()),
     };
-    (0..batch.num_rows()).map(row).collect()
+    Ok((0..batch.num_rows()).map(row).collect())
 }
 
 /// Returns the path that the log writes as `logged`, which is a relative URL.

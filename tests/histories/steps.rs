@@ -5,6 +5,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::foreign::{Value, Visit};
+use super::keys::IDS;
 use super::model::{Change, Record};
 use super::place::{Kind, Life, PARTITIONS};
 use super::protocol::Row;
@@ -15,7 +16,7 @@ const KEYS: i64 = 14;
 
 /// Keys beyond those, whose records come in any partition. They get no tombstones: those compare by offset alone, which
 /// means nothing between partitions.
-const WANDERERS: i64 = 3;
+const WANDERERS: i64 = IDS - KEYS;
 
 /// Days with what paths, URLs and escapes take differently.
 const DAYS: [Option<&str>; 4] = [Some("monday"), Some("50% off/on"), Some("a=b ü"), None];
@@ -26,6 +27,8 @@ pub(crate) enum Step {
     /// Records come and a process drains them, over a store that fails, and with another writer coming in before one of
     /// its commits.
     Life { records: Vec<(i32, Record)>, life: Life, scripts: Vec<Script>, visit: Option<(usize, Visit)> },
+    /// Records come, a process dies at one of its operations, and another drains them.
+    Crash { records: Vec<(i32, Record)>, life: Life, operation: usize },
     /// Records come, and a process dies at any of its operations, each in a copy of the store.
     Deaths { records: Vec<(i32, Record)>, life: Life },
     /// Another writer comes while no process lives.
@@ -71,18 +74,34 @@ impl Dice {
     /// Draws a step of any kind but [`Step::Deaths`].
     pub(crate) fn step(&mut self) -> Step {
         match self.random.random_range(0..20) {
-            0..=10 => self.life(),
-            11..=14 => Step::Visit(self.visit()),
-            15..=16 => {
+            0..=6 => {
+                let visit = self.random.random_bool(0.7).then(|| (self.random.random_range(0..5), self.visit()));
+                self.life(visit)
+            }
+            7..=10 => Step::Visit(self.visit()),
+            _ => self.lone_step(),
+        }
+    }
+
+    /// Draws a step in which no other writer comes, whatever else goes wrong.
+    pub(crate) fn lone_step(&mut self) -> Step {
+        match self.random.random_range(0..10) {
+            0..=3 => self.life(None),
+            4..=5 => {
+                let (records, life) = (self.records(30), self.way());
+                Step::Crash { records, life, operation: self.random.random_range(0..90) }
+            }
+            6..=7 => {
                 let all = [Damage::Cut, Damage::Flip, Damage::LoseNewest, Damage::LoseAll, Damage::Swap];
                 Step::Damage(self.one_of(&all))
             }
-            17..=18 => Step::Optimize,
+            8 => Step::Optimize,
             _ => Step::Vacuum,
         }
     }
 
-    fn life(&mut self) -> Step {
+    /// Draws a life over a store that may fail.
+    fn life(&mut self, visit: Option<(usize, Visit)>) -> Step {
         let records = self.records(40);
         let mut scripts = Vec::new();
         for _fault in 0..self.random.random_range(0..3_usize) {
@@ -90,7 +109,6 @@ impl Dice {
             let n_faults = self.random.random_range(1..3);
             scripts.push(Script { first, n_faults, fault: self.one_of(&Fault::ALL) });
         }
-        let visit = self.random.random_bool(0.5).then(|| (self.random.random_range(0..5), self.visit()));
         Step::Life { records, life: self.way(), scripts, visit }
     }
 

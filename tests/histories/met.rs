@@ -1,0 +1,29 @@
+//! What histories have met: a test whose histories meet no trouble shows nothing.
+
+/// What has come about, to tell a history that met nothing from one that met all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Met {
+    pub(crate) versions: usize,
+    pub(crate) compactions: usize,
+    pub(crate) visits: usize,
+    /// Visits that delta-rs refused to do.
+    pub(crate) refused: usize,
+    pub(crate) faults: usize,
+    /// Processes that died in the middle of their work.
+    pub(crate) deaths: usize,
+    pub(crate) vectors: usize,
+    pub(crate) checkpoints: usize,
+}
+
+impl Met {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.versions += other.versions;
+        self.compactions += other.compactions;
+        self.visits += other.visits;
+        self.refused += other.refused;
+        self.faults += other.faults;
+        self.deaths += other.deaths;
+        self.vectors += other.vectors;
+        self.checkpoints += other.checkpoints;
+    }
+}

@@ -1,14 +1,18 @@
 //! Thousands of small commits into one upsert table with upkeep beside them: do memory, commit time, log and load stay
 //! flat?
 //!
-//! `cargo bench --workspace --bench long_run -- [COMMITS]` prints a line each 250 commits. The table is on the
-//! local disk, below the folder for temporary files, and is removed at the end.
+//! `cargo bench --workspace --bench long_run -- --commits 5000 --rows 200`
+//!
+//! prints a line each 250 commits, and at the end each column's last quarter over its second one: 1.00 is flat. A load is
+//! that of the table's newest version by a process that has just started. The table is on the local disk, its files are
+//! not flushed, and it is removed at the end. `--keys`, `--every`, `--interval-ms`, `--folder` and `--json` are known, too.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alluvium::commit::Outcome;
 use alluvium::commit::create::Blueprint;
 use alluvium::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use alluvium::commit::positions::AppIds;
@@ -21,6 +25,10 @@ use alluvium::metrics::Metrics;
 use alluvium::upkeep::{Upkeep, UpkeepParts};
 use alluvium::write::parquet::DataFolder;
 use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
+use alluvium_benches::arguments::Arguments;
+use alluvium_benches::child::{self, Nursery};
+use alluvium_benches::meter::rss_bytes;
+use alluvium_benches::report::{end, grouped, keep, percentile, show};
 use alluvium_catalog::{
     Clock, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, StorageSettings, Stores,
     SystemClock,
@@ -29,72 +37,211 @@ use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-
-/// Commits that are made when the command line does not say.
-const COMMITS: usize = 5_000;
-
-/// Commits from one line to the next.
-const LINE_EVERY: usize = 250;
-
-/// Records of a commit: few, as under a short interval.
-const RECORDS: usize = 200;
-
-/// Distinct keys: most commits meet rows of many files.
-const KEYS: i64 = 50_000;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tokio::runtime::Runtime;
 
 /// How long the log keeps versions, and checkpoints the files that are gone: under a thousand commits.
 const LOG_RETENTION: (&str, &str) = ("delta.logRetentionDuration", "interval 1 second");
 const FILE_RETENTION: (&str, &str) = ("delta.deletedFileRetentionDuration", "interval 1 second");
 
-fn main() -> Result<()> {
-    alluvium::heap::settle();
-    let commits = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(COMMITS);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|cause| Error::internal("cannot start the runtime").with_source(cause))?;
-    let folder = std::env::temp_dir().join(format!("alluvium-long-run-{}", SystemClock.new_id()));
-    let done = runtime.block_on(Box::pin(long_run(&folder, commits)));
-    if let Err(cause) = std::fs::remove_dir_all(&folder) {
-        say(&format!("cannot remove {}: {cause}", folder.display()))?;
+/// Versions from one checkpoint to the next.
+const CHECKPOINT_INTERVAL: u64 = 100;
+
+/// Versions from one snapshot of the key index to the next, as the engine's settings have it by default.
+const SNAPSHOT_INTERVAL: u64 = 500;
+
+/// Loads of which a line tells the median; each is a process of its own.
+const LOADS: usize = 5;
+
+/// What a line tells after the number of commits, each with its decimals.
+const COLUMNS: [(&str, usize); 11] = [
+    ("commit p50 ms", 2),
+    ("p99 ms", 2),
+    ("rss MB", 0),
+    ("index MB", 2),
+    ("index keys", 0),
+    ("log versions", 0),
+    ("log files", 0),
+    ("log MB", 2),
+    ("data files", 0),
+    ("data MB", 1),
+    ("load ms", 1),
+];
+
+/// What the command line asks for.
+#[derive(Debug)]
+struct Asked {
+    commits: usize,
+    /// Rows of a commit: few by default, as under a short interval.
+    rows: usize,
+    /// Distinct keys: most commits meet rows of many files.
+    keys: i64,
+    /// Commits from one line to the next.
+    every: usize,
+    /// From the begin of one commit to that of the next; none waits by default.
+    interval: Duration,
+    folder: PathBuf,
+    json: Option<PathBuf>,
+}
+
+impl Asked {
+    fn read() -> Result<Self> {
+        let known = ["commits", "rows", "keys", "every", "interval-ms", "folder", "json"];
+        let arguments = Arguments::read(&known)?;
+        let asked = Self {
+            commits: arguments.get("commits")?.unwrap_or(5_000),
+            rows: arguments.get("rows")?.unwrap_or(200),
+            keys: arguments.get("keys")?.unwrap_or(50_000),
+            every: arguments.get("every")?.unwrap_or(250),
+            interval: Duration::from_millis(arguments.get("interval-ms")?.unwrap_or(0)),
+            folder: arguments.get("folder")?.unwrap_or_else(std::env::temp_dir),
+            json: arguments.get("json")?,
+        };
+        if asked.rows == 0 || asked.every == 0 || asked.keys < 1 {
+            return Err(Error::invalid("--rows, --every and --keys cannot be 0"));
+        }
+        Ok(asked)
     }
+}
+
+/// What a child is to load.
+#[derive(Debug, Serialize, Deserialize)]
+struct Load {
+    table: PathBuf,
+    /// Where the milliseconds that it took go.
+    answer: PathBuf,
+}
+
+fn main() -> ExitCode {
+    alluvium::heap::settle();
+    end(match child::task() {
+        Some((_, plan)) => load(&plan),
+        None => Asked::read().and_then(|asked| measure(&asked)),
+    })
+}
+
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|cause| Error::internal("cannot start the runtime").with_source(cause))
+}
+
+/// Loads the newest version of a table once, in a process that has loaded nothing before.
+fn load(plan: &Path) -> Result<()> {
+    let load: Load = child::read_json(plan)?;
+    let runtime = runtime()?;
+    let begun = Instant::now();
+    let location: Location = load.table.display().to_string().parse()?;
+    let log = DeltaLog::open(&Stores::new(StorageSettings::default()), &location)?;
+    let state = runtime.block_on(TableState::load(&log))?;
+    let took_ms = begun.elapsed().as_secs_f64() * 1e3;
+    if state.is_none_or(|state| state.files.is_empty()) {
+        return Err(Error::data(format!("there is no table in {}", load.table.display())));
+    }
+    child::write_json(&load.answer, &took_ms)
+}
+
+fn measure(asked: &Asked) -> Result<()> {
+    let folder = tempfile::TempDir::new_in(&asked.folder)
+        .map_err(|cause| Error::unavailable("cannot make a folder for the table").with_source(cause))?;
+    show(&format!(
+        "{} commits of {} rows, {} keys, upkeep beside them\n{}",
+        grouped(asked.commits as f64),
+        grouped(asked.rows as f64),
+        grouped(asked.keys as f64),
+        Curves::heading()
+    ))?;
+    let mut curves = Curves::default();
+    let done = runtime()?.block_on(Box::pin(long_run(asked, folder.path(), &mut curves)));
+    // What there is of the curves is shown even where the run has failed.
+    show(&curves.foot())?;
+    keep(asked.json.as_deref(), &curves.to_json(asked))?;
     done
 }
 
-/// What a line tells of.
-struct Line<'a> {
-    commits: usize,
-    /// How long each commit since the last line took.
-    took: &'a mut Vec<Duration>,
-}
-
-async fn long_run(folder: &Path, commits: usize) -> Result<()> {
+async fn long_run(asked: &Asked, folder: &Path, curves: &mut Curves) -> Result<()> {
     let scene = Scene::new(folder)?;
     let mut landing = scene.open().await?;
     let mut upkeep = Upkeep::new(scene.upkeep()?, 0);
     let mut chance = StdRng::seed_from_u64(1);
-    let mut took = Vec::new();
-    say("commits   rss MiB   commit p50 ms   p99 ms   log files   log MiB   data files   data MiB   load ms")?;
-    for commit in 1..=commits {
-        let changes = changes(&mut chance, (commit - 1) as i64 * RECORDS as i64)?;
+    let mut took_ms = Vec::new();
+    for commit in 1..=asked.commits {
+        let changes = changes(asked, &mut chance, (commit - 1) * asked.rows)?;
         let begun = Instant::now();
         let staged = landing.writer().stage(changes).await?;
-        // An outcome other than landed shows as a file that is missing; nobody else writes here.
-        drop(landing.land(&staged, &scene.signature()?).await?);
+        let outcome = landing.land(&staged, &scene.signature()?).await?;
         upkeep.landed(&mut landing).await;
-        took.push(begun.elapsed());
-        if commit % LINE_EVERY == 0 {
-            scene.report(&mut Line { commits: commit, took: &mut took }).await?;
+        let took = begun.elapsed();
+        if !matches!(outcome, Outcome::Landed(_)) {
+            return Err(Error::internal(format!("commit {commit} did not land: {outcome:?}")));
+        }
+        took_ms.push(took.as_secs_f64() * 1e3);
+        if commit % asked.every == 0 {
+            let values = scene.look(&mut landing, &mut took_ms)?;
+            show(&curves.add(commit, values))?;
+        }
+        if took < asked.interval {
+            tokio::time::sleep(asked.interval - took).await;
         }
     }
     upkeep.close(&mut landing, Duration::from_secs(60)).await;
+    landing.writer().close().await;
     Ok(())
+}
+
+/// The lines so far.
+#[derive(Debug, Default)]
+struct Curves {
+    lines: Vec<(usize, [f64; COLUMNS.len()])>,
+}
+
+impl Curves {
+    fn heading() -> String {
+        let names = COLUMNS.iter().map(|(name, _)| format!("  {name:>13}"));
+        format!("{:<22}{}\n", "commits", names.collect::<String>())
+    }
+
+    /// Adds a line and returns its text.
+    fn add(&mut self, commits: usize, values: [f64; COLUMNS.len()]) -> String {
+        self.lines.push((commits, values));
+        let cells = values.iter().zip(COLUMNS).map(|(value, (_, decimals))| format!("  {value:>13.decimals$}"));
+        format!("{commits:<22}{}\n", cells.collect::<String>())
+    }
+
+    /// Returns for each column the mean of its last quarter over that of its second; `None` below four lines.
+    fn growth(&self) -> Option<[f64; COLUMNS.len()]> {
+        let quarter = self.lines.len() / 4;
+        let (second, last) = (self.lines.get(quarter..2 * quarter)?, self.lines.get(self.lines.len() - quarter..)?);
+        let mean = |lines: &[(usize, [f64; COLUMNS.len()])], column: usize| {
+            lines.iter().map(|(_, values)| values[column]).sum::<f64>() / lines.len() as f64
+        };
+        (quarter > 0).then(|| std::array::from_fn(|column| mean(last, column) / mean(second, column)))
+    }
+
+    fn foot(&self) -> String {
+        let Some(growth) = self.growth() else { return "fewer than four lines: no ratios\n".to_owned() };
+        let cells = growth.iter().map(|ratio| format!("  {ratio:>13.2}"));
+        format!("{:<22}{}\n", "last / second quarter", cells.collect::<String>())
+    }
+
+    fn to_json(&self, asked: &Asked) -> Value {
+        let named = |values: &[f64; COLUMNS.len()]| -> Map<String, Value> {
+            COLUMNS.iter().zip(values).map(|((name, _), value)| ((*name).to_owned(), json!(value))).collect()
+        };
+        let lines: Vec<Value> =
+            self.lines.iter().map(|(commits, values)| json!({"commits": commits, "values": named(values)})).collect();
+        json!({
+            "commits": asked.commits, "rows": asked.rows, "keys": asked.keys, "lines": lines,
+            "last_over_second_quarter": self.growth().map(|growth| named(&growth)),
+        })
+    }
 }
 
 /// The table and what it is reached by.
 struct Scene {
     stores: Stores,
     folder: PathBuf,
+    table: PathBuf,
     location: Location,
     clock: Arc<dyn Clock>,
 }
@@ -103,8 +250,9 @@ impl Scene {
     fn new(folder: &Path) -> Result<Self> {
         // What is measured is this program, not the disk's flush.
         let stores = Stores::new(StorageSettings { local_fsync: false, ..StorageSettings::default() });
-        let location = folder.display().to_string().parse()?;
-        Ok(Self { stores, folder: folder.to_owned(), location, clock: Arc::new(SystemClock) })
+        let table = folder.join("table");
+        let location = table.display().to_string().parse()?;
+        Ok(Self { stores, folder: folder.to_owned(), table, location, clock: Arc::new(SystemClock) })
     }
 
     async fn open(&self) -> Result<Landing> {
@@ -130,8 +278,9 @@ impl Scene {
             // In the log's clean-up minutes have to stand for weeks.
             properties: [LOG_RETENTION, FILE_RETENTION].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         };
+        let settings = UpsertSettings { snapshot_interval: SNAPSHOT_INTERVAL, ..UpsertSettings::default() };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
-        let writer = UpsertWriter::open(folder, columns, &state, UpsertSettings::default()).await?;
+        let writer = UpsertWriter::open(folder, columns, &state, settings).await?;
         let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
         let parts = LandingParts { log, state, writer: Box::new(writer), ids };
@@ -143,7 +292,7 @@ impl Scene {
             stores: self.stores.clone(),
             location: self.location.clone(),
             flow: "flow".parse()?,
-            checkpoint_interval: 100,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
             settings: UpkeepSettings::default(),
             clock: Arc::clone(&self.clock),
             metrics: Arc::new(Metrics::try_new()?),
@@ -155,26 +304,79 @@ impl Scene {
         Ok(Signature { lineage, operation: "MERGE", definition: None })
     }
 
-    async fn report(&self, line: &mut Line<'_>) -> Result<()> {
-        line.took.sort_unstable();
-        let at = |share: usize| line.took.get(line.took.len() * share / 100).copied().unwrap_or_default();
-        let (median, slowest) = (at(50).as_secs_f64() * 1e3, at(99).as_secs_f64() * 1e3);
-        let begun = Instant::now();
-        let state = TableState::load(&DeltaLog::open(&self.stores, &self.location)?).await?.unwrap_or_default();
-        let load = begun.elapsed().as_secs_f64() * 1e3;
-        let (log_files, log_bytes) = folder_size(&self.folder.join("_delta_log"));
-        let data_bytes: i64 = state.files.values().map(|add| add.size).sum();
-        say(&format!(
-            "{:>7}   {:>7.0}   {median:>13.1}   {slowest:>6.1}   {log_files:>9}   {:>7.1}   {:>10}   {:>8.1}   {load:>7.1}",
-            line.commits,
-            mebibytes(resident_bytes()),
-            mebibytes(log_bytes),
-            state.files.len(),
-            mebibytes(u64::try_from(data_bytes).unwrap_or(0)),
-        ))?;
-        line.took.clear();
-        Ok(())
+    /// Returns the values of a line; `took_ms` has the commits since the last one, and is empty afterwards.
+    fn look(&self, landing: &mut Landing, took_ms: &mut Vec<f64>) -> Result<[f64; COLUMNS.len()]> {
+        let megabytes = |bytes: u64| bytes as f64 / 1e6;
+        // Before anything else here takes memory.
+        let rss = rss_bytes()?;
+        let index = landing.writer().footprint().unwrap_or_default();
+        let log = LogSize::of(&self.table.join("_delta_log"))?;
+        let files = &landing.state().files;
+        let data_bytes: u64 = files.values().map(|add| u64::try_from(add.size).unwrap_or(0)).sum();
+        let n_files = files.len();
+        let mut loads_ms = (0..LOADS).map(|_| self.load()).collect::<Result<Vec<f64>>>()?;
+        let values = [
+            percentile(took_ms, 0.5).unwrap_or(0.0),
+            percentile(took_ms, 0.99).unwrap_or(0.0),
+            megabytes(rss),
+            megabytes(index.bytes),
+            index.n_keys as f64,
+            log.n_versions as f64,
+            log.n_files as f64,
+            megabytes(log.bytes),
+            n_files as f64,
+            megabytes(data_bytes),
+            percentile(&mut loads_ms, 0.5).unwrap_or(0.0),
+        ];
+        took_ms.clear();
+        Ok(values)
     }
+
+    /// Lets a child load the table, and returns the milliseconds that it took.
+    fn load(&self) -> Result<f64> {
+        let (plan, answer) = (self.folder.join("load.json"), self.folder.join("load.answer"));
+        child::write_json(&plan, &Load { table: self.table.clone(), answer: answer.clone() })?;
+        Nursery::default().run("load", &plan)?;
+        child::read_json(&answer)
+    }
+}
+
+/// What a log takes.
+#[derive(Debug, Default)]
+struct LogSize {
+    /// Versions that are there as commits.
+    n_versions: u64,
+    /// All files: commits, checksums, checkpoints and their parts.
+    n_files: u64,
+    bytes: u64,
+}
+
+impl LogSize {
+    fn of(log: &Path) -> Result<Self> {
+        let failed = |cause| Error::unavailable(format!("cannot list {}", log.display())).with_source(cause);
+        let (mut size, mut folders) = (Self::default(), vec![log.to_owned()]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).map_err(failed)? {
+                let entry = entry.map_err(failed)?;
+                // Clean-up may have removed it since it was listed.
+                let Ok(metadata) = entry.metadata() else { continue };
+                if metadata.is_dir() {
+                    folders.push(entry.path());
+                    continue;
+                }
+                size.n_files += 1;
+                size.bytes += metadata.len();
+                size.n_versions += u64::from(is_commit(&entry.file_name().to_string_lossy()));
+            }
+        }
+        Ok(size)
+    }
+}
+
+/// Tells whether a file of a log is a commit: twenty digits, and nothing else before its ending.
+fn is_commit(name: &str) -> bool {
+    name.strip_suffix(".json")
+        .is_some_and(|version| version.len() == 20 && version.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn declared() -> SchemaRef {
@@ -186,8 +388,10 @@ fn declared() -> SchemaRef {
 }
 
 /// Returns changes of distinct keys, whose offsets begin at `first`.
-fn changes(chance: &mut StdRng, first: i64) -> Result<Changes> {
-    let mut ids: Vec<i64> = (0..RECORDS).map(|_| chance.random_range(0..KEYS)).collect();
+fn changes(asked: &Asked, chance: &mut StdRng, first: usize) -> Result<Changes> {
+    let offset = |index: usize| i64::try_from(index).unwrap_or(i64::MAX);
+    let (next, first) = (offset(first + asked.rows), offset(first));
+    let mut ids: Vec<i64> = (0..asked.rows).map(|_| chance.random_range(0..asked.keys)).collect();
     ids.sort_unstable();
     ids.dedup();
     let n_rows = ids.len();
@@ -196,16 +400,15 @@ fn changes(chance: &mut StdRng, first: i64) -> Result<Changes> {
     let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(ids)), Arc::clone(&sequence), Arc::new(notes)];
     let rows = RecordBatch::try_new(declared(), columns)
         .map_err(|cause| Error::internal("cannot make rows").with_source(cause))?;
-    let n_records = RECORDS as u64;
+    let n_records = asked.rows as u64;
     let mut span = Span::new();
-    let next = Offset(first + RECORDS as i64);
-    span.extend(Partition(0), OffsetRange { first: Offset(first), next, records: n_records })
+    span.extend(Partition(0), OffsetRange { first: Offset(first), next: Offset(next), records: n_records })
         .map_err(|misfit| Error::internal(misfit.to_string()))?;
     Ok(Changes {
         rows,
         order: ChangeOrder {
             partitions: Int32Array::from(vec![0; n_rows]),
-            offsets: (first..first + n_rows as i64).map(Some).collect(),
+            offsets: (first..next).take(n_rows).map(Some).collect(),
             sequence: vec![sequence],
             inherited: None,
             after_delete: None,
@@ -223,27 +426,4 @@ fn changes(chance: &mut StdRng, first: i64) -> Result<Changes> {
         span,
         spent: Spent::default(),
     })
-}
-
-/// Returns how many files a folder holds, and their bytes.
-fn folder_size(folder: &Path) -> (usize, u64) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return (0, 0) };
-    let sizes = entries.filter_map(|entry| entry.ok()?.metadata().ok()).filter(|told| told.is_file());
-    sizes.fold((0, 0), |(files, bytes), told| (files + 1, bytes + told.len()))
-}
-
-/// Returns the memory of this process that is in RAM; 0 where the system does not tell.
-fn resident_bytes() -> u64 {
-    /// The size of a page wherever this runs.
-    const PAGE: u64 = 4_096;
-    let told = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    told.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * PAGE
-}
-
-fn mebibytes(bytes: u64) -> f64 {
-    bytes as f64 / f64::from(1 << 20)
-}
-
-fn say(line: &str) -> Result<()> {
-    writeln!(std::io::stdout(), "{line}").map_err(|cause| Error::closed("cannot write").with_source(cause))
 }

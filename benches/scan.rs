@@ -3,22 +3,24 @@
 //! `cargo bench --workspace --bench scan [-- ROWS]`
 //!
 //! The same files make two tables: one has all rows, the other has 5 % of the rows of each file deleted by vectors,
-//! scattered by chance. Each query is asked of both tables through both providers, by turns, and the least time of all
-//! rounds counts, so that what else the machine does falls on all alike. Snapshots and file lists are loaded before the
-//! first round, and caches are warm, for both.
+//! scattered by chance. A third one has the live rows in files of their own, without vectors. Each query is asked of the
+//! first two through both providers and of the third through ours, by turns, and the least time of all rounds counts, so
+//! that what else the machine does falls on all alike. Snapshots and file lists are loaded before the first round, and
+//! caches are warm, for both.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alluvium::write::parquet::DataFolder;
 use alluvium::write::stats::loosen;
 use alluvium::write::vectors::VectorFolder;
+use alluvium_benches::report::{TextTable, show};
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
 use alluvium_catalog::{Clock, Location, StorageSettings, Stores, SystemClock};
 use alluvium_sql::TableReader;
 use alluvium_sql::tables::Version;
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::compute::filter_record_batch;
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::DeltaTableBuilder;
@@ -37,9 +39,10 @@ const DELETED: f64 = 0.05;
 const ROUNDS: usize = 7;
 
 /// What is asked, with a name for it.
-const QUERIES: [(&str, &str); 8] = [
+const QUERIES: [(&str, &str); 9] = [
     ("full scan, all columns", "SELECT max(id), max(ref), max(amount), max(name), max(note) FROM t"),
-    ("full scan, two columns", "SELECT sum(ref), sum(amount) FROM t WHERE ref >= 0"),
+    ("full scan, two columns", "SELECT sum(ref), sum(amount) FROM t"),
+    ("the same, filtered", "SELECT sum(ref), sum(amount) FROM t WHERE ref >= 0"),
     ("group by", "SELECT name, count(*), sum(amount) FROM t GROUP BY name"),
     ("selective, 0.05 %", "SELECT * FROM t WHERE amount > 999.5"),
     ("range of keys", "SELECT * FROM t WHERE id BETWEEN 300000 AND 300099"),
@@ -85,49 +88,55 @@ async fn run(n_rows: u64) -> Outcome {
     let catalog: Arc<dyn CatalogStore> = Arc::new(MemoryStore::default());
     let reader = TableReader::new(stores, catalog);
     let mut subjects = Vec::new();
-    for (name, version) in [("ours, whole", 1), ("ours, vectors", 2)] {
+    for (name, version) in [("ours, whole", 1), ("ours, vectors", 2), ("ours, rewritten", 3)] {
         subjects.push(Subject::new(name, reader.open(&location, Version::At(version)).await?.provider())?);
     }
     for (name, version) in [("deltalake, whole", 1), ("deltalake, vectors", 2)] {
         subjects.push(Subject::new(name, deltalake_provider(&location, version).await?)?);
     }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{n_rows} rows in {FILES} files, {} threads, best of {ROUNDS}", threads())?;
-    writeln!(
-        out,
-        "{:<24}{:>13}{:>15}{:>18}{:>20}{:>16}{:>14}{:>22}",
-        "query",
-        subjects[0].name,
-        subjects[1].name,
-        subjects[2].name,
-        subjects[3].name,
-        "vectors/whole",
-        "ours/theirs",
-        "vectors/theirs whole"
-    )?;
+    let mut headings = vec!["query, ms"];
+    headings.extend(subjects.iter().map(|subject| subject.name));
+    headings.extend(["vectors/whole", "vectors/rewritten", "ours/theirs", "vectors/theirs whole"]);
+    let mut table = TextTable::new(&headings);
     for (name, query) in QUERIES {
-        let mut best = [Duration::MAX; 4];
-        for _ in 0..=ROUNDS {
-            let mut answers = Vec::new();
-            for (subject, best) in subjects.iter().zip(&mut best) {
-                let (took, n_answers) = subject.ask(query).await?;
-                *best = took.min(*best);
-                answers.push(n_answers);
-            }
-            if answers[0] != answers[2] || answers[1] != answers[3] {
-                return Err(format!("{query} has {answers:?} rows").into());
-            }
-        }
-        let [whole, vectors, their_whole, their_vectors] = best.map(|best| best.as_secs_f64() * 1e3);
-        writeln!(
-            out,
-            "{name:<24}{whole:>10.2} ms{vectors:>12.2} ms{their_whole:>15.2} ms{their_vectors:>17.2} ms{:>16.2}{:>14.2}{:>22.2}",
-            vectors / whole,
-            vectors / their_vectors,
-            vectors / their_whole
-        )?;
+        let [whole, vectors, rewritten, their_whole, their_vectors] = best_of_rounds(&subjects, query).await?;
+        let cell = |value: f64| format!("{value:.2}");
+        table.row([
+            name.to_owned(),
+            cell(whole),
+            cell(vectors),
+            cell(rewritten),
+            cell(their_whole),
+            cell(their_vectors),
+            cell(vectors / whole),
+            cell(vectors / rewritten),
+            cell(vectors / their_vectors),
+            cell(vectors / their_whole),
+        ]);
     }
+    let of = format!("{n_rows} rows in {FILES} files, {} threads, best of {ROUNDS}\n", threads());
+    show(&format!("{of}{}", table.render()))?;
     Ok(())
+}
+
+/// Returns the least milliseconds of each subject, which must have as many answers as the others with the same rows.
+async fn best_of_rounds(subjects: &[Subject], query: &str) -> Outcome<[f64; 5]> {
+    let mut best = [Duration::MAX; 5];
+    for _ in 0..=ROUNDS {
+        let mut answers = Vec::new();
+        for (subject, best) in subjects.iter().zip(&mut best) {
+            let (took, n_answers) = subject.ask(query).await?;
+            *best = took.min(*best);
+            answers.push(n_answers);
+        }
+        let [whole, vectors, rewritten, their_whole, their_vectors] = answers[..] else {
+            return Err("a subject is missing".into());
+        };
+        if whole != their_whole || vectors != their_vectors || vectors != rewritten {
+            return Err(format!("{query} has {answers:?} rows").into());
+        }
+    }
+    Ok(best.map(|best| best.as_secs_f64() * 1e3))
 }
 
 async fn deltalake_provider(location: &Location, version: u64) -> Outcome<Arc<dyn TableProvider>> {
@@ -142,7 +151,8 @@ async fn deltalake_provider(location: &Location, version: u64) -> Outcome<Arc<dy
     Ok(Arc::new(DeltaScanNext::new(table.snapshot()?.snapshot().clone(), config)?))
 }
 
-/// Writes version 0 without files, version 1 with all rows and version 2 with vectors.
+/// Writes version 0 without files, version 1 with all rows, version 2 with vectors, and version 3 with the live rows in
+/// files of their own.
 async fn write_table(stores: &Stores, location: &Location, n_rows: u64) -> Outcome {
     let store = stores.open(location)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -155,12 +165,16 @@ async fn write_table(stores: &Stores, location: &Location, n_rows: u64) -> Outco
     let vectors = VectorFolder { store, location: location.clone(), clock };
     let mut chance = StdRng::seed_from_u64(1);
     let rows_a_file = n_rows / FILES;
-    let mut adds = Vec::new();
+    let (mut adds, mut live_adds) = (Vec::new(), Vec::new());
     let mut deleted = Vec::new();
     for file in 0..FILES {
         let rows = rows(&mut chance, file * rows_a_file, rows_a_file)?;
         adds.extend(data.write(&rows).await?.into_iter().map(|file| file.add));
-        deleted.push(RoaringTreemap::from_iter((0..rows_a_file).filter(|_| chance.random_bool(DELETED))));
+        let gone = RoaringTreemap::from_iter((0..rows_a_file).filter(|_| chance.random_bool(DELETED)));
+        let is_live: BooleanArray = (0..rows_a_file).map(|row| Some(!gone.contains(row))).collect();
+        let live_rows = filter_record_batch(&rows, &is_live)?;
+        live_adds.extend(data.write(&live_rows).await?.into_iter().map(|file| file.add));
+        deleted.push(gone);
     }
     let descriptors = vectors.write(&deleted).await?;
     let features = json!(["deletionVectors"]);
@@ -170,16 +184,29 @@ async fn write_table(stores: &Stores, location: &Location, n_rows: u64) -> Outco
     commit(location, 0, &[protocol, metadata()])?;
     let whole: Vec<Value> = adds.iter().map(|add| json!({"add": add})).collect();
     commit(location, 1, &whole)?;
-    let mut marked = Vec::new();
+    let (mut marked, mut rewritten) = (Vec::new(), Vec::new());
     for (add, descriptor) in adds.into_iter().zip(descriptors) {
-        marked.push(json!({"remove": {
-            "path": add.path, "deletionTimestamp": 0, "dataChange": true, "extendedFileMetadata": true,
-            "partitionValues": add.partition_values, "size": add.size
-        }}));
+        marked.push(remove(&add));
         let stats = add.stats.as_deref().map(loosen);
-        marked.push(json!({"add": Add { deletion_vector: Some(descriptor), stats, ..add }}));
+        let add = Add { deletion_vector: Some(descriptor), stats, ..add };
+        rewritten.push(remove(&add));
+        marked.push(json!({"add": add}));
     }
-    commit(location, 2, &marked)
+    rewritten.extend(live_adds.iter().map(|add| json!({"add": add})));
+    commit(location, 2, &marked)?;
+    commit(location, 3, &rewritten)
+}
+
+/// Returns the action that takes a file out of the table. With another vector it would be another file.
+fn remove(add: &Add) -> Value {
+    let mut remove = json!({
+        "path": add.path, "deletionTimestamp": 0, "dataChange": true, "extendedFileMetadata": true,
+        "partitionValues": add.partition_values, "size": add.size
+    });
+    if let Some(vector) = &add.deletion_vector {
+        remove["deletionVector"] = json!(vector);
+    }
+    json!({"remove": remove})
 }
 
 fn metadata() -> Value {

@@ -67,6 +67,12 @@ impl All {
         self.stages.iter().find(|(stage, _)| *stage == wanted).map(|(_, measured)| measured)
     }
 
+    /// Returns CPU microseconds a record of the stages of a flow, each alone, added up.
+    pub(crate) fn stages_cpu_micros(&self, kind: FlowKind) -> f64 {
+        let stages = Stage::of(kind);
+        stages.iter().filter_map(|stage| self.stage(*stage)).map(Measured::cpu_micros).sum()
+    }
+
     pub(crate) fn run(&self, wanted: FlowKind) -> Option<&Measured> {
         self.runs.iter().find(|(kind, ..)| *kind == wanted).map(|(_, measured, _)| measured)
     }

@@ -55,7 +55,13 @@ impl Stage {
         }
     }
 
-    /// Returns the flow that the stage is part of.
+    /// Returns the stages that a whole run of a flow consists of.
+    pub(crate) fn of(kind: FlowKind) -> [Self; 4] {
+        let transform = if kind == FlowKind::Append { Self::TransformAppend } else { Self::TransformUpsert };
+        [Self::Consume, Self::Decode, transform, Self::Encode]
+    }
+
+    /// Returns the flow that the stage is measured with.
     pub(crate) fn flow(self) -> FlowKind {
         if self == Self::TransformUpsert { FlowKind::Upsert } else { FlowKind::Append }
     }

@@ -1,6 +1,8 @@
 //! Batches of random keys into large tables: our upsert beside delta-rs MERGE, on the same data files in the same run.
 //!
-//! `cargo bench --workspace --bench upsert -- --rows 1000000,10000000 --batches 1000,10000,100000`
+//! `cargo bench --workspace --bench upsert -- --rows 1000000,10000000,50000000 --batches 1000,10000,100000`
+//!
+//! MERGE reads whole files into memory: `--merge-rows-max 10000000` leaves it out of larger tables.
 //!
 //! Each side works on a table of its own, whose data files are links to the same ones, in a process of its own.
 //! `docs/BENCHMARKS.md` explains arguments and figures.
@@ -53,10 +55,24 @@ pub(crate) struct Answer {
     pub(crate) open_seconds: f64,
     /// What the process grew by.
     pub(crate) open_bytes: u64,
+    /// What the key index itself takes then; ours only.
+    pub(crate) index: Option<IndexSize>,
     /// How long it took to open again after all batches, with the key index out of its snapshot; ours only.
     pub(crate) reopen_seconds: Option<f64>,
+    /// The snapshot's size; 0 where it was not written within the writer's limit, so that there was none to open from.
+    pub(crate) snapshot_bytes: Option<u64>,
     pub(crate) cells: Vec<Cell>,
+    /// The most memory until the last batch had landed.
     pub(crate) rss_peak_bytes: u64,
+    /// The same until the snapshot was written and the table opened again; ours only.
+    pub(crate) reopen_peak_bytes: Option<u64>,
+}
+
+/// The key index of a table.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct IndexSize {
+    pub(crate) keys: u64,
+    pub(crate) bytes: u64,
 }
 
 /// All batches of one size.
@@ -78,6 +94,8 @@ struct Asked {
     batches: Vec<u64>,
     rounds: u32,
     merge_rounds: u32,
+    /// The largest table that delta-rs merges into.
+    merge_rows_max: u64,
     rewrite_rounds: u32,
     fsync: bool,
     folder: PathBuf,
@@ -86,13 +104,24 @@ struct Asked {
 
 impl Asked {
     fn read() -> Result<Self> {
-        let known = ["rows", "batches", "rounds", "merge-rounds", "rewrite-rounds", "no-fsync!", "folder", "json"];
+        let known = [
+            "rows",
+            "batches",
+            "rounds",
+            "merge-rounds",
+            "merge-rows-max",
+            "rewrite-rounds",
+            "no-fsync!",
+            "folder",
+            "json",
+        ];
         let arguments = Arguments::read(&known)?;
         Ok(Self {
             rows: arguments.list("rows")?.unwrap_or_else(|| vec![1_000_000, 10_000_000]),
             batches: arguments.list("batches")?.unwrap_or_else(|| vec![1_000, 10_000, 100_000]),
             rounds: arguments.get("rounds")?.unwrap_or(5),
             merge_rounds: arguments.get("merge-rounds")?.unwrap_or(1),
+            merge_rows_max: arguments.get("merge-rows-max")?.unwrap_or(u64::MAX),
             rewrite_rounds: arguments.get("rewrite-rounds")?.unwrap_or(0),
             fsync: !arguments.has("no-fsync"),
             folder: arguments.get("folder")?.unwrap_or_else(std::env::temp_dir),
@@ -135,6 +164,7 @@ fn measure(asked: &Asked) -> Result<()> {
         };
         let merged = match asked.merge_rounds {
             0 => None,
+            _ if rows > asked.merge_rows_max => None,
             _ => match side(asked, &runtime, (folder.path(), "merge"), &files) {
                 Ok(answer) => Some(answer),
                 // A side that runs out of memory is a result; a ratio is then not to be had.

@@ -17,7 +17,7 @@ use alluvium_sql::{UpsertMode, UpsertOptions};
 
 use crate::rows::Rows;
 use crate::table::{bytes_below, columns, open};
-use crate::{Answer, Cell, Plan};
+use crate::{Answer, Cell, IndexSize, Plan};
 
 /// Opens the table, which makes the key index from its files, lands all batches, and opens it again.
 pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
@@ -26,6 +26,7 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
     let mut answer = Answer {
         open_seconds: begun.elapsed().as_secs_f64(),
         open_bytes: rss_bytes()?.saturating_sub(bytes_before),
+        index: landing.writer().footprint().map(|index| IndexSize { keys: index.n_keys, bytes: index.bytes }),
         ..Answer::default()
     };
     let mut rows = Rows::open(plan).await?;
@@ -39,10 +40,22 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
     answer.rss_peak_bytes = rss_peak_bytes()?;
     landing.writer().close().await;
     drop(landing);
+    answer.snapshot_bytes = Some(snapshot_bytes(plan));
     let begun = Instant::now();
     drop(open_landing(plan).await?);
     answer.reopen_seconds = Some(begun.elapsed().as_secs_f64());
+    answer.reopen_peak_bytes = Some(rss_peak_bytes()?);
     Ok(answer)
+}
+
+/// Returns the bytes of the snapshots of the key index that are whole.
+fn snapshot_bytes(plan: &Plan) -> u64 {
+    let Ok(entries) = std::fs::read_dir(plan.folder.join("_alluvium/index")) else { return 0 };
+    let whole = entries.filter_map(std::result::Result::ok).filter(|entry| {
+        let path = entry.path();
+        path.extension().is_some_and(|extension| extension == "snapshot")
+    });
+    whole.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
 
 /// Opens the table as a flow that starts does: with the key index out of its snapshot where there is one.

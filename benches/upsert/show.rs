@@ -41,12 +41,22 @@ impl Sides<'_> {
     }
 }
 
-/// Says how a table of ours was opened.
+/// Says how a table of ours was opened, and what memory it took.
 fn opened(rows: u64, ours: &Answer) -> String {
-    let again =
-        ours.reopen_seconds.map_or_else(String::new, |seconds| format!(", from its snapshot in {seconds:.2} s"));
+    let index = ours.index.map_or_else(String::new, |index| {
+        let each = index.bytes as f64 / (index.keys as f64).max(1.0);
+        format!(": {} or {each:.1} bytes a key", megabytes(index.bytes))
+    });
+    let again = match (ours.reopen_seconds, ours.snapshot_bytes.unwrap_or(0)) {
+        (None, _) => String::new(),
+        (Some(seconds), 0) => format!(", again in {seconds:.2} s: no snapshot was written within its limit"),
+        (Some(seconds), bytes) => format!(", from its snapshot of {} in {seconds:.2} s", megabytes(bytes)),
+    };
+    let peak_again =
+        ours.reopen_peak_bytes.map_or_else(String::new, |bytes| format!(", {} once opened again", megabytes(bytes)));
     format!(
-        "opened, index from scratch, in {:.2} s{again}; {:.1} bytes of memory a key; peak {}",
+        "opened, index from scratch, in {:.2} s{again}\nindex{index}; the process grew by {:.1} bytes a key; \
+         peak {} over the batches{peak_again}",
         ours.open_seconds,
         ours.open_bytes as f64 / (rows as f64).max(1.0),
         megabytes(ours.rss_peak_bytes)

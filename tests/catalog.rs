@@ -1,9 +1,18 @@
-//! The catalog after a run, and after it was lost and written again from the tables: the same content.
+//! The catalog after a run, and after it was lost and written again from the tables: the same content. And what others
+//! have written, once it is registered.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use alluvium_catalog::Location;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use deltalake::DeltaTableBuilder;
+use deltalake::kernel::StructType;
+use deltalake::kernel::engine::arrow_conversion::TryFromArrow;
+use parquet::arrow::ArrowWriter;
+use serde_json::{Value, json};
 
 use crate::harness::TestResult;
 use crate::harness::lake::Lake;
@@ -146,5 +155,150 @@ fn an_unknown_name_is_refused_with_the_nearest_one() -> TestResult {
     let ended = program.run(&["catalog", "show", "silver.orders"])?;
     ended.check(1)?;
     assert!(ended.err.contains("silver.orders"), "{}", ended.err);
+    Ok(())
+}
+
+/// Two people, as others write them.
+fn people() -> TestResult<RecordBatch> {
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let names: ArrayRef = Arc::new(StringArray::from(vec!["Ann", "Bob"]));
+    Ok(RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("name", names, true)])?)
+}
+
+/// Writes the people as a Delta table, with delta-rs.
+async fn write_delta(folder: &Path) -> TestResult {
+    std::fs::create_dir_all(folder)?;
+    let (location, rows): (Location, _) = (folder.display().to_string().parse()?, people()?);
+    let columns = StructType::try_from_arrow(rows.schema().as_ref())?;
+    let table = DeltaTableBuilder::from_url(location.url()?)?.build()?;
+    let table = table.create().with_columns(columns.fields().cloned()).await?;
+    table.write([rows]).await?;
+    Ok(())
+}
+
+/// Writes the people as the one file of a folder.
+fn write_file(folder: &Path, kind: &str) -> TestResult {
+    std::fs::create_dir_all(folder)?;
+    let file = folder.join(format!("people.{kind}"));
+    let text = match kind {
+        "csv" => "id,name\n1,Ann\n2,Bob\n",
+        "json" => "{\"id\": 1, \"name\": \"Ann\"}\n{\"id\": 2, \"name\": \"Bob\"}\n",
+        _ => {
+            let rows = people()?;
+            let mut writer = ArrowWriter::try_new(std::fs::File::create(file)?, rows.schema(), None)?;
+            writer.write(&rows)?;
+            writer.close()?;
+            return Ok(());
+        }
+    };
+    Ok(std::fs::write(file, text)?)
+}
+
+fn query(program: &Program, sql: &str) -> TestResult<Value> {
+    program.json(&["sql", "--quiet", "--json", "-c", sql])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_delta_rs_wrote_is_registered_shown_and_queried() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let (program, folder) = (Program::on(&lake), lake.folder().join("elsewhere/people"));
+    write_delta(&folder).await?;
+    let place = folder.display().to_string();
+    let said = ["--owner", "ann", "--description", "Who buys", "--tag", "pii", "--tag", "crm"];
+    let told = program.done(&[&["catalog", "register", "ref.people", &place][..], &said].concat())?;
+    assert_eq!(told, format!("registered ref.people at {place}\n"));
+
+    let dataset = json!({
+        "name": "ref.people", "kind": "delta", "location": place, "owner": "ann", "description": "Who buys",
+        "tags": ["pii", "crm"],
+    });
+    assert_eq!(program.json(&["catalog", "list", "--json"])?["datasets"], json!([dataset]));
+    assert_eq!(program.json(&["catalog", "show", "ref.people", "--json"])?["dataset"], dataset);
+    let listed = program.done(&["catalog", "list"])?;
+    let line = listed.lines().find(|line| line.starts_with("ref.people")).ok_or("the table is not listed")?;
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["ref.people", "table", "-", "ann", "pii,crm", &place]);
+    let shown = program.done(&["catalog", "show", "ref.people"])?;
+    let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split_whitespace().collect()).collect();
+    for line in ["table ref.people", &format!("location {place}"), "owner ann", "holds Who buys", "tags pii, crm"] {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert!(lines.contains(&words), "{line} is not in\n{shown}");
+    }
+
+    let rows = query(&program, "SELECT id, name FROM ref.people ORDER BY id")?;
+    assert_eq!(rows, json!([{"id": 1, "name": "Ann"}, {"id": 2, "name": "Bob"}]));
+    program.done(&["catalog", "forget", "ref.people"])?;
+    program.run(&["sql", "--quiet", "-c", "SELECT id FROM ref.people"])?.check(1)?;
+    program.done(&["catalog", "register", "ref.people", &place])?;
+    assert_eq!(query(&program, "SELECT count(*) AS n FROM ref.people")?, json!([{"n": 2}]), "the data stays there");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_another_warehouse_of_ours_is_registered_and_queried_as_it_is_now() -> TestResult {
+    let (shop, lake) = (Shop::open(Lake::on_disk()?, 1).await?, Lake::on_disk()?);
+    let (program, place) = (Program::on(&lake), shop.lake.table("silver.orders")?.to_string());
+    program.done(&["catalog", "register", "ref.orders", &place])?;
+    let ask = |program: &Program, table: &str| {
+        query(program, &format!("SELECT order_id, status, tags FROM {table} ORDER BY order_id"))
+    };
+    let before = ask(&program, "ref.orders")?;
+    assert!(before.as_array().is_some_and(|rows| rows.len() > 20), "{before}");
+    assert_eq!(before, ask(&shop.program, "silver.orders")?);
+    shop.sell(1).await?;
+    shop.program.done(&["run", "--once", "orders.sql"])?;
+    let after = ask(&program, "ref.orders")?;
+    assert_eq!(after, ask(&shop.program, "silver.orders")?);
+    assert_ne!(after, before, "the second wave is not seen");
+    Ok(())
+}
+
+#[test]
+fn folders_of_files_are_registered_listed_by_their_kind_and_queried() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    for kind in ["csv", "json", "parquet"] {
+        let (name, folder) = (format!("ref.{kind}_people"), lake.folder().join(kind));
+        write_file(&folder, kind)?;
+        let place = folder.display().to_string();
+        let registered = program.json(&["catalog", "register", &name, &place, "--kind", kind, "--json"])?;
+        assert_eq!((&registered["name"], &registered["kind"]), (&json!(name), &json!(kind)));
+        let rows = query(&program, &format!("SELECT id, name FROM {name} ORDER BY id"))?;
+        assert_eq!(rows, json!([{"id": 1, "name": "Ann"}, {"id": 2, "name": "Bob"}]), "{kind}");
+        let listed = program.done(&["catalog", "list"])?;
+        let line = listed.lines().find(|line| line.starts_with(&name)).ok_or("the folder is not listed")?;
+        assert_eq!(line.split_whitespace().nth(1), Some(kind), "{line}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_place_that_holds_nothing_of_the_kind_or_nothing_that_can_be_read_is_not_registered() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    let cases = [
+        ("delta", "nothing", None, "there is no Delta table at"),
+        ("csv", "nothing", None, "there is no file at"),
+        ("delta", "files", Some("people.csv"), "there is no Delta table at"),
+        ("delta", "notes", Some("_delta_log/notes.txt"), "there is no Delta table at"),
+        ("delta", "garbage", Some("_delta_log/00000000000000000000.json"), "cannot read the Delta log at"),
+        ("csv", "other", Some("people.txt"), "cannot read the csv files at"),
+        ("json", "broken", Some("people.json"), "cannot read the json files at"),
+        ("parquet", "torn", Some("people.parquet"), "cannot read the parquet files at"),
+    ];
+    for (kind, name, file, said) in cases {
+        let folder = lake.folder().join(name);
+        if let Some(file) = file.map(|file| folder.join(file)) {
+            std::fs::create_dir_all(file.parent().ok_or("a file without a folder")?)?;
+            std::fs::write(file, "{\"this is not what its name says")?;
+        }
+        let place = folder.display().to_string();
+        let ended = program.run(&["catalog", "register", "ref.people", &place, "--kind", kind])?;
+        ended.check(1)?;
+        let message = format!("{said} {place}");
+        assert!(ended.out.is_empty() && ended.err.contains(&message), "{kind} {name}: {}", ended.err);
+        assert!(!ended.err.contains("panicked"), "{}", ended.err);
+        let listed = program.json(&["catalog", "list", "--json"])?;
+        assert_eq!(listed["datasets"], json!([]), "{kind} {name}");
+    }
     Ok(())
 }

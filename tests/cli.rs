@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use crate::harness::TestResult;
 use crate::harness::lake::Lake;
 use crate::harness::program::Program;
@@ -217,6 +219,82 @@ fn the_demo_runs_to_its_end_with_nothing_else_installed() -> TestResult {
     ended.check(0)?;
     for word in ["silver.orders", "rejected", "agree", "catalog history"] {
         assert!(ended.out.contains(word), "the demo does not say '{word}':\n{}", ended.out);
+    }
+    Ok(())
+}
+
+/// The settings that the demo leaves behind.
+const DEMO_SETTINGS: [&str; 2] = ["--config", "alluvium-demo/alluvium.toml"];
+
+/// Runs the demo on few records; returns what it said, and the program as somebody has it who has set nothing.
+fn demo(lake: &Lake) -> TestResult<(String, Program)> {
+    let program = Program::on(lake).with("ALLUVIUM_WAREHOUSE", "").with("ALLUVIUM_CATALOG", "");
+    let ended = program.start(&["demo", "--records", "2000"])?.wait(Duration::from_secs(180))?;
+    ended.check(0)?;
+    Ok((ended.out, program))
+}
+
+/// Returns what stands between the first `before` and the next `after`.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> TestResult<&'a str> {
+    let found = text.split_once(before).and_then(|(_, rest)| rest.split_once(after));
+    found.map(|(found, _)| found).ok_or_else(|| format!("there is no '{before}..{after}' in\n{text}").into())
+}
+
+#[test]
+fn the_commit_and_the_offset_that_the_demo_names_are_those_that_made_the_row() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let (said, program) = demo(&lake)?;
+    let order = between(&said, "made the row of order ", "?")?;
+    let record = between(&said, "The record at offset ", " made it.")?;
+    let (offset, partition) = record.split_once(" of shop.orders/").ok_or("the record has no place")?;
+    let (offset, partition): (i64, i64) = (offset.parse()?, partition.parse()?);
+    let version: u64 = between(&said, "made it. The commit:\n   version ", " ")?.parse()?;
+
+    let sql = format!(
+        "SELECT _alluvium_partition AS part, _alluvium_offset AS pos FROM silver.orders WHERE order_id = {order}"
+    );
+    let rows = program.json(&[&DEMO_SETTINGS[..], &["sql", "--quiet", "--json", "-c", &sql]].concat())?;
+    assert_eq!(rows, json!([{"part": partition, "pos": offset}]));
+    let asked = ["catalog", "history", "silver.orders", "--limit", "1000", "--json"];
+    let history = program.json(&[&DEMO_SETTINGS[..], &asked].concat())?;
+    let commits = history.as_array().ok_or("the history is no list")?;
+    let commit = commits.iter().find(|commit| commit["version"] == version).ok_or("there is no such commit")?;
+    let inputs = commit["lineage"]["inputs"].as_array().ok_or("the commit has no inputs")?;
+    let mut ranges = inputs.iter().filter_map(|input| input["ranges"].as_array()).flatten();
+    let covers = ranges.any(|range| {
+        let bounds = range["first"].as_i64().zip(range["next"].as_i64());
+        range["partition"] == partition && bounds.is_some_and(|(first, next)| (first..next).contains(&offset))
+    });
+    assert!(covers, "version {version} has not read {offset} of partition {partition}: {commit}");
+    Ok(())
+}
+
+#[test]
+fn the_commands_that_the_demo_proposes_at_its_end_run_and_show_its_tables() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let (said, program) = demo(&lake)?;
+    let (_, next) = said.split_once("What next").ok_or("the demo does not say what next")?;
+    let called = env!("CARGO_BIN_EXE_alluvium-under-test");
+    let commands = next.lines().filter_map(|line| line.trim_start().strip_prefix(called));
+    let commands: Vec<Vec<&str>> = commands.map(|command| command.split_whitespace().collect()).collect();
+    let expected = [
+        ("sql", ""),
+        ("history", "orders_upsert"),
+        ("lineage", "shop.orders"),
+        ("list", "silver.orders"),
+        ("check", "orders_upsert"),
+    ];
+    assert_eq!(commands.len(), expected.len(), "{next}");
+    for (word, part) in expected {
+        let command = commands.iter().find(|command| command.contains(&word));
+        let command = command.ok_or_else(|| format!("no command with {word} in\n{next}"))?;
+        let shown = program.done(command)?;
+        assert!(shown.contains(part), "{command:?} does not show {part}:\n{shown}");
+        if word == "sql" {
+            let count = "SELECT count(*) AS n FROM silver.orders";
+            let rows = program.json(&[command.as_slice(), &["--quiet", "--json", "-c", count]].concat())?;
+            assert!(rows[0]["n"].as_i64().is_some_and(|n| n > 0), "{rows}");
+        }
     }
     Ok(())
 }

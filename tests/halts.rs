@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::TestResult;
 use crate::harness::lake::Lake;
 use crate::harness::program::Program;
 use crate::harness::shop::{Shop, embedded_options};
+use crate::harness::{TestResult, reader};
 
 /// How long a process may take to do what it is waited for.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -29,6 +29,44 @@ CREATE FLOW stops AS INSERT INTO lake.until_bad BY NAME SELECT order_id, pos FRO
 ",
         embedded_options(shop.bootstrap())
     )
+}
+
+/// One flow that keeps what cannot become a row, up to `rejects_max` records of a batch.
+fn bearing(shop: &Shop, rejects_max: u32) -> String {
+    format!(
+        "CREATE CONNECTION shop TYPE kafka WITH ({});
+CREATE SOURCE bearing (order_id BIGINT NOT NULL, part INT METADATA FROM 'partition', pos BIGINT METADATA FROM 'offset')
+WITH ('connection' = 'shop', 'topic' = 'shop.orders', 'error-handling.mode' = 'log',
+      'error-handling.log.target' = 'ops.kept', 'error-handling.max.rejects' = '{rejects_max}');
+CREATE STREAMING TABLE lake.borne (order_id BIGINT, part INT, pos BIGINT);
+CREATE FLOW bears AS INSERT INTO lake.borne BY NAME SELECT order_id, part, pos FROM STREAM(bearing);
+",
+        embedded_options(shop.bootstrap())
+    )
+}
+
+/// What has landed of partition 1, which all bad records of the shop are in.
+#[derive(Debug, PartialEq, Eq)]
+struct Landed {
+    position: Option<i64>,
+    rows: Vec<i64>,
+    rejects: Vec<i64>,
+}
+
+impl Landed {
+    async fn of(lake: &Lake) -> TestResult<Self> {
+        let log = reader::log(lake, &lake.table("lake.borne")?).await?;
+        let txns = log.iter().flat_map(|entry| entry.actions("txn"));
+        let own = txns.filter(|txn| txn["appId"] == "alluvium/bears/shop.orders/1");
+        let position = own.filter_map(|txn| txn["version"].as_i64()).last();
+        let rows = "SELECT pos FROM t WHERE part = 1 ORDER BY pos";
+        let rejects = "SELECT \"offset\" AS pos FROM t WHERE \"partition\" = 1 ORDER BY pos";
+        let offsets = async |table: &str, sql: &str| -> TestResult<Vec<i64>> {
+            let rows = reader::deltalake_rows(lake, &lake.table(table)?, sql).await?;
+            Ok(rows.iter().filter_map(|row| row["pos"].as_i64()).collect())
+        };
+        Ok(Self { position, rows: offsets("lake.borne", rows).await?, rejects: offsets("ops.kept", rejects).await? })
+    }
 }
 
 /// Runs a file to its end, which must be exit code 1, and returns the flows of its summary.
@@ -60,6 +98,37 @@ async fn a_flow_that_meets_a_bad_record_halts_alone_and_names_it() -> TestResult
     // The first record of the shop that is no order is its tenth, of which the odd ones are in partition 1.
     let reason = strict["halted"].as_str().unwrap_or_default();
     assert!(reason.contains("shop.orders/1@4") && reason.contains("order_id"), "{strict}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_with_more_rejects_than_the_source_bears_halts_its_flow_and_none_of_it_lands() -> TestResult {
+    let shop = Shop::open(Lake::on_disk()?, 0).await?;
+    // Each wave has four records that are no orders: as many as the source bears do not stop it.
+    shop.sell(0).await?;
+    let file = shop.program.write("bearing.sql", &bearing(&shop, 4))?;
+    shop.program.done(&["run", "--once", &file])?;
+    let before = Landed::of(&shop.lake).await?;
+    assert_eq!((before.position, before.rows.len(), before.rejects.len()), (Some(20), 16, 4), "{before:?}");
+
+    shop.sell(1).await?;
+    shop.sell(2).await?;
+    for _again in 0..2 {
+        let flows = halted_flows(&shop.program, &file)?;
+        let reason = flows[0]["halted"].as_str().unwrap_or_default();
+        // The first order of a wave that is none is the fifth of its records in partition 1.
+        let said = ["more than 4 rejects in one batch", "shop.orders/1@24", "'error-handling.max.rejects'"];
+        assert!(said.iter().all(|part| reason.contains(part)), "{flows:?}");
+        assert_eq!(flows[0]["kind"], "data", "{flows:?}");
+        assert_eq!(Landed::of(&shop.lake).await?, before);
+    }
+
+    let file = shop.program.write("bearing.sql", &bearing(&shop, 8))?;
+    shop.program.done(&["run", "--once", &file])?;
+    let after = Landed::of(&shop.lake).await?;
+    let mut places = [after.rows.as_slice(), after.rejects.as_slice()].concat();
+    places.sort_unstable();
+    assert_eq!((after.position, places), (Some(60), (0..60).collect()), "every record is there once");
     Ok(())
 }
 

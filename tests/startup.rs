@@ -1,19 +1,21 @@
-//! Where reading begins and what is read, on a real broker: the modes of `scan.startup.mode`, transactions that were
-//! committed, aborted or are open, and offsets that retention took away.
+//! Where reading begins and what is read, on a real broker: the modes of `scan.startup.mode`, offsets that the consumer
+//! group has committed, transactions that were committed, aborted or are open, and offsets that retention took away.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alluvium_catalog::{Clock, SystemClock};
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use crate::harness::lake::Lake;
 use crate::harness::ledger::{Ledger, Place, Record};
 use crate::harness::program::Program;
 use crate::harness::topic::Topic;
-use crate::harness::{TestResult, reader, services};
+use crate::harness::{TestResult, reader, services, unique};
 
 const TABLE: &str = "lake.events";
 
@@ -138,6 +140,71 @@ async fn specific_offsets_begin_where_they_say_and_elsewhere_with_the_oldest_rec
             .to_owned()
     };
     begins(&kafka, startup, [both(0, 7, 10), both(0, 7, 12)]).await
+}
+
+/// Sets the offsets that `group` has committed, those of partition 0 first, as another program or an operator would.
+fn commit_as(group: &str, bench: &Bench, offsets: [i64; 2]) -> TestResult {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in (0..).zip(offsets) {
+        list.add_partition_offset(bench.topic.name(), partition, Offset::Offset(offset))?;
+    }
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &bench.kafka).set("group.id", group).set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create()?;
+    let begun = Instant::now();
+    // The process that has just ended may still be leaving the group.
+    while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
+        if begun.elapsed() > LIMIT {
+            return Err(error.into());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let committed = consumer.committed_offsets(list, LIMIT)?;
+    let committed: Vec<Offset> = committed.elements().iter().map(|element| element.offset()).collect();
+    assert_eq!(committed, offsets.map(Offset::Offset), "the broker did not take the offsets of {group}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_without_positions_begins_as_its_startup_mode_says_whatever_its_group_has_committed() -> TestResult {
+    let Some(kafka) = services::kafka()? else { return Ok(()) };
+    let modes = [
+        ("'earliest-offset'", [7, 10], both(0, 0, 10)),
+        ("'latest-offset'", [0, 3], BTreeSet::new()),
+        ("'specific-offsets', 'scan.startup.specific-offsets' = 'partition:1,offset:7'", [9, 2], both(0, 7, 10)),
+    ];
+    for (mode, committed, expected) in modes {
+        let (bench, group) = (Bench::on(&kafka, 2).await?, unique("group"));
+        bench.produce(&[0, 1], 10)?;
+        commit_as(&group, &bench, committed)?;
+        bench.land(&format!(", 'group.id' = '{group}', 'scan.startup.mode' = {mode}"))?;
+        assert_eq!(bench.places().await?, expected, "{mode} of a group at {committed:?}");
+        for partition in [0, 1] {
+            assert_eq!(bench.position(partition).await?, Some(10), "{mode}: partition {partition}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_goes_on_at_its_own_positions_whatever_its_group_has_committed() -> TestResult {
+    let Some(kafka) = services::kafka()? else { return Ok(()) };
+    let (bench, group) = (Bench::on(&kafka, 2).await?, unique("group"));
+    bench.produce(&[0, 1], 10)?;
+    bench.land(&format!(", 'group.id' = '{group}', 'scan.startup.mode' = 'earliest-offset'"))?;
+    assert_eq!(bench.places().await?, both(0, 0, 10));
+    let startup = format!(", 'group.id' = '{group}', 'scan.startup.mode' = 'latest-offset'");
+    // Partition 0 would lose records and partition 1 read some twice; then the other way round.
+    for (committed, next) in [([15, 2], 15), ([0, 20], 20)] {
+        bench.produce(&[0, 1], 5)?;
+        commit_as(&group, &bench, committed)?;
+        bench.land(&startup)?;
+        assert_eq!(bench.places().await?, both(0, 0, next), "of a group at {committed:?}");
+        for partition in [0, 1] {
+            assert_eq!(bench.position(partition).await?, Some(next), "partition {partition}");
+        }
+    }
+    Ok(())
 }
 
 /// Sends `n_records` to partition 0.

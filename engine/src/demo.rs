@@ -195,13 +195,14 @@ fn say_what_next(place: &Place, program: &str, took: Duration, console: &mut Con
     console.line("")?;
     let title = console.style.paint(Role::Strong, "What next");
     console.line(format!("{title}  (all of this took {:.1} s)", took.as_secs_f64()))?;
-    let with = format!("{program} --config {}", place.path("alluvium.toml").display());
+    let with = format!("{} --config {}", word(program), word(&place.path("alluvium.toml").display().to_string()));
+    let pipeline = word(&place.path("orders.sql").display().to_string());
     let commands = [
         ("query the tables", format!("{with} sql")),
         ("every commit of a table", format!("{with} catalog history silver.orders")),
         ("where a table comes from", format!("{with} catalog lineage silver.orders")),
         ("what is there", format!("{with} catalog list")),
-        ("check the pipeline, then change it", format!("{with} check {}", place.path("orders.sql").display())),
+        ("check the pipeline, then change it", format!("{with} check {pipeline}")),
     ];
     for (what, command) in commands {
         let what = console.style.paint(Role::Faint, &format!("# {what}"));
@@ -210,6 +211,15 @@ fn say_what_next(place: &Place, program: &str, took: Duration, console: &mut Con
         console.line(format!("   {command}"))?;
     }
     Ok(())
+}
+
+/// Returns `text` as one word to a shell.
+fn word(text: &str) -> String {
+    let is_plain = |char: char| char.is_alphanumeric() || "/._-+=:,@%".contains(char);
+    if text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Writes the heading of a part.
@@ -222,6 +232,13 @@ fn heading(console: &mut Console, number: u32, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_one_word_to_a_shell_whatever_is_in_it() {
+        assert_eq!(word("alluvium-demo/orders.sql"), "alluvium-demo/orders.sql");
+        assert_eq!(word("my demo/orders.sql"), "'my demo/orders.sql'");
+        assert_eq!(word("ann's $HOME"), r"'ann'\''s $HOME'");
+    }
 
     #[test]
     fn the_example_gets_the_brokers_address() -> Result<()> {

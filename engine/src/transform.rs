@@ -5,7 +5,7 @@
 //! Before it: [`decode`](crate::decode). After it: [`write`](crate::write).
 
 pub(crate) mod collapse;
-mod isolate;
+pub(crate) mod isolate;
 
 use std::collections::HashSet;
 use std::sync::Arc;

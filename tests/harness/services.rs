@@ -11,7 +11,15 @@ use std::sync::{Mutex, PoisonError};
 
 use super::TestResult;
 
-/// A Kafka that asks who is there.
+/// A Kafka that asks who is there, and hides nothing of what is said.
+#[derive(Debug, Clone)]
+pub(crate) struct SaslBroker {
+    pub(crate) bootstrap: String,
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
+/// A Kafka that asks who is there, over TLS.
 #[derive(Debug, Clone)]
 pub(crate) struct SecureBroker {
     pub(crate) bootstrap: String,
@@ -45,6 +53,13 @@ pub(crate) struct Bucket {
 /// Returns the broker's address.
 pub(crate) fn kafka() -> TestResult<Option<String>> {
     wanted("Kafka", &["ALLUVIUM_TEST_KAFKA"]).map(|values| values.and_then(|values| values.into_iter().next()))
+}
+
+/// Returns the broker behind SASL without TLS.
+pub(crate) fn sasl_kafka() -> TestResult<Option<SaslBroker>> {
+    let variables = ["ALLUVIUM_TEST_KAFKA_SASL_PLAINTEXT", "ALLUVIUM_TEST_KAFKA_USER", "ALLUVIUM_TEST_KAFKA_PASSWORD"];
+    let values = wanted("Kafka with SASL_PLAINTEXT", &variables)?.map(<[String; 3]>::try_from);
+    Ok(values.and_then(Result::ok).map(|[bootstrap, user, password]| SaslBroker { bootstrap, user, password }))
 }
 
 /// Returns the broker behind SASL over TLS.
@@ -142,18 +157,22 @@ fn bucket(service: &str, endpoint: &str) -> TestResult<Option<Bucket>> {
 /// Returns the values of `variables`, or says that the test goes without `service`.
 fn wanted(service: &str, variables: &[&str]) -> TestResult<Option<Vec<String>>> {
     let set = |name: &&str| env::var(name).ok().filter(|value| !value.is_empty());
-    let Some(missing) = variables.iter().find(|name| set(name).is_none()) else {
-        return Ok(Some(variables.iter().filter_map(set).collect()));
+    let missing: Vec<&str> = variables.iter().filter(|name| set(name).is_none()).copied().collect();
+    let why = match missing.as_slice() {
+        [] => return Ok(Some(variables.iter().filter_map(set).collect())),
+        [variable] => format!("{variable} is not set"),
+        several => format!("{} are not set", several.join(", ")),
     };
     if env::var("ALLUVIUM_TEST_REQUIRE").is_ok_and(|value| value == "1") {
-        return Err(required(service, &format!("{missing} is not set")));
+        return Err(required(service, &why));
     }
-    leave_out(service, &format!("{missing} is not set"))?;
+    leave_out(service, &why)?;
     Ok(None)
 }
 
 fn required(service: &str, why: &str) -> Box<dyn std::error::Error + Send + Sync> {
-    let hint = "run tests/services up, then eval \"$(tests/services env)\"";
+    let hint = "run tests/services up, then eval \"$(tests/services env)\"; \
+                for a server that runs elsewhere, tests/services help says what each variable is";
     format!("{} needs {service}, but {why}: {hint}", test()).into()
 }
 

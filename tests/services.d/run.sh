@@ -72,6 +72,7 @@ start_kafka() {
     local folder="$RUN/kafka"
     need_free_port "$KAFKA_PORT" ALLUVIUM_TEST_KAFKA_PORT
     need_free_port "$KAFKA_SASL_PORT" ALLUVIUM_TEST_KAFKA_SASL_PORT
+    need_free_port "$KAFKA_SASL_PLAINTEXT_PORT" ALLUVIUM_TEST_KAFKA_SASL_PLAINTEXT_PORT
     need_free_port "$KAFKA_SSL_PORT" ALLUVIUM_TEST_KAFKA_SSL_PORT
     need_free_port "$KAFKA_MTLS_PORT" ALLUVIUM_TEST_KAFKA_MTLS_PORT
     need_free_port "$KAFKA_CONTROLLER_PORT" ALLUVIUM_TEST_KAFKA_CONTROLLER_PORT
@@ -81,6 +82,7 @@ start_kafka() {
     cp "$SUPPORT/server.properties" "$folder/template.properties"
     [[ -f $folder/data/meta.properties ]] || format_kafka
     echo "127.0.0.1:$KAFKA_SASL_PORT" >"$folder/sasl-address"
+    echo "127.0.0.1:$KAFKA_SASL_PLAINTEXT_PORT" >"$folder/sasl-plaintext-address"
     echo "127.0.0.1:$KAFKA_SSL_PORT" >"$folder/ssl-address"
     echo "127.0.0.1:$KAFKA_MTLS_PORT" >"$folder/mtls-address"
     launch kafka "127.0.0.1:$KAFKA_PORT" \
@@ -98,6 +100,7 @@ kafka_classpath() { echo "$SUPPORT:$(home_of kafka)/libs/*"; }
 
 render_kafka_settings() {
     sed -e "s|@PORT@|$KAFKA_PORT|g" -e "s|@SASL_PORT@|$KAFKA_SASL_PORT|g" \
+        -e "s|@SASL_PLAINTEXT_PORT@|$KAFKA_SASL_PLAINTEXT_PORT|g" \
         -e "s|@SSL_PORT@|$KAFKA_SSL_PORT|g" -e "s|@MTLS_PORT@|$KAFKA_MTLS_PORT|g" \
         -e "s|@CONTROLLER_PORT@|$KAFKA_CONTROLLER_PORT|g" \
         -e "s|@USER@|$KAFKA_USER|g" -e "s|@PASSWORD@|$KAFKA_PASSWORD|g" \
@@ -169,7 +172,8 @@ start_spark() { :; }
 
 is_ready_kafka() {
     grep --quiet --fixed-strings 'Kafka Server started' "$RUN/kafka/log" &&
-        is_kafka_at address && is_kafka_at sasl-address && is_kafka_at ssl-address && is_kafka_at mtls-address
+        is_kafka_at address && is_kafka_at sasl-address && is_kafka_at sasl-plaintext-address &&
+        is_kafka_at ssl-address && is_kafka_at mtls-address
 }
 
 is_kafka_at() {
@@ -236,11 +240,32 @@ is_gone_within() {
 
 export_line() { printf 'export %s=%q\n' "$1" "$2"; }
 
+# What the tests of SASL and TLS need beside the plain listener.
+SECURED_KAFKA=(
+    ALLUVIUM_TEST_KAFKA_SASL ALLUVIUM_TEST_KAFKA_SASL_PLAINTEXT ALLUVIUM_TEST_KAFKA_USER ALLUVIUM_TEST_KAFKA_PASSWORD
+    ALLUVIUM_TEST_KAFKA_SSL ALLUVIUM_TEST_KAFKA_MTLS ALLUVIUM_TEST_KAFKA_CA ALLUVIUM_TEST_KAFKA_OTHER_CA
+    ALLUVIUM_TEST_KAFKA_CERTIFICATE ALLUVIUM_TEST_KAFKA_KEY
+)
+
+# Says what the tests of SASL and TLS will miss of a broker that runs elsewhere: only its owner knows.
+name_missing_listeners() {
+    local name missing=()
+    for name in "${SECURED_KAFKA[@]}"; do
+        [[ -n ${!name:-} ]] || missing+=("$name")
+    done
+    ((${#missing[@]} == 0)) ||
+        say "kafka runs elsewhere, and the tests of SASL and TLS need more of it (tests/services help): ${missing[*]}"
+}
+
 env_kafka() {
     export_line ALLUVIUM_TEST_KAFKA "$(address_of kafka)"
-    ! is_external kafka || return 0
+    if is_external kafka; then
+        name_missing_listeners
+        return
+    fi
     local tls="$RUN/kafka/tls"
     export_line ALLUVIUM_TEST_KAFKA_SASL "$(cat "$RUN/kafka/sasl-address")"
+    export_line ALLUVIUM_TEST_KAFKA_SASL_PLAINTEXT "$(cat "$RUN/kafka/sasl-plaintext-address")"
     export_line ALLUVIUM_TEST_KAFKA_SSL "$(cat "$RUN/kafka/ssl-address")"
     export_line ALLUVIUM_TEST_KAFKA_MTLS "$(cat "$RUN/kafka/mtls-address")"
     export_line ALLUVIUM_TEST_KAFKA_CA "$tls/ca.pem"

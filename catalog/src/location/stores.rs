@@ -17,6 +17,10 @@ use crate::{Error, Result};
 /// How long the request that commits may take. Its outcome is read back when it takes longer, so waiting gains nothing.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What to look at where a server refuses a key.
+const KEY_HINT: &str = "look at access_key_id and secret_access_key below [storage] in alluvium.toml, at AWS_ACCESS_KEY_ID \
+                        and AWS_SECRET_ACCESS_KEY, which go over them, and at what the key may do with the bucket";
+
 /// Opens the stores behind locations. Clones share the stores, and the memory behind `memory://`.
 #[derive(Clone)]
 pub struct Stores {
@@ -135,7 +139,7 @@ impl StorageSettings {
 ///
 /// | the store says | kind |
 /// |---|---|
-/// | not found, not allowed, not supported, bad path or setting | `Invalid` |
+/// | not found, not allowed (with a hint where it is a key that is refused), not supported, bad path or setting | `Invalid` |
 /// | exists already, precondition failed | `Conflict` |
 /// | anything else: network, timeout, disk | `Unavailable` |
 pub fn storage_error(message: impl Into<String>, source: object_store::Error) -> Error {
@@ -154,7 +158,19 @@ pub fn storage_error(message: impl Into<String>, source: object_store::Error) ->
         }
         _ => Error::unavailable(message),
     };
+    if is_refused_key(&source) {
+        return error.with_hint(KEY_HINT).with_source(source);
+    }
     error.with_source(source)
+}
+
+/// Tells whether a server refuses who asks; the disk refuses too, but knows no keys.
+fn is_refused_key(cause: &object_store::Error) -> bool {
+    match cause {
+        object_store::Error::Unauthenticated { .. } => true,
+        object_store::Error::PermissionDenied { source, .. } => !source.is::<std::io::Error>(),
+        _ => false,
+    }
 }
 
 fn rooted(store: Arc<dyn ObjectStore>, location: &Location) -> Arc<dyn ObjectStore> {

@@ -299,6 +299,20 @@ async fn a_commit_is_sent_once_and_conditionally() -> Result<()> {
 }
 
 #[test]
+fn a_refused_key_comes_with_the_settings_to_look_at_and_a_refusal_of_the_disk_without() {
+    let denied = |source: Box<dyn std::error::Error + Send + Sync>| {
+        storage_error("cannot write", object_store::Error::PermissionDenied { path: "a".to_owned(), source })
+    };
+    let key = denied("403 Forbidden".into());
+    assert_eq!(key.kind(), ErrorKind::Invalid);
+    for setting in ["secret_access_key", "AWS_SECRET_ACCESS_KEY"] {
+        assert!(key.hint().is_some_and(|hint| hint.contains(setting)), "{key:?}");
+    }
+    let disk = denied(std::io::Error::from(std::io::ErrorKind::PermissionDenied).into());
+    assert_eq!((disk.kind(), disk.hint()), (ErrorKind::Invalid, None));
+}
+
+#[test]
 fn a_folder_contains_itself_and_what_is_below_it() -> Result<()> {
     for (outer, inner, expected) in [
         ("s3://lake/a", "s3a://lake/a/", true),

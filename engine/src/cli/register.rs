@@ -2,8 +2,12 @@
 //!
 //! Neither touches data. What a flow writes keeps its name, its place and its kind, whatever is registered.
 
+use std::sync::Arc;
+
 use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Dataset, DatasetKind, Error, FlowVersion, Location, Result, TableName};
+use alluvium_sql::TableReader;
+use alluvium_sql::tables::Version;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
@@ -54,7 +58,7 @@ enum Kind {
 ///
 /// # Errors
 /// `Invalid` when the name is reserved, nothing of the kind is at the place, or a flow writes a table under the name or at
-/// the place; otherwise as the catalog and the stores.
+/// the place; `Data` when what is there cannot be read; otherwise as the catalog and the stores.
 pub(super) async fn register(arguments: Register, workspace: &Workspace, console: &mut Console) -> Result<()> {
     let mut dataset = Dataset {
         name: arguments.name,
@@ -148,20 +152,26 @@ async fn writer_of(known: &Dataset, catalog: &dyn CatalogStore) -> Result<String
     })
 }
 
-/// Refuses to register a place where nothing of the kind is: a slip in a path would only show when somebody reads it.
+/// Refuses to register a place where nothing of the kind is, or nothing that can be read: a slip in a path would only show
+/// when somebody reads it.
 async fn check_place(dataset: &Dataset, workspace: &Workspace) -> Result<()> {
     use futures::TryStreamExt;
 
     let store = workspace.stores.open(&dataset.location)?;
-    let folder = (dataset.kind == DatasetKind::Delta).then(|| object_store::path::Path::from("_delta_log"));
+    let is_delta = matches!(dataset.kind, DatasetKind::Delta | DatasetKind::DeadLetter);
+    let folder = is_delta.then(|| object_store::path::Path::from("_delta_log"));
     let first = store.list(folder.as_ref()).try_next().await;
     let failed = |source| alluvium_catalog::storage_error(format!("cannot look at {}", dataset.location), source);
-    if first.map_err(failed)?.is_some() {
-        return Ok(());
+    if first.map_err(failed)?.is_none() {
+        let what = if is_delta { "Delta table" } else { "file" };
+        return Err(Error::invalid(format!("there is no {what} at {}", dataset.location))
+            .with_hint("name a folder with files, and --kind parquet, csv or json where it is no Delta table"));
     }
-    let what = if folder.is_some() { "Delta table" } else { "file" };
-    Err(Error::invalid(format!("there is no {what} at {}", dataset.location))
-        .with_hint("name a folder with files, and --kind parquet, csv or json where it is no Delta table"))
+    let reader = TableReader::new(workspace.stores.clone(), Arc::clone(&workspace.catalog));
+    if is_delta {
+        return reader.open(&dataset.location, Version::Latest).await.map(drop);
+    }
+    reader.columns_of_files(dataset.kind, &dataset.location).await.map(drop)
 }
 
 #[cfg(test)]

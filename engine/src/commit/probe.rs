@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use alluvium_catalog::{Clock, Error, Location, Result};
+use alluvium_catalog::{Clock, Error, Location, Result, storage_error};
 use futures::StreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions};
@@ -14,7 +14,8 @@ const RACERS: usize = 16;
 /// Races [`RACERS`] conditional creates and one more after them; exactly one must have won.
 ///
 /// # Errors
-/// `Unavailable` when the store does not answer; `Invalid` when not exactly one wins: the store cannot be used.
+/// `Unavailable` when the store does not answer; `Invalid` when it refuses the key or has no such bucket, or when not exactly
+/// one wins: the store cannot be used.
 pub async fn prove_conditional_create(store: &Arc<dyn ObjectStore>, at: &Location, clock: &dyn Clock) -> Result<()> {
     let path = Path::from(format!("_alluvium/probe/{}", clock.new_id()));
     let create = |racer: usize| {
@@ -40,7 +41,7 @@ pub async fn prove_conditional_create(store: &Arc<dyn ObjectStore>, at: &Locatio
     if wins == 0
         && let Some(cause) = unexpected
     {
-        return Err(Error::unavailable(format!("cannot write to {at}")).with_source(cause));
+        return Err(storage_error(format!("cannot write to {at}"), cause));
     }
     Err(Error::invalid(format!(
         "the store of {at} let {wins} of {} conditional creates of one key succeed, where exactly one may",
@@ -55,7 +56,7 @@ async fn exists(store: &Arc<dyn ObjectStore>, path: &Path, at: &Location) -> Res
     match store.head(path).await {
         Ok(_) => Ok(true),
         Err(object_store::Error::NotFound { .. }) => Ok(false),
-        Err(cause) => Err(Error::unavailable(format!("cannot read from {at}")).with_source(cause)),
+        Err(cause) => Err(storage_error(format!("cannot read from {at}"), cause)),
     }
 }
 

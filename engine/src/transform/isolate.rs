@@ -13,22 +13,22 @@ use super::{Fault, join};
 use crate::hop::RejectClass;
 
 /// What came of a batch.
-pub(super) struct Isolated {
+pub(crate) struct Isolated {
     /// The rows of all records that the SQL takes.
-    pub(super) shaped: Shaped,
+    pub(crate) shaped: Shaped,
     /// The records that it fails on.
-    pub(super) failed: Vec<Fault>,
+    pub(crate) failed: Vec<Fault>,
     /// Whether more of them failed than the flow bears; then neither rows nor failed records are complete.
-    pub(super) is_given_up: bool,
+    pub(crate) is_given_up: bool,
     /// What was looked up, with versions where there are any.
-    pub(super) lookups: Vec<(TableName, Option<u64>)>,
+    pub(crate) lookups: Vec<(TableName, Option<u64>)>,
 }
 
 /// Applies `transform` to `rows`, of which at most `failed_max` may fail.
 ///
 /// # Errors
 /// As of [`Transform::apply`], but for what it says of single rows.
-pub(super) async fn apply(transform: &Transform, rows: RecordBatch, failed_max: usize) -> Result<Isolated> {
+pub(crate) async fn apply(transform: &Transform, rows: RecordBatch, failed_max: usize) -> Result<Isolated> {
     let pinned = transform.pin(rows.num_rows()).await?;
     let error = match transform.apply_pinned(&pinned, rows.clone()).await {
         Ok(shaped) => {

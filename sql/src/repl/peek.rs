@@ -48,9 +48,11 @@ pub struct Peeked {
     pub rows: RecordBatch,
     /// Records that were looked at.
     pub n_records: usize,
-    /// How many of them are no rows because they could not be read.
+    /// How many of them are tombstones: they have no value that could be a row.
+    pub n_tombstones: usize,
+    /// How many of the others are no rows because they could not be read, or a computed column not be computed.
     pub n_unreadable: usize,
-    /// Where the first of those is and what is wrong with it: `orders/0@7: not valid JSON`.
+    /// Where the first of the unreadable ones is and what is wrong with it: `orders/0@7: not valid JSON`.
     pub first_fault: Option<String>,
 }
 
@@ -59,6 +61,11 @@ impl Peeked {
     pub(super) fn notes(&self, topic: &Topic) -> Vec<String> {
         let n_records = counted(self.n_records as u64, "record");
         let mut notes = vec![format!("peeked at {n_records} of topic {topic}; nothing was committed")];
+        match self.n_tombstones {
+            0 => {}
+            1 => notes.push("1 of them is a tombstone, which has no value to show".to_owned()),
+            n_tombstones => notes.push(format!("{n_tombstones} of them are tombstones, which have no value to show")),
+        }
         if self.n_unreadable > 0 {
             let first = self.first_fault.as_ref().map(|fault| format!("; the first is {fault}")).unwrap_or_default();
             let (n_unreadable, are) = (self.n_unreadable, if self.n_unreadable == 1 { "is" } else { "are" });

@@ -30,7 +30,7 @@ impl Peek for Canned {
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..n_rows));
         let rows = RecordBatch::try_from_iter([("order_id", ids)])
             .map_err(|cause| Error::internal(source.name.to_string()).with_source(cause))?;
-        Ok(Peeked { n_records: rows.num_rows(), rows, n_unreadable: 0, first_fault: None })
+        Ok(Peeked { n_records: rows.num_rows(), rows, n_tombstones: 0, n_unreadable: 0, first_fault: None })
     }
 }
 
@@ -45,7 +45,7 @@ impl Peek for Damaged {
         let rows = RecordBatch::try_from_iter([("order_id", ids)])
             .map_err(|cause| Error::internal(source.name.to_string()).with_source(cause))?;
         let first_fault = Some(format!("{}/0@1: not valid JSON", source.topic));
-        Ok(Peeked { rows, n_records: 3, n_unreadable: 2, first_fault })
+        Ok(Peeked { rows, n_records: 4, n_tombstones: 1, n_unreadable: 2, first_fault })
     }
 }
 
@@ -198,7 +198,8 @@ async fn a_peek_tells_of_what_it_could_not_read_and_keeps_that_out_of_the_rows()
         assert!(out.contains('7') && !out.contains("peeked") && !out.contains("read"), "{out}");
         assert_eq!(
             err,
-            "peeked at 3 records of topic shop.orders; nothing was committed\n\
+            "peeked at 4 records of topic shop.orders; nothing was committed\n\
+             1 of them is a tombstone, which has no value to show\n\
              2 of them could not be read and are left out; the first is shop.orders/0@1: not valid JSON\n"
         );
     }

@@ -9,27 +9,36 @@
 //! beside the first allocation of another thread: [`settle`] is called once, before there are other threads.
 #![expect(unsafe_code, reason = "glibc has no safe call that bounds what it keeps; the argument stands above")]
 
-/// Pieces of this size and more go back to the system when they are freed: columns, records and pages of batches do.
+/// Pieces of this size and more go back to the system when they are freed: the records of a batch do. To take and clear
+/// their pages anew for each batch costs, so that smaller pieces, such as columns, come out of an arena.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED_FROM: libc::c_int = 1 << 20;
+const MAPPED_FROM: libc::c_int = 32 << 20;
 
 /// So much that is free at the end of an arena stays there.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const KEPT_AT_THE_END: libc::c_int = 8 << 20;
+const KEPT_AT_THE_END: libc::c_int = 32 << 20;
 
-/// Lets large pieces go back to the system when they are freed. To be called once, before there are other threads; where
-/// the environment speaks of the allocator (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`), that counts instead.
+/// Lets large pieces go back to the system when they are freed, and threads share one arena a core instead of having one
+/// each, so that what one of them frees another finds. To be called once, before there are other threads; where the
+/// environment speaks of the allocator (`MALLOC_ARENA_MAX` and its like), that counts instead.
 pub fn settle() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (option, value, variable) in [
         (libc::M_MMAP_THRESHOLD, MAPPED_FROM, "MALLOC_MMAP_THRESHOLD_"),
         (libc::M_TRIM_THRESHOLD, KEPT_AT_THE_END, "MALLOC_TRIM_THRESHOLD_"),
+        (libc::M_ARENA_MAX, n_cores(), "MALLOC_ARENA_MAX"),
     ] {
         if std::env::var_os(variable).is_none() {
             // SAFETY: both are numbers, and the caller says that there is no other thread. A refusal leaves all as it was.
             let _accepted = unsafe { libc::mallopt(option, value) };
         }
     }
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn n_cores() -> libc::c_int {
+    let n_cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    libc::c_int::try_from(n_cores).unwrap_or(libc::c_int::MAX)
 }
 
 /// Gives back to the system what is free in the midst of arenas. Takes milliseconds, in which other threads may wait for

@@ -83,6 +83,10 @@ pub(crate) struct Cell {
     pub(crate) seconds: Vec<f64>,
     /// The part of it that leaves the newest row of each key, one a round; ours only.
     pub(crate) collapse_seconds: Vec<f64>,
+    /// The part that looks keys up, decides what is newer, and encodes and writes files, one a round; ours only.
+    pub(crate) write_seconds: Vec<f64>,
+    /// The part that writes vectors and the version and brings the index up to it, one a round; ours only.
+    pub(crate) commit_seconds: Vec<f64>,
     /// Bytes that the table's folder grew by, all rounds together.
     pub(crate) bytes_written: u64,
     /// Bytes of the batches as parquet files, all rounds together; ours only.

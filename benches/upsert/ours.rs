@@ -84,6 +84,7 @@ async fn land(plan: &Plan, landing: &mut Landing, rows: &mut Rows, cell: &mut Ce
     let collapsed = begun.elapsed();
     let signature = sign(&changes.span)?;
     let staged = landing.writer().stage(changes).await?;
+    let written = begun.elapsed();
     let outcome = landing.land(&staged, &signature).await?;
     let took = begun.elapsed();
     let updated = match outcome {
@@ -95,6 +96,8 @@ async fn land(plan: &Plan, landing: &mut Landing, rows: &mut Rows, cell: &mut Ce
     }
     cell.seconds.push(took.as_secs_f64());
     cell.collapse_seconds.push(collapsed.as_secs_f64());
+    cell.write_seconds.push((written - collapsed).as_secs_f64());
+    cell.commit_seconds.push((took - written).as_secs_f64());
     cell.bytes_written += bytes_below(&plan.folder)? - bytes_before;
     cell.batch_bytes += staged.files.iter().map(|file| u64::try_from(file.add.size).unwrap_or_default()).sum::<u64>();
     Ok(())

@@ -21,6 +21,7 @@ use crate::source::Lag;
 
 pub use families::FAMILIES;
 use families::Families;
+pub(crate) use process::memory_bytes;
 
 /// Counts, gauges and timings of all flows in this process.
 pub struct Metrics {

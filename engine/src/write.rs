@@ -153,6 +153,11 @@ pub trait Writer: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Returns how many rows the live file at a path holds, deleted ones included; `None` when this writer has not read it.
+    fn n_records(&self, _path: &str) -> Option<u64> {
+        None
+    }
+
     /// Returns what the writer's knowledge of the table takes; `None` when it has none.
     fn footprint(&self) -> Option<Footprint> {
         None

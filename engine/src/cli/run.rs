@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alluvium_catalog::{Clock, Dataset, Error, ErrorKind, Name, Result, SystemClock};
-use alluvium_sql::{Definitions, Flow, SourceText};
+use alluvium_catalog::store::CatalogStore;
+use alluvium_catalog::{Clock, Dataset, Error, ErrorKind, Name, Result, SystemClock, Table, sized};
+use alluvium_sql::{Change, Definitions, Flow, SourceText};
 use clap::Args;
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
@@ -15,8 +16,8 @@ use super::failure::Exit;
 use super::progress::Progress;
 use super::table::{TextTable, counted, grouped};
 use super::workspace::Workspace;
-use crate::config::Settings;
-use crate::metrics::Metrics;
+use crate::config::{Limits, Settings};
+use crate::metrics::{Metrics, memory_bytes};
 use crate::serve::{Server, Shown};
 use crate::shutdown::Shutdown;
 use crate::supervise::{self, RunOptions, Summary, World};
@@ -64,7 +65,7 @@ async fn run_in(
     let pipeline = check::compile_texts(&texts, workspace).await?;
     let flows = pipeline.flows;
     let mut options = options(arguments, &flows)?;
-    let registered = register_rest(&texts, workspace).await?;
+    let registered = register_rest(&texts, &flows, workspace).await?;
     if flows.is_empty() {
         return tell_registered(&registered, arguments.json, console);
     }
@@ -78,6 +79,7 @@ async fn run_in(
         lookups: Arc::clone(&world.lookups),
         run: world.run,
     };
+    warn_of_memory(&flows, workspace.settings.limits());
     let server = Server::open(workspace.settings.listen(), shown).await?;
     options.address = server.as_ref().map(Server::address);
     let shutdown = Shutdown::new();
@@ -99,10 +101,35 @@ async fn run_in(
     })
 }
 
+/// Says so where the key indexes together may take more memory than there is: each is bounded by itself.
+fn warn_of_memory(flows: &[Arc<Flow>], limits: &Limits) {
+    let n_indexes = flows.iter().filter(|flow| matches!(flow.change, Change::Upsert { .. })).count();
+    let allowed = limits.index.memory_bytes_max.saturating_mul(n_indexes as u64);
+    if let Some(there_is) = memory_bytes()
+        && allowed > there_is
+    {
+        let (allowed, there_is) = (sized(allowed), sized(there_is));
+        tracing::warn!(
+            indexes = n_indexes,
+            allowed,
+            there_is,
+            "key indexes may outgrow the memory: lower index.memory"
+        );
+    }
+}
+
 /// Registers what the files define beside flows: connections and sources, so that they can be looked at, and tables, so
 /// that they have a name before a flow fills them. Flows register what they use themselves.
-async fn register_rest(texts: &[Arc<SourceText>], workspace: &Workspace) -> Result<Definitions> {
+async fn register_rest(texts: &[Arc<SourceText>], flows: &[Arc<Flow>], workspace: &Workspace) -> Result<Definitions> {
     let definitions = check::compiler(workspace).definitions(texts)?;
+    // The warehouse's files come first: from them the catalog's entries can be made again, not the other way round.
+    if let Err(error) = write_down(&definitions, flows, workspace).await {
+        // Flows wait for a warehouse that does not answer; what stands beside them is no reason to end.
+        if flows.is_empty() || error.kind() != ErrorKind::Unavailable {
+            return Err(error);
+        }
+        tracing::warn!(error = %error.chain(), "definitions that no flow uses are in the catalog alone");
+    }
     let catalog = workspace.catalog.as_ref();
     for connection in &definitions.connections {
         catalog.put_connection(connection).await?;
@@ -111,14 +138,44 @@ async fn register_rest(texts: &[Arc<SourceText>], workspace: &Workspace) -> Resu
         catalog.put_source(source).await?;
     }
     for table in &definitions.tables {
-        // One that is declared without columns has them from its flow, which may have registered them before.
-        let known = catalog.dataset(&table.name).await?;
-        if table.columns.is_empty() && known.as_ref().is_some_and(|known| known.table.is_some()) {
-            continue;
+        if let Some(dataset) = declared(table, catalog).await? {
+            catalog.put_dataset(&dataset).await?;
         }
-        catalog.put_dataset(&Dataset::declared(table, known.as_ref())).await?;
     }
     Ok(definitions)
+}
+
+/// Writes into the warehouse's registry what none of `flows` uses.
+async fn write_down(definitions: &Definitions, flows: &[Arc<Flow>], workspace: &Workspace) -> Result<()> {
+    let registry = workspace.registry()?;
+    for connection in &definitions.connections {
+        if flows.iter().all(|flow| flow.definition.connection.name != connection.name) {
+            registry.put_connection(connection).await?;
+        }
+    }
+    for source in &definitions.sources {
+        if flows.iter().all(|flow| flow.definition.source.name != source.name) {
+            registry.put_source(source).await?;
+        }
+    }
+    for table in &definitions.tables {
+        if flows.iter().all(|flow| flow.definition.table.name != table.name)
+            && let Some(dataset) = declared(table, workspace.catalog.as_ref()).await?
+        {
+            registry.put(&dataset).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the registration of a declared table; none where one that is declared without columns has them from its
+/// flow, which has registered them before.
+async fn declared(table: &Table, catalog: &dyn CatalogStore) -> Result<Option<Dataset>> {
+    let known = catalog.dataset(&table.name).await?;
+    if table.columns.is_empty() && known.as_ref().is_some_and(|known| known.table.is_some()) {
+        return Ok(None);
+    }
+    Ok(Some(Dataset::declared(table, known.as_ref())))
 }
 
 /// Says what a file without flows was good for.

@@ -141,8 +141,12 @@ pub fn num_records(add: &Add) -> Option<u64> {
 
 /// Returns the number of rows of a file that are not deleted, where the log tells.
 pub fn live_records(add: &Add) -> Option<u64> {
-    let deleted = add.deletion_vector.as_ref().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0));
-    num_records(add).map(|n_rows| n_rows.saturating_sub(deleted))
+    num_records(add).map(|n_rows| n_rows.saturating_sub(deleted_records(add)))
+}
+
+/// Returns the number of rows of a file that its deletion vector hides.
+pub fn deleted_records(add: &Add) -> u64 {
+    add.deletion_vector.as_ref().map_or(0, |vector| u64::try_from(vector.cardinality).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 //! The state is made by replaying the log and only by that; our own commits go through [`TableState::apply`] like
 //! everybody else's. Start-up, recovery and rebase are the same replay.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use alluvium_catalog::{Error, Result};
 
-use super::action::{Action, Add, DomainMetadata, Metadata, Protocol, live_records};
+use super::action::{Action, Add, DomainMetadata, Metadata, Protocol, deleted_records, live_records};
 use super::log::{DeltaLog, LogEntry, Version};
 
 /// A table at a version.
@@ -29,10 +29,11 @@ pub struct TableState {
 }
 
 /// The rows of the live files as far as the log tells.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Counted {
     n_rows: u64,
-    n_files_untold: u64,
+    /// The files of which it does not tell how many they hold.
+    untold: BTreeSet<String>,
 }
 
 impl TableState {
@@ -140,14 +141,36 @@ impl TableState {
     /// Returns the number of rows in the table, `sum(numRecords - cardinality)` over its files; `None` where the log does
     /// not tell it of every file.
     pub fn n_rows(&self) -> Option<u64> {
-        (self.counted.n_files_untold == 0).then_some(self.counted.n_rows)
+        self.n_rows_with(|_| None)
+    }
+
+    /// As [`n_rows`](Self::n_rows), where `n_records` tells what the log does not: how many rows the file at a path holds,
+    /// deleted ones included. Other writers may leave the number out.
+    pub fn n_rows_with(&self, n_records: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+        let mut n_rows = self.counted.n_rows;
+        for path in &self.counted.untold {
+            let add = self.files.get(path)?;
+            n_rows += n_records(path)?.saturating_sub(deleted_records(add));
+        }
+        Some(n_rows)
+    }
+
+    fn count(&mut self, add: &Add) {
+        match live_records(add) {
+            Some(n_rows) => self.counted.n_rows += n_rows,
+            None => {
+                self.counted.untold.insert(add.path.clone());
+            }
+        }
     }
 
     fn discount(&mut self, gone: Option<&Add>) {
-        match gone.map(live_records) {
-            Some(Some(n_rows)) => self.counted.n_rows -= n_rows,
-            Some(None) => self.counted.n_files_untold -= 1,
-            None => {}
+        let Some(gone) = gone else { return };
+        match live_records(gone) {
+            Some(n_rows) => self.counted.n_rows -= n_rows,
+            None => {
+                self.counted.untold.remove(&gone.path);
+            }
         }
     }
 
@@ -163,12 +186,9 @@ impl TableState {
         for action in actions {
             match action {
                 Action::Add(add) => {
-                    match live_records(add) {
-                        Some(n_rows) => self.counted.n_rows += n_rows,
-                        None => self.counted.n_files_untold += 1,
-                    }
                     let replaced = self.files.insert(add.path.clone(), add.clone());
                     self.discount(replaced.as_ref());
+                    self.count(add);
                 }
                 Action::Txn(txn) => {
                     self.txns.insert(txn.app_id.clone(), txn.version);
@@ -184,5 +204,50 @@ impl TableState {
                 Action::Remove(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::action::{DeletionVectorDescriptor, Remove, StorageType};
+
+    fn add(path: &str, n_records: Option<u64>, n_deleted: i64) -> Action {
+        let vector = DeletionVectorDescriptor {
+            storage_type: StorageType::UuidRelativePath,
+            path_or_inline_dv: String::new(),
+            offset: None,
+            size_in_bytes: 0,
+            cardinality: n_deleted,
+        };
+        Action::Add(Add {
+            path: path.to_owned(),
+            stats: n_records.map(|n_records| format!(r#"{{"numRecords":{n_records}}}"#)),
+            deletion_vector: (n_deleted > 0).then_some(vector),
+            ..Add::default()
+        })
+    }
+
+    fn remove(path: &str) -> Action {
+        Action::Remove(Remove { path: path.to_owned(), ..Remove::default() })
+    }
+
+    #[test]
+    fn rows_of_files_without_their_number_in_the_log_are_counted_by_who_has_read_them() {
+        let mut state = TableState::default();
+        let read = |path: &str| (path == "foreign").then_some(9);
+        state.apply(0, &[add("ours", Some(5), 2)]);
+        assert_eq!((state.n_rows(), state.n_rows_with(read)), (Some(3), Some(3)));
+        state.apply(1, &[add("foreign", None, 0)]);
+        assert_eq!((state.n_rows(), state.n_rows_with(read)), (None, Some(12)));
+        // Its rows are deleted, by a writer that names the file twice and by one that replaces it.
+        state.apply(2, &[remove("foreign"), add("foreign", None, 4)]);
+        assert_eq!((state.n_rows(), state.n_rows_with(read)), (None, Some(8)));
+        state.apply(3, &[add("foreign", None, 5)]);
+        assert_eq!((state.n_rows(), state.n_rows_with(read)), (None, Some(7)));
+        state.apply(4, &[add("unread", None, 0)]);
+        assert_eq!(state.n_rows_with(read), None);
+        state.apply(5, &[remove("unread"), remove("foreign"), add("foreign", Some(9), 6)]);
+        assert_eq!(state.n_rows(), Some(6));
     }
 }

@@ -92,6 +92,12 @@ impl KeyIndex {
         self.files.insert(file)
     }
 
+    /// Says between which orders the rows of a file lie; until then, a row has to be looked at to be told from another.
+    pub fn set_bounds(&mut self, ordinal: FileOrdinal, bounds: Bounds) {
+        self.files.change(ordinal, |file| file.bounds = bounds);
+        self.epoch += 1;
+    }
+
     /// Forgets a file: hits in it no longer count.
     pub fn remove_file(&mut self, path: &str) -> Option<FileOrdinal> {
         let before = self.live_doubles();
@@ -139,6 +145,11 @@ impl KeyIndex {
     /// Returns the ordinal of a live file.
     pub fn ordinal(&self, path: &str) -> Option<FileOrdinal> {
         self.files.ordinal(path)
+    }
+
+    /// Returns how many rows a live file holds, deleted ones included.
+    pub fn n_records(&self, path: &str) -> Option<u64> {
+        Some(self.file(self.ordinal(path)?)?.n_rows)
     }
 
     /// Returns a live file.

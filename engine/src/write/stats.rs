@@ -52,7 +52,22 @@ pub fn file_stats(schema: &Schema, n_rows: u64, null_counts: &[usize], footer: &
     ))
 }
 
-/// Returns `stats` with the bounds marked as loose, as they are once a deletion vector hides rows.
+/// Returns the statistics of a file of `n_rows` rows once a deletion vector hides some of them: `stats` with the bounds marked
+/// as loose, and with the number of rows, which such a file must have in the log and another writer may have left out.
+/// Source: Delta transaction log protocol, section "Writer Requirement for Deletion Vectors".
+pub fn marked(stats: Option<&str>, n_rows: u64) -> String {
+    let stats = stats.unwrap_or("{}").trim();
+    let told = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(stats).unwrap_or_default();
+    let counted = match (told.get("numRecords"), stats.strip_prefix('{')) {
+        (Some(number), _) if number.is_u64() => stats.to_owned(),
+        // Put in as text: bounds keep all their digits.
+        (None, Some(rest)) if !told.is_empty() => format!(r#"{{"numRecords":{n_rows},{rest}"#),
+        _ => format!(r#"{{"numRecords":{n_rows},"tightBounds":false}}"#),
+    };
+    loosen(&counted)
+}
+
+/// Returns `stats`, which tell the number of rows, with the bounds marked as loose.
 pub fn loosen(stats: &str) -> String {
     stats.replace(r#""tightBounds":true"#, r#""tightBounds":false"#)
 }
@@ -116,5 +131,28 @@ impl Members {
         }
         self.0.push('}');
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_deleted_rows_has_its_number_of_rows_and_loose_bounds() {
+        for (stats, expected) in [
+            (None, r#"{"numRecords":7,"tightBounds":false}"#),
+            (Some("{ }"), r#"{"numRecords":7,"tightBounds":false}"#),
+            (Some("none"), r#"{"numRecords":7,"tightBounds":false}"#),
+            (Some(r#"{"numRecords":null,"maxValues":{"a":1}}"#), r#"{"numRecords":7,"tightBounds":false}"#),
+            (
+                Some(r#"{"maxValues":{"a":1.00000000000000000001},"tightBounds":true}"#),
+                r#"{"numRecords":7,"maxValues":{"a":1.00000000000000000001},"tightBounds":false}"#,
+            ),
+            (Some(r#"{"numRecords":7,"tightBounds":true}"#), r#"{"numRecords":7,"tightBounds":false}"#),
+            (Some(r#"{"numRecords":7}"#), r#"{"numRecords":7}"#),
+        ] {
+            assert_eq!(marked(stats, 7), expected, "{stats:?}");
+        }
     }
 }

@@ -370,6 +370,10 @@ impl Writer for UpsertWriter {
         Some(self.index.n_rows())
     }
 
+    fn n_records(&self, path: &str) -> Option<u64> {
+        self.index.n_records(path)
+    }
+
     fn footprint(&self) -> Option<Footprint> {
         Some(self.index.footprint())
     }

@@ -81,10 +81,15 @@ type Change = fn(&mut TableState);
 async fn change_shape(landing: &Landing, change: Change) -> Result<()> {
     let mut state = newest(landing).await?;
     change(&mut state);
+    put_next(landing, &[Action::Protocol(state.protocol), Action::MetaData(state.metadata)]).await
+}
+
+/// Commits `actions` as another writer would.
+async fn put_next(landing: &Landing, actions: &[Action]) -> Result<()> {
+    let state = newest(landing).await?;
     let write_id = SystemClock.new_id();
-    let info = json!({"operation": "SET TBLPROPERTIES", "txnId": write_id});
-    let actions = [Action::Protocol(state.protocol), Action::MetaData(state.metadata)];
-    match landing.log().put(state.version + 1, encode(&info, &actions)?, write_id).await {
+    let info = json!({"operation": "SOMETHING ELSE", "txnId": write_id});
+    match landing.log().put(state.version + 1, encode(&info, actions)?, write_id).await {
         PutOutcome::Landed => Ok(()),
         PutOutcome::Taken | PutOutcome::Unknown => Err(Error::internal("the other writer cannot commit")),
     }
@@ -154,5 +159,51 @@ async fn properties_that_change_nothing_about_writing_do_not_stop_a_landing() ->
         assert_eq!((landed.entry.version, landed.conflicts), (3, 1));
         assert_eq!(newest(&landing).await?.n_rows(), Some(2));
     }
+    Ok(())
+}
+
+/// Has read a file of six rows, and knows of seven.
+#[cfg(debug_assertions)]
+#[derive(Debug)]
+struct Miscounting;
+
+#[cfg(debug_assertions)]
+#[async_trait::async_trait]
+impl Writer for Miscounting {
+    async fn stage(&mut self, _changes: Changes) -> Result<Staged> {
+        Err(Error::internal("nothing is staged here"))
+    }
+
+    async fn draft(&mut self, _staged: &Staged, _state: &TableState) -> Result<Draft> {
+        Err(Error::internal("nothing is drawn up here"))
+    }
+
+    async fn follow(&mut self, _entry: &LogEntry) -> Result<()> {
+        Ok(())
+    }
+
+    fn landed(&mut self, _staged: &Staged, _draft: &Draft) {}
+
+    fn n_rows(&self) -> Option<u64> {
+        Some(7)
+    }
+
+    fn n_records(&self, path: &str) -> Option<u64> {
+        (path == "untold.parquet").then_some(6)
+    }
+}
+
+/// Only debug builds stop at a broken law.
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn rows_of_a_file_without_statistics_are_held_against_what_the_writer_knows() -> Result<()> {
+    let mut landing = open().await?;
+    landing.writer = Box::new(Miscounting);
+    let add = crate::delta::action::Add { path: "untold.parquet".to_owned(), size: 1, ..Default::default() };
+    put_next(&landing, &[Action::Add(add)]).await?;
+    let followed = tokio::spawn(async move { landing.catch_up().await }).await;
+    let error = followed.err().ok_or_else(|| Error::internal("seven rows were taken for six"))?;
+    let said = error.into_panic().downcast_ref::<String>().cloned().unwrap_or_default();
+    assert!(said.contains("7 rows known, 6 in version 1 of memory:///t"), "{said}");
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::delta::action::{Action, Add, Remove};
 use crate::delta::state::TableState;
 use crate::write::Staged;
 use crate::write::index::IndexedFile;
-use crate::write::stats::loosen;
+use crate::write::stats::marked;
 
 /// What a commit does to the table's files, all of it uploaded.
 pub(super) struct Drawn {
@@ -25,19 +25,21 @@ impl UpsertWriter {
     pub(super) async fn mark_rows(&self, staged: &Staged, decision: &Decision, state: &TableState) -> Result<Drawn> {
         let mut actions = Vec::new();
         let mut hidden: Vec<(Add, RoaringTreemap)> = Vec::new();
+        let with_count =
+            |add: &Add, n_rows: u64| Add { stats: Some(marked(add.stats.as_deref(), n_rows)), ..add.clone() };
         for (ordinal, superseded) in &decision.superseded {
             let Some(file) = self.index.file(*ordinal) else { continue };
             let add = self.live_add(file, state)?;
             actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
             let gone = &*file.deleted | superseded;
             if gone.len() < file.n_rows {
-                hidden.push((add.clone(), gone));
+                hidden.push((with_count(add, file.n_rows), gone));
             }
         }
         for (place, file) in (0_u32..).zip(&staged.files) {
             match decision.late_rows.get(&place) {
                 Some(late) if late.len() == file.indices.len() as u64 => {}
-                Some(late) => hidden.push((file.add.clone(), late.clone())),
+                Some(late) => hidden.push((with_count(&file.add, file.indices.len() as u64), late.clone())),
                 None => actions.push(Action::Add(file.add.clone())),
             }
         }
@@ -47,7 +49,6 @@ impl UpsertWriter {
         let bytes = descriptors.iter().map(|vector| size(vector.size_in_bytes)).sum();
         let n_vectors = descriptors.len() as u64;
         for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
-            add.stats = add.stats.as_deref().map(loosen);
             add.deletion_vector = Some(descriptor);
             add.data_change = true;
             actions.push(Action::Add(add));

@@ -8,7 +8,8 @@ use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray, new_null_array};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
-use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::arrow::arrow_reader::RowSelection;
@@ -28,6 +29,9 @@ use crate::write::vectors::VectorFolder;
 /// The partition values of a file.
 type PartitionValues = HashMap<String, Option<String>>;
 
+/// The most rows of a piece: what is read and not yet in the index is small, however long the keys are.
+pub(super) const PIECE_ROWS_MAX: usize = 1 << 14;
+
 /// Reads rows of one table.
 #[derive(Debug)]
 pub(super) struct RowReader {
@@ -39,36 +43,39 @@ pub(super) struct RowReader {
     pub(super) orders: OrderForm,
 }
 
-/// The keys and orders of a file's rows, deleted ones included, in pieces that follow each other.
-#[derive(Debug)]
+/// The keys and orders of a file's rows, deleted ones included, in pieces of at most [`PIECE_ROWS_MAX`] that follow each
+/// other. A piece is decoded when it is asked for.
 pub(super) struct FileRows {
+    /// The file; the bounds of its orders are known when the last piece is.
     pub(super) file: IndexedFile,
-    pub(super) pieces: Vec<Keyed>,
+    pub(super) pieces: BoxStream<'static, Result<Keyed>>,
 }
 
 impl RowReader {
-    /// Reads keys and orders of the rows of `add`, and its deletion vector.
-    pub(super) async fn read(&self, add: &Add) -> Result<FileRows> {
+    /// Opens the rows of `add`: reads its deletion vector, and of its first row group what the store has.
+    pub(super) async fn read(self: Arc<Self>, add: &Add) -> Result<FileRows> {
         let deleted = self.read_vector(add).await?;
         let mut names = self.columns.keys.clone();
         names.extend(self.order_columns());
-        let batches = self.batches((&add.path, add.size), &names, None).await?;
-        let mut pieces = Vec::with_capacity(batches.len());
-        let (mut bounds, mut n_rows) = (Bounds::default(), 0);
-        for batch in &batches {
-            let keys = self.pack(batch, &add.partition_values)?;
-            let orders = self.orders_of(batch, &self.stored_sequence(batch, &add.partition_values)?)?;
-            bounds.widen(&Bounds::of(&orders));
-            n_rows += keys.len() as u64;
-            pieces.push(Keyed { keys, orders });
-        }
+        let (n_rows, batches) = self.batches((&add.path, add.size), &names, None).await?;
         if num_records(add).is_some_and(|told| told != n_rows) {
             return Err(Error::data(format!(
                 "{} of the table at {} has {n_rows} rows, and the log says otherwise",
                 add.path, self.location
             )));
         }
-        Ok(FileRows { file: IndexedFile::new(add, n_rows, deleted, bounds), pieces })
+        let values = add.partition_values.clone();
+        let mut pieces = batches.map(move |batch| self.keyed(&batch?, &values)).boxed();
+        // So that files that are opened together come from the store together.
+        let first = pieces.try_next().await?;
+        let pieces = futures::stream::iter(first.map(Ok)).chain(pieces).boxed();
+        Ok(FileRows { file: IndexedFile::new(add, n_rows, deleted, Bounds::default()), pieces })
+    }
+
+    fn keyed(&self, rows: &RecordBatch, values: &PartitionValues) -> Result<Keyed> {
+        let keys = self.pack(rows, values)?;
+        let orders = self.orders_of(rows, &self.stored_sequence(rows, values)?)?;
+        Ok(Keyed { keys, orders })
     }
 
     /// Reads the orders of `rows`, which ascend.
@@ -76,7 +83,8 @@ impl RowReader {
         let names = self.order_columns();
         let ranges = rows.iter().map(|row| *row as usize..*row as usize + 1);
         let selection = RowSelection::from_consecutive_ranges(ranges, file.n_rows as usize);
-        let batches = self.batches((&file.path, file.size), &names, Some(selection)).await?;
+        let (_, batches) = self.batches((&file.path, file.size), &names, Some(selection)).await?;
+        let batches: Vec<RecordBatch> = batches.try_collect().await?;
         let failed = |cause| Error::data(format!("cannot read the orders of {}", file.path)).with_source(cause);
         let Some(first) = batches.first() else {
             return Err(Error::data(format!("{} of the table at {} has no rows", file.path, self.location)));
@@ -134,27 +142,29 @@ impl RowReader {
         names
     }
 
-    /// Reads the columns `names`, as far as the file has them, of all rows or of those selected.
+    /// Opens the columns `names`, as far as the file has them, of all rows or of those selected; also returns the number of
+    /// all rows.
     async fn batches(
         &self,
         (path, size): (&str, i64),
         names: &[String],
         selection: Option<RowSelection>,
-    ) -> Result<Vec<RecordBatch>> {
-        let at = &self.location;
-        let failed = |cause: ParquetError| read_error(format!("cannot read {path} of the table at {at}"), cause);
-        let place = Path::parse(path)
-            .map_err(|cause| Error::data(format!("{path} of the table at {at} is not a path")).with_source(cause))?;
-        let size =
-            u64::try_from(size).map_err(|_| Error::data(format!("{path} of the table at {at} has a negative size")))?;
+    ) -> Result<(u64, impl Stream<Item = Result<RecordBatch>> + Send + use<>)> {
+        let file = format!("{path} of the table at {}", self.location);
+        let place =
+            Path::parse(path).map_err(|cause| Error::data(format!("{file} is not a path")).with_source(cause))?;
+        let size = u64::try_from(size).map_err(|_| Error::data(format!("{file} has a negative size")))?;
+        let failed = move |cause: ParquetError| read_error(format!("cannot read {file}"), cause);
         let reader = ObjectFile::new(Arc::clone(&self.store), place, size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
+        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(&failed)?;
+        let n_rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
         let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().map(String::as_str));
-        let mut builder = builder.with_projection(mask);
+        let mut builder = builder.with_projection(mask).with_batch_size(PIECE_ROWS_MAX);
         if let Some(selection) = selection {
             builder = builder.with_row_selection(selection);
         }
-        builder.build().map_err(failed)?.try_collect().await.map_err(failed)
+        let batches = builder.build().map_err(&failed)?;
+        Ok((n_rows, batches.map_err(failed)))
     }
 }
 

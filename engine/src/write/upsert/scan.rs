@@ -14,7 +14,7 @@ use crate::delta::action::{Action, Add};
 use crate::delta::log::LogEntry;
 use crate::delta::state::TableState;
 use crate::order::{OrderRef, Orders};
-use crate::write::index::{Double, FileOrdinal, RowPlace};
+use crate::write::index::{Bounds, Double, FileOrdinal, RowPlace};
 use crate::write::tombstones::Remembered;
 
 /// Files read at the same time while the index is made.
@@ -96,10 +96,11 @@ impl UpsertWriter {
         adds
     }
 
-    /// Reads the keys of files, several at the same time, and puts them into the index one after the other.
+    /// Opens files, several at the same time, and puts their keys into the index one after the other. Beside the index,
+    /// memory holds of each open file what the store has of the columns of one row group, and one piece.
     pub(super) async fn index_files(&mut self, files: Vec<&Add>) -> Result<()> {
         let reader = Arc::clone(&self.reader);
-        let reads: Vec<_> = files.into_iter().map(|add| reader.read(add)).collect();
+        let reads: Vec<_> = files.into_iter().map(|add| Arc::clone(&reader).read(add)).collect();
         let mut reads = futures::stream::iter(reads).buffered(FILES_IN_FLIGHT);
         while let Some(rows) = reads.try_next().await? {
             self.index_file(rows).await?;
@@ -108,11 +109,12 @@ impl UpsertWriter {
     }
 
     async fn index_file(&mut self, rows: FileRows) -> Result<()> {
-        let FileRows { file, pieces } = rows;
+        let FileRows { file, mut pieces } = rows;
         let deleted = Arc::clone(&file.deleted);
         let ordinal = Arc::make_mut(&mut self.index).insert_file(file);
-        let (mut first, mut looked_at) = (0_u32, 0_u32);
-        for piece in pieces {
+        let (mut first, mut looked_at, mut bounds) = (0_u32, 0_u32, Bounds::default());
+        while let Some(piece) = pieces.try_next().await? {
+            bounds.widen(&Bounds::of(&piece.orders));
             let n_rows = u32::try_from(piece.keys.len()).map_err(|_| Error::data("a data file has too many rows"))?;
             let indices: Vec<u32> = (0..n_rows).filter(|index| !deleted.contains(u64::from(first + index))).collect();
             let places: Vec<RowPlace> = indices.iter().map(|index| RowPlace::new(ordinal, first + index)).collect();
@@ -129,6 +131,7 @@ impl UpsertWriter {
                 self.index.check_memory(self.settings.memory_bytes_max)?;
             }
         }
+        Arc::make_mut(&mut self.index).set_bounds(ordinal, bounds);
         self.index.check_memory(self.settings.memory_bytes_max)
     }
 

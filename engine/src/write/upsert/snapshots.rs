@@ -169,7 +169,7 @@ impl UpsertWriter {
         Arc::make_mut(&mut self.index).forget(since_ms);
         self.remember_since(since_ms.max(of.at_ms - MARGIN_MS)).await?;
         let known = self.index.n_rows();
-        if state.n_rows().is_some_and(|told| told != known) {
+        if state.n_rows_with(|path| self.index.n_records(path)).is_some_and(|told| told != known) {
             tracing::warn!(table = %self.folder.location, version = of.version, known, "a snapshot does not fit its table");
             self.index = Arc::default();
             return Ok(false);

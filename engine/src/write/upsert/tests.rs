@@ -12,6 +12,7 @@ use alluvium_catalog::{
 use alluvium_sql::{RewriteCap, RewritePolicy, Shaped, UpsertOptions};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -487,7 +488,6 @@ async fn snapshots(store: &dyn ObjectStore) -> Result<Vec<Path>> {
 }
 
 async fn files(store: &dyn ObjectStore, folder: &str) -> Result<Vec<Path>> {
-    use futures::TryStreamExt;
     let folder = Path::from(folder);
     let listed: Vec<_> = store.list(Some(&folder)).try_collect().await.map_err(failed)?;
     Ok(listed.into_iter().map(|file| file.location).collect())
@@ -686,6 +686,89 @@ fn upserts(keys: impl IntoIterator<Item = i64>, sequence: i64) -> Vec<(i64, Chan
 async fn data_files(history: &History) -> Result<usize> {
     let files = files(history.store.as_ref(), "").await?;
     Ok(files.iter().filter(|path| path.extension() == Some("parquet") && !path.as_ref().contains('/')).count())
+}
+
+#[tokio::test]
+async fn rows_newer_than_all_of_a_file_replace_its_rows_without_reading_it() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    let both = [upserts(0..25, 10), upserts(25..50, 20)].concat();
+    history.land(&both, &BTreeSet::new()).await?;
+    // Out of a snapshot, so that no orders are remembered; and what is not there cannot be read.
+    history.restart(true).await?;
+    for path in files(history.store.as_ref(), "").await? {
+        if path.extension() == Some("parquet") && !path.as_ref().contains('/') {
+            history.store.delete(&path).await.map_err(failed)?;
+        }
+    }
+    let newer = upserts(0..40, 21);
+    let (changes, signature) = (history.changes(&newer)?, history.signature()?);
+    let staged = history.landing.writer().stage(changes).await?;
+    assert!(matches!(history.landing.land(&staged, &signature).await?, Outcome::Landed(_)));
+    assert_eq!(history.landing.writer().n_rows(), Some(50));
+
+    // One that is older than some rows of the file and newer than others cannot be told without.
+    history.next += 40;
+    let between = history.changes(&upserts([45], 15))?;
+    assert!(history.landing.writer().stage(between).await.is_err(), "a file that is gone was read");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_start_reads_the_rows_of_a_file_in_small_pieces() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    history.land(&upserts(0..40_000, 1), &BTreeSet::new()).await?;
+    let folder = DataFolder {
+        store: Arc::clone(&history.store),
+        location: history.location.clone(),
+        partitioned_by: Vec::new(),
+        clock: Arc::clone(&history.clock),
+    };
+    let state = history.newest().await?;
+    let writer = UpsertWriter::open(folder, columns(), &state, UpsertSettings::default()).await?;
+    for add in state.files.values() {
+        let rows = Arc::clone(&writer.reader).read(add).await?;
+        let pieces: Vec<usize> = rows.pieces.map_ok(|piece| piece.keys.len()).try_collect().await?;
+        assert_eq!((rows.file.n_rows, pieces), (40_000, vec![16_384, 16_384, 7_232]));
+    }
+    Ok(())
+}
+
+/// Returns the rows of the table as the log and the files that the writer has read tell, and as its index does.
+fn told_and_known(landing: &mut Landing) -> (Option<u64>, Option<u64>) {
+    let state = landing.state().clone();
+    let writer = landing.writer();
+    (state.n_rows_with(|path| writer.n_records(path)), writer.n_rows())
+}
+
+#[tokio::test]
+async fn rows_of_a_file_without_statistics_are_counted_and_told_by_the_log_once_some_are_deleted() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    history.land(&upserts(0..3, 1), &BTreeSet::new()).await?;
+    let ids: ArrayRef = Arc::new((100..104_i64).map(Some).collect::<Int64Array>());
+    let values = Arc::clone(&ids);
+    let rows = RecordBatch::try_new(declared(), vec![ids, values]).map_err(failed)?;
+    let (bytes, _) = crate::write::parquet::encode(&rows)?;
+    let size = bytes.len() as i64;
+    history.store.put(&Path::from("untold.parquet"), bytes.into()).await.map_err(failed)?;
+    let path = "untold.parquet".to_owned();
+    history.commit(&[Action::Add(Add { path, size, data_change: true, ..Add::default() })]).await?;
+    history.landing.catch_up().await?;
+    assert_eq!(history.landing.state().n_rows(), None, "the log tells what this test wants untold");
+    assert_eq!(told_and_known(&mut history.landing), (Some(7), Some(7)));
+
+    // A start out of a snapshot and the log is held against the same number.
+    history.restart(true).await?;
+    assert_eq!(told_and_known(&mut history.landing), (Some(7), Some(7)));
+
+    let changes = history.changes(&[(100, Change::Upsert { sequence: 2 }), (101, Change::Delete { sequence: 2 })])?;
+    let signature = history.signature()?;
+    let staged = history.landing.writer().stage(changes).await?;
+    assert!(matches!(history.landing.land(&staged, &signature).await?, Outcome::Landed(_)));
+    let state = history.newest().await?;
+    let stats = state.files.get("untold.parquet").and_then(|add| add.stats.as_deref());
+    assert_eq!(stats, Some(r#"{"numRecords":4,"tightBounds":false}"#), "a file with a vector has its number of rows");
+    assert_eq!((state.n_rows(), history.landing.writer().n_rows()), (Some(6), Some(6)));
+    Ok(())
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod shape;
 mod source;
 mod streamed;
 mod table;
+mod typed;
 mod upsert;
 
 use std::sync::Arc;
@@ -109,6 +110,7 @@ impl Compiler {
         }
         let mut scope = Scope::new(&self.warehouse, self.names.as_ref(), self.batch);
         let flows = scope.define(parsed);
+        scope.check_appended(&flows);
         let mut pipeline = Pipeline::default();
         for flow in flows {
             pipeline.flows.extend(flow::compile(&mut scope, &flow).await.map(Arc::new));

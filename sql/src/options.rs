@@ -15,7 +15,7 @@ pub(crate) mod units;
 pub(crate) use connection::connection_options;
 pub(crate) use flow::batch_limits;
 pub(crate) use source::{SourceSettings, WrittenKeyFormat, source_settings};
-pub(crate) use table::{TableSettings, kept_upsert_options, table_settings};
+pub(crate) use table::{OF_UPSERTS, TableSettings, kept_upsert_options, table_settings};
 
 /// An option that exists.
 #[derive(Debug, Clone, Copy)]

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Dataset, DatasetKind, Error, FlowKind, Location, Name, Result, TableName};
+use alluvium_catalog::{Dataset, DatasetKind, Error, FlowKind, FlowVersion, Location, Name, Result, TableName};
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use async_trait::async_trait;
@@ -206,7 +206,7 @@ impl Session {
             Ok(plan) => plan,
             Err(cause) => return Err(catalogs.explain(&state, &statement, cause)),
         };
-        guard::check(&plan)?;
+        guard::check(&plan, &catalogs)?;
         if let LogicalPlan::DescribeTable(describe) = &plan {
             return self.show(described(&describe.schema)?);
         }
@@ -244,7 +244,7 @@ impl Session {
         }
         let table = self.catalog.dataset(&entry.version.table).await?.and_then(|dataset| dataset.table);
         let options = table.map(|table| kept_upsert_options(&table.properties)).unwrap_or_default();
-        self.run_sql(query_statement(&upsert_costs(name, options))?).await
+        self.run_sql(query_statement(&upsert_costs(&entry.version, options))?).await
     }
 
     fn show(&self, rows: RecordBatch) -> Result<Answer> {
@@ -322,8 +322,9 @@ fn show_statement(show: &Show) -> Result<DfStatement> {
     query_statement(&query)
 }
 
-/// Returns the query that sums up what the newest commits of an upsert flow cost.
-fn upsert_costs(flow: &str, options: UpsertOptions) -> String {
+/// Returns the query that sums up what the newest commits of an upsert flow cost its table. What it rejected is in a table
+/// of dead letters, which it only appends to.
+fn upsert_costs(flow: &FlowVersion, options: UpsertOptions) -> String {
     let (bytes_max, policy) = match options.cap {
         Some(cap) => (cap.bytes_max.to_string(), string_literal(cap.policy.as_str())),
         None => ("CAST(NULL AS BIGINT)".to_owned(), "CAST(NULL AS STRING)".to_owned()),
@@ -337,10 +338,13 @@ fn upsert_costs(flow: &str, options: UpsertOptions) -> String {
             CAST(sum(bytes_written) AS DOUBLE) / nullif(sum(batch_bytes), 0) AS amplification,
             max(amplification) AS amplification_max,
             {} AS mode, {bytes_max} AS rewrite_max, {policy} AS rewrite_policy
-        FROM (SELECT * FROM system.commits WHERE flow = {} ORDER BY version DESC LIMIT {COSTED_COMMITS})
+        FROM (
+            SELECT * FROM system.commits WHERE flow = {} AND \"table\" = {} ORDER BY version DESC LIMIT {COSTED_COMMITS}
+        )
         GROUP BY flow, \"table\"",
         string_literal(options.mode.as_str()),
-        string_literal(flow)
+        string_literal(flow.flow.as_str()),
+        string_literal(&flow.table.to_string())
     )
 }
 

@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use alluvium_catalog::{Error, Result, Timestamp};
+use alluvium_catalog::{Error, Result, TableName, Timestamp};
 use arrow::array::timezone::Tz;
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use datafusion::sql::parser::{CopyToSource, Statement as DfStatement};
@@ -141,9 +141,17 @@ impl Pins {
         if args.is_some() || self.scopes.holds(name) {
             return Err(Error::invalid(format!("{name} has no versions: it is not a table")));
         }
+        if is_made_up(&table_name(name)?) {
+            return Err(Error::invalid(format!("{name} has no versions: it shows what there is now")));
+        }
         *name = pinned(name, Pin { version: read(&written)?, hidden: false })?;
         Ok(())
     }
+}
+
+/// Tells whether every session makes up the rows of a table itself.
+fn is_made_up(name: &TableName) -> bool {
+    TableName::RESERVED_SCHEMAS.iter().any(|schema| schema.eq_ignore_ascii_case(name.schema()))
 }
 
 /// Returns the name that stands for the table `name` under `pin`.

@@ -19,7 +19,7 @@ use super::scope::{Scope, Writer, WrittenFlow, object_span};
 use super::source::ResolvedSource;
 use super::streamed::{Reads, reads};
 use super::table::ResolvedTable;
-use super::{shape, upsert};
+use super::{shape, typed, upsert};
 use crate::diagnostic::{Diagnostic, TextSpan, code};
 use crate::options::{WrittenKeyFormat, batch_limits};
 use crate::pipeline::{Change, Flow, KeyFormat};
@@ -121,12 +121,10 @@ impl Parts {
             scope.report(place.error(code, message).with_hint(hint));
             return None;
         }
-        // Only the analyzer finds arguments of types that a function does not take.
-        let analyzed = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {});
-        let analyzed = match analyzed {
+        let analyzed = match typed::analyzed(plan, &state, &place, &self.query) {
             Ok(plan) => plan,
-            Err(error) => {
-                place.planner_errors(&error, &self.query).into_iter().for_each(|error| scope.report(error));
+            Err(errors) => {
+                errors.into_iter().for_each(|error| scope.report(error));
                 return None;
             }
         };

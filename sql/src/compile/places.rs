@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, SchemaError, Span as PlannerSpan, TableReference};
 use datafusion::error::DataFusionError;
-use datafusion::sql::sqlparser::ast::{Expr, Ident, Spanned, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Spanned, Value, ValueWithSpan, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
 use super::plan::STREAM_TABLE;
@@ -50,6 +50,58 @@ impl Place<'_> {
         self.source.range(ident.span).unwrap_or(self.span.clone())
     }
 
+    /// Returns where `column` is written in `planned`, or the whole piece where that is not known.
+    pub(super) fn of_column(&self, column: &Column, planned: &impl Visit) -> TextSpan {
+        let placed = column.spans.first().and_then(|span| self.range(span));
+        placed.or_else(|| self.find(&column.name, planned)).unwrap_or(self.span.clone())
+    }
+
+    /// Returns the first place of a literal that is `text`, apart from quotes.
+    pub(super) fn of_literal(&self, text: &str, planned: &impl Visit) -> Option<TextSpan> {
+        self.first_literal(planned, |value| match value {
+            Value::SingleQuotedString(written) | Value::Number(written, _) => written == text,
+            _ => false,
+        })
+    }
+
+    /// Returns the first place of a string that `message` quotes.
+    pub(super) fn of_literal_in(&self, message: &str, planned: &impl Visit) -> Option<TextSpan> {
+        self.first_literal(planned, |value| match value {
+            Value::SingleQuotedString(written) => message.contains(&format!("'{written}'")),
+            _ => false,
+        })
+    }
+
+    /// Returns the first place at which a literal zero divides.
+    pub(super) fn of_division_by_zero(&self, planned: &impl Visit) -> Option<TextSpan> {
+        struct Find;
+        impl Visitor for Find {
+            type Break = Span;
+            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Span> {
+                match expr {
+                    Expr::BinaryOp { op: BinaryOperator::Divide | BinaryOperator::Modulo, right, .. }
+                        if is_zero(right) =>
+                    {
+                        ControlFlow::Break(expr.span())
+                    }
+                    _ => ControlFlow::Continue(()),
+                }
+            }
+        }
+        planned.visit(&mut Find).break_value().and_then(|span| self.source.range(span))
+    }
+
+    fn first_literal(&self, planned: &impl Visit, is_meant: impl Fn(&Value) -> bool) -> Option<TextSpan> {
+        struct Find<F>(F);
+        impl<F: Fn(&Value) -> bool> Visitor for Find<F> {
+            type Break = Span;
+            fn pre_visit_value(&mut self, literal: &ValueWithSpan) -> ControlFlow<Span> {
+                if (self.0)(&literal.value) { ControlFlow::Break(literal.span) } else { ControlFlow::Continue(()) }
+            }
+        }
+        planned.visit(&mut Find(is_meant)).break_value().and_then(|span| self.source.range(span))
+    }
+
     /// Returns the planner's errors about `planned`, which is the piece.
     pub(crate) fn planner_errors(&self, error: &DataFusionError, planned: &impl Visit) -> Vec<Diagnostic> {
         error.iter().map(|error| self.planner_error(error, planned)).collect()
@@ -60,16 +112,18 @@ impl Place<'_> {
         if let DataFusionError::SchemaError(schema_error, _) = error.find_root() {
             return self.schema_error(schema_error, told.as_ref(), planned);
         }
-        let (message, mut hint) = split_hint(&match error.diagnostic() {
+        let said = match error.diagnostic() {
             Some(diagnostic) => diagnostic.message.clone(),
             None => root_message(error),
-        });
+        };
+        let (message, mut hint) = split_hint(&said);
         if let Some(diagnostic) = error.diagnostic() {
             let notes = diagnostic.notes.iter().map(|note| &note.message);
             hint = hint.or_else(|| {
                 diagnostic.helps.iter().map(|help| &help.message).chain(notes).next().map(|said| first_part(said))
             });
         }
+        hint = hint.or_else(|| call_hint(&said));
         let called = || self.find_call(function_name(&message)?, planned);
         let span = told.or_else(called).unwrap_or(self.span.clone());
         let diagnostic = Diagnostic::new(code::PLAN, self.source, span, message);
@@ -80,10 +134,7 @@ impl Place<'_> {
     }
 
     fn schema_error(&self, error: &SchemaError, told: Option<&TextSpan>, planned: &impl Visit) -> Diagnostic {
-        let find = |column: &Column| {
-            let placed = column.spans.first().and_then(|span| self.range(span));
-            told.cloned().or(placed).or_else(|| self.find(&column.name, planned)).unwrap_or(self.span.clone())
-        };
+        let find = |column: &Column| told.cloned().unwrap_or_else(|| self.of_column(column, planned));
         match error {
             SchemaError::FieldNotFound { field, valid_fields } => {
                 let diagnostic = Diagnostic::new(code::UNKNOWN_COLUMN, self.source, find(field), String::new());
@@ -170,7 +221,21 @@ fn not_found(mut diagnostic: Diagnostic, field: &Column, valid_fields: &[Column]
 
 /// Returns the function that a message of the planner's is about.
 fn function_name(message: &str) -> Option<&str> {
-    message.strip_prefix("function '")?.split_once('\'').map(|(name, _)| name)
+    let named = message.strip_prefix("function '").or_else(|| message.strip_prefix('\''))?;
+    named.split_once('\'').map(|(name, _)| name)
+}
+
+/// Returns how a function is called that was given too many arguments or too few.
+fn call_hint(said: &str) -> Option<String> {
+    /// Some functions take a dozen lists of types; a few show how many arguments there are.
+    const CALLS_MAX: usize = 3;
+    let counts = [" arguments but received ", " does not support zero arguments"];
+    if !counts.iter().any(|count| said.contains(count)) {
+        return None;
+    }
+    let (_, listed) = said.split_once("Candidate functions:")?;
+    let calls: Vec<&str> = listed.lines().map(str::trim).filter(|call| !call.is_empty()).take(CALLS_MAX).collect();
+    (!calls.is_empty()).then(|| format!("it is called as {}", calls.join(" or ")))
 }
 
 fn is_hidden(column: &Column) -> bool {
@@ -178,13 +243,23 @@ fn is_hidden(column: &Column) -> bool {
         || column.relation.as_ref().is_some_and(|relation| relation.table() == STREAM_TABLE)
 }
 
+fn is_zero(expression: &Expr) -> bool {
+    match expression {
+        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
+            digits.chars().all(|digit| matches!(digit, '0' | '.'))
+        }
+        _ => false,
+    }
+}
+
 /// Returns what the innermost error says, without the planner's prefixes.
-fn root_message(error: &DataFusionError) -> String {
+pub(super) fn root_message(error: &DataFusionError) -> String {
     match error.find_root() {
         DataFusionError::Plan(message)
         | DataFusionError::NotImplemented(message)
         | DataFusionError::Execution(message)
         | DataFusionError::Internal(message) => first_part(message),
+        DataFusionError::ArrowError(cause, _) => first_part(&cause.to_string()),
         other => first_part(&other.strip_backtrace()),
     }
 }

@@ -22,6 +22,9 @@ use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, TextSpan, code};
 use crate::pipeline::{BatchLimits, ErrorMode};
 use crate::statement::{CreateFlow, FlowAction, Spanned, Statement};
 
+/// What to do about two of one name.
+pub(super) const OTHER_NAME: &str = "give one of the two another name, or take it out";
+
 /// The statements of one file.
 pub(super) type Parsed = (Arc<SourceText>, Vec<Spanned<Statement>>);
 
@@ -137,7 +140,7 @@ impl<'a> Scope<'a> {
                 let at = object_span(source, &created.name).unwrap_or(span.clone());
                 if self.tables.contains_key(&name) {
                     let message = format!("table '{name}' is defined twice");
-                    self.report(Diagnostic::new(code::DUPLICATE, source, at, message));
+                    self.report(Diagnostic::new(code::DUPLICATE, source, at, message).with_hint(OTHER_NAME));
                     return;
                 }
                 self.tables.insert(name.clone(), resolved);
@@ -207,12 +210,8 @@ impl<'a> Scope<'a> {
 
     fn duplicate(&mut self, source: &Arc<SourceText>, ident: &Ident, what: &str) {
         let span = source.range(ident.span).unwrap_or(0..0);
-        self.report(Diagnostic::new(
-            code::DUPLICATE,
-            source,
-            span,
-            format!("{what} '{}' is defined twice", ident.value),
-        ));
+        let message = format!("{what} '{}' is defined twice", ident.value);
+        self.report(Diagnostic::new(code::DUPLICATE, source, span, message).with_hint(OTHER_NAME));
     }
 
     fn name(&mut self, source: &Arc<SourceText>, ident: &Ident, what: &str) -> Option<Name> {
@@ -228,14 +227,7 @@ impl<'a> Scope<'a> {
 
     /// Returns the table that `written` names, and reports a name that no table can have.
     pub(super) fn table_name(&mut self, source: &Arc<SourceText>, written: &ObjectName) -> Option<TableName> {
-        let parts: Option<Vec<&str>> =
-            written.0.iter().map(|part| part.as_ident().map(|ident| ident.value.as_str())).collect();
-        let name = match parts.as_deref() {
-            Some([table]) => TableName::try_new(TableName::DEFAULT_SCHEMA, table),
-            Some([schema, table]) => TableName::try_new(schema, table),
-            _ => Err(Error::invalid(format!("{written} is not a table name")).with_hint("write schema.table")),
-        };
-        match name {
+        match named(written) {
             Ok(name) => Some(name),
             Err(error) => {
                 let span = object_span(source, written).unwrap_or(0..0);
@@ -255,6 +247,29 @@ impl<'a> Scope<'a> {
         self.tables.insert(table.definition.name.clone(), Some(table));
     }
 
+    /// Reports properties that say how rows are superseded where `flows` only add rows. It looks at the tables that the
+    /// files define: a flow of another file may upsert into one that only the catalog has.
+    pub(super) fn check_appended(&mut self, flows: &[WrittenFlow]) {
+        let mut written: BTreeMap<TableName, Vec<Writer>> = BTreeMap::new();
+        for flow in flows {
+            let (into, upserts) = match &flow.statement.action {
+                FlowAction::Append { into, .. } => (into, false),
+                FlowAction::AutoCdc(cdc) => (&cdc.into, true),
+            };
+            // A name that no table can have is reported where the flow is compiled.
+            let Ok(table) = named(into) else { continue };
+            written.entry(table).or_default().push(Writer { flow: flow.name.clone(), upserts });
+        }
+        for (name, writers) in written {
+            let Some(Some(table)) = self.tables.get(&name) else { continue };
+            let [first, ..] = writers.as_slice() else { continue };
+            if !writers.iter().any(|writer| writer.upserts) {
+                let errors = table.appended_errors(&first.flow);
+                self.diagnostics.extend(errors);
+            }
+        }
+    }
+
     /// Reports dead-letter tables that flows write as well.
     pub(super) fn check_tables(&mut self) {
         let sources: Vec<Arc<ResolvedSource>> = self.sources.values().flatten().cloned().collect();
@@ -267,6 +282,17 @@ impl<'a> Scope<'a> {
                 self.report(diagnostic.with_hint("give the rejects a table of their own, which needs no CREATE"));
             }
         }
+    }
+}
+
+/// Returns the table that `written` names.
+fn named(written: &ObjectName) -> Result<TableName, Error> {
+    let parts: Option<Vec<&str>> =
+        written.0.iter().map(|part| part.as_ident().map(|ident| ident.value.as_str())).collect();
+    match parts.as_deref() {
+        Some([table]) => TableName::try_new(TableName::DEFAULT_SCHEMA, table),
+        Some([schema, table]) => TableName::try_new(schema, table),
+        _ => Err(Error::invalid(format!("{written} is not a table name")).with_hint("write schema.table")),
     }
 }
 

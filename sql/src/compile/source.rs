@@ -9,7 +9,9 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident};
 
 use super::places::Place;
 use super::plan::stream_plan;
+use super::scope::OTHER_NAME;
 use super::streamed::expression_offences;
+use super::typed;
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
 use crate::options::{SourceSettings, WrittenKeyFormat, connection_options, source_settings};
 use crate::statement::{self, CreateConnection, CreateSource, Spanned};
@@ -75,7 +77,8 @@ pub(super) fn resolve_source(
     };
     created.columns.iter().for_each(|column| columns.add(column));
     let Columns { fields, computed, spans: computed_spans, listed, .. } = columns;
-    if fields.is_empty() {
+    // A column that is refused may well have been meant to be it.
+    if fields.is_empty() && diagnostics.len() == before {
         let message = "a source needs a column that is not computed";
         diagnostics.push(Diagnostic::new(code::BAD_COLUMN, source, span.clone(), message));
     }
@@ -85,9 +88,17 @@ pub(super) fn resolve_source(
     if diagnostics.len() > before {
         return None;
     }
-    for (at, span) in computed_spans.iter().enumerate() {
+    let mut all_sound = true;
+    for ((at, span), (_, expression)) in computed_spans.iter().enumerate().zip(&computed) {
         let place = Place { source, span: span.clone() };
-        diagnostics.extend(computed_errors(&created.name.value, &schema, &computed[..=at], &place, state));
+        let offences = expression_offences(expression, state).into_iter().map(|offence| place.offence(offence));
+        let mut errors: Vec<Diagnostic> = offences.collect();
+        // A column is planned over the earlier ones: what is wrong with them has been said.
+        if errors.is_empty() && all_sound {
+            errors = computed_errors(&created.name.value, &schema, &computed[..=at], &place, state);
+        }
+        all_sound &= errors.is_empty();
+        diagnostics.extend(errors);
     }
     if diagnostics.len() > before {
         return None;
@@ -112,16 +123,11 @@ fn computed_errors(
     state: &SessionState,
 ) -> Vec<Diagnostic> {
     let Some((_, expression)) = computed.last() else { return Vec::new() };
-    let offences = expression_offences(expression, state);
-    if !offences.is_empty() {
-        return offences.into_iter().map(|offence| place.offence(offence)).collect();
-    }
-    let planned = stream_plan(name, schema, computed, state)
-        .and_then(|plan| state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {}));
-    match planned {
-        Ok(_) => Vec::new(),
-        Err(error) => place.planner_errors(&error, expression),
-    }
+    let planned = stream_plan(name, schema, computed, state);
+    let checked = planned
+        .map_err(|error| place.planner_errors(&error, expression))
+        .and_then(|plan| typed::analyzed(plan, state, place, expression));
+    checked.err().unwrap_or_default()
 }
 
 fn check_key_fields(
@@ -287,7 +293,8 @@ pub(super) fn check_column_name(
 ) {
     let span = source.range(name.span).unwrap_or(0..0);
     if let Some(earlier) = earlier {
-        diagnostics.push(Diagnostic::new(code::DUPLICATE_COLUMN, source, span.clone(), repeated(&name.value, earlier)));
+        let error = Diagnostic::new(code::DUPLICATE_COLUMN, source, span.clone(), repeated(&name.value, earlier));
+        diagnostics.push(error.with_hint(OTHER_NAME));
     }
     if name.value.is_empty() || is_hidden(&name.value) {
         let message = format!("a column cannot be named '{}'", name.value);

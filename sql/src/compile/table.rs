@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use alluvium_catalog::{Location, Table, TableName};
+use alluvium_catalog::{Location, Name, Table, TableName};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast::Ident;
 
 use super::scope::object_span;
 use super::source::{catalog_column, check_column_name, column_type};
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
-use crate::options::{TableSettings, table_settings};
-use crate::statement::CreateStreamingTable;
+use crate::options::{OF_UPSERTS, TableSettings, table_settings};
+use crate::statement::{CreateStreamingTable, WrittenOption};
 use crate::types::sql_type;
 
 /// A table with its columns and settings understood.
@@ -48,6 +48,20 @@ impl ResolvedTable {
         table.check_partitions(span.clone(), &mut diagnostics);
         table.check_clustering(&self.settings.written, &mut diagnostics);
         diagnostics
+    }
+
+    /// Returns what is wrong with the properties of a table to which flows, of which `flow` is one, only add rows.
+    pub(super) fn appended_errors(&self, flow: &Name) -> Vec<Diagnostic> {
+        let WrittenTable { text, created, .. } = &self.written;
+        let is_unread = |option: &&WrittenOption| OF_UPSERTS.contains(&option.key.value.as_str());
+        let unread = created.properties.iter().filter(is_unread);
+        unread
+            .map(|option| {
+                let message = format!("nobody reads '{}': flow '{flow}' only adds rows", option.key.value);
+                Diagnostic::new(code::UNKNOWN_OPTION, text, option.key.span.clone(), message)
+                    .with_hint("take it out, or write the table by AUTO CDC, which supersedes rows")
+            })
+            .collect()
     }
 }
 
@@ -194,7 +208,7 @@ impl Checked<'_> {
     pub(super) fn listed(&self, ident: &Ident, earlier: &[Ident], diagnostics: &mut Vec<Diagnostic>) -> Option<&Field> {
         if earlier.iter().any(|other| other.value == ident.value) {
             let message = format!("column '{}' is listed twice", ident.value);
-            diagnostics.push(self.error(code::DUPLICATE_COLUMN, ident, message));
+            diagnostics.push(self.error(code::DUPLICATE_COLUMN, ident, message).with_hint("list it once"));
             return None;
         }
         let field = self.schema.field_with_name(&ident.value).ok();

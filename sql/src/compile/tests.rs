@@ -368,6 +368,38 @@ async fn slips_in_sources_and_tables() {
 }
 
 #[tokio::test]
+async fn what_says_how_rows_are_superseded_is_refused_where_rows_are_only_added() -> Result<(), Diagnostics> {
+    let table = |properties: &str| {
+        format!(
+            "CREATE STREAMING TABLE t (order_id BIGINT NOT NULL, status STRING, PRIMARY KEY (order_id) NOT ENFORCED)
+TBLPROPERTIES ({properties});"
+        )
+    };
+    let add = "CREATE FLOW f AS INSERT INTO t BY NAME SELECT order_id, status FROM STREAM(orders_raw);";
+    let upsert = "CREATE FLOW g AS AUTO CDC INTO t FROM STREAM(orders_raw) KEYS (order_id) SEQUENCE BY kafka_offset
+                  COLUMNS (order_id, status);";
+    let each = [
+        table("'alluvium.upsert' = 'copy-on-write'"),
+        table("'alluvium.upsert.rewrite.max' = '1 MB', 'alluvium.upsert.rewrite.policy' = 'halt'"),
+        table("'alluvium.tombstone.retention' = '1 day', 'delta.checkpointInterval' = '10'"),
+    ];
+    let added: Vec<String> = each.iter().map(|table| format!("{table}\n{add}")).collect();
+    let created = "CREATE STREAMING TABLE t TBLPROPERTIES ('alluvium.upsert' = 'merge-on-read')
+AS SELECT order_id FROM STREAM(orders_raw)";
+    let mut cases: Vec<&str> = added.iter().map(String::as_str).collect();
+    cases.push(created);
+    insta::assert_snapshot!(refused(&cases).await);
+    for table in &each {
+        assert_eq!(compile(&[SHOP, table, upsert]).await?.flows.len(), 1, "{table}");
+        assert_eq!(compile(&[SHOP, table]).await?.flows.len(), 0, "{table}");
+        // With a flow that supersedes rows they are read; that there are two flows is another matter.
+        let both = refused(&[&[table.as_str(), add, upsert].concat()]).await;
+        assert!(both.contains("AL0111") && !both.contains("AL0201"), "{both}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn tables_lie_apart() {
     let log = |target: &str| {
         format!(
@@ -464,6 +496,72 @@ async fn slips_in_queries() {
             "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw), generate_series(1, 2)",
         ]).await;
     insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn what_could_only_fail_with_every_record() {
+    let delete = ORDERS.replace("status = 'DELETED'", "status = 1");
+    let literal = ORDERS.replace("status = 'DELETED'", "amount < 'x'");
+    let sequence = ORDERS.replace("struct(updated_at", "struct(coalesce(updated_at, TIMESTAMP '2026-13-01')");
+    let shown = refused(&[
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) WHERE order_id = 'abc'",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) WHERE updated_at > '2026-99-99'",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) WHERE status = 3",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) WHERE email IN ('a', 1)",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) WHERE updated_at BETWEEN email AND '2026-01-01'",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) WHERE upper(email) < rating",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, CASE email WHEN 1 THEN 'a' END AS status FROM STREAM(orders_raw)",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) o JOIN dim.countries c ON c.code = o.customer_id",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT CAST('abc' AS INT) AS order_id, status FROM STREAM(orders_raw)",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, CASE WHEN rating > 1 THEN CAST(CAST(300 AS TINYINT) AS STRING) END AS status FROM STREAM(orders_raw)",
+        "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT 1 / 0 AS order_id, status FROM STREAM(orders_raw)",
+        "CREATE SOURCE s (id BIGINT, x AS CAST('abc' AS INT), y AS id + 1) WITH ('connection' = 'shop', 'topic' = 't')",
+        "CREATE SOURCE s (id BIGINT, name STRING, y AS name = 3) WITH ('connection' = 'shop', 'topic' = 't')",
+        &delete,
+        &literal,
+        &sequence,
+    ])
+    .await;
+    insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn what_has_a_value_is_taken() -> Result<(), Diagnostics> {
+    for condition in [
+        "order_id = '5' AND updated_at > '2026-01-31' AND amount <> '1.50'",
+        "updated_at BETWEEN '2026-01-31T08:30:00Z' AND '2026-02-01'",
+        "status = CAST(order_id AS STRING) OR TRY_CAST(email AS BIGINT) = customer_id",
+        "order_id IN ('1', '2') AND status IN ('3', email)",
+        "TRY_CAST('abc' AS INT) IS NULL AND status = NULL",
+        // What is asked for under a condition may never be asked for.
+        "CASE WHEN rating = 0 THEN 1 / 0 ELSE 1 END = 1",
+        "coalesce(order_id, 1 / 0) = 1",
+    ] {
+        let query = format!("SELECT order_id, status FROM STREAM(orders_raw) WHERE {condition}");
+        let flow = only(&format!("CREATE FLOW f AS INSERT INTO bronze.events BY NAME {query}")).await?;
+        assert_eq!(columns(&flow.table_schema), "order_id BIGINT, status STRING", "{condition}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_function_that_is_called_with_too_much_or_too_little_shows_how_it_is_called() {
+    for call in ["upper(status, email)", "upper()"] {
+        let query = format!("SELECT order_id, {call} AS status FROM STREAM(orders_raw)");
+        let shown = refused(&[&format!("CREATE FLOW f AS INSERT INTO bronze.events BY NAME {query}")]).await;
+        assert!(shown.contains("help: it is called as upper("), "{call}: {shown}");
+        assert!(shown.contains("[orders.sql:1:69]"), "{call}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_column_that_is_refused_is_not_missed_as_well() {
+    for (column, said) in [("k BIGINT METADATA FROM 'ofset'", "unknown metadata key"), ("id UUID", "type UUID")] {
+        let source = format!("CREATE SOURCE s ({column}) WITH ('connection' = 'shop', 'topic' = 't')");
+        let shown = refused(&[&source]).await;
+        assert!(shown.contains(said), "{column}: {shown}");
+        assert!(!shown.contains("needs a column that is not computed"), "{column}: {shown}");
+    }
 }
 
 #[tokio::test]

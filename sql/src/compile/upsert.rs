@@ -1,9 +1,11 @@
 //! What AUTO CDC adds to a query: keys, order, deletes, and which columns are stored.
 
+use std::sync::Arc;
+
 use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::DFSchema;
 use datafusion::execution::context::SessionState;
-use datafusion::logical_expr::ExprSchemable;
+use datafusion::logical_expr::{EmptyRelation, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, FunctionArg, FunctionArgExpr, FunctionArguments, Ident};
 
 use super::output::OutputColumn;
@@ -11,6 +13,7 @@ use super::places::Place;
 use super::source::ResolvedSource;
 use super::streamed::expression_offences;
 use super::table::{ResolvedTable, can_be_key};
+use super::typed;
 use crate::diagnostic::{Diagnostic, code};
 use crate::pipeline::{Change, UpsertMode};
 use crate::statement::{AutoCdc, ColumnChoice, Spanned};
@@ -66,7 +69,8 @@ impl Feed<'_> {
         for (at, ident) in names.iter().enumerate() {
             if names[..at].contains(ident) {
                 let message = format!("column '{}' is listed twice", ident.value);
-                diagnostics.push(self.place.error_at(code::DUPLICATE_COLUMN, ident, message));
+                let error = self.place.error_at(code::DUPLICATE_COLUMN, ident, message);
+                diagnostics.push(error.with_hint("list it once"));
             }
             if self.find(ident).is_none() {
                 diagnostics.push(self.unknown(ident));
@@ -200,15 +204,17 @@ impl Feed<'_> {
         }
         let planned = DFSchema::try_from(Schema::new(self.fields.to_vec())).and_then(|schema| {
             let parsed = ExprWithAlias { expr: expression.clone(), alias: None };
-            state.create_logical_expr_from_sql_expr(parsed, &schema)?.get_type(&schema)
+            let planned = state.create_logical_expr_from_sql_expr(parsed, &schema)?;
+            let data_type = planned.get_type(&schema)?;
+            let rows = EmptyRelation { produce_one_row: false, schema: Arc::new(schema) };
+            let plan = LogicalPlanBuilder::from(LogicalPlan::EmptyRelation(rows)).project([planned])?.build()?;
+            Ok((data_type, plan))
         });
-        match planned {
-            Ok(data_type) => Some(data_type),
-            Err(error) => {
-                diagnostics.extend(place.planner_errors(&error, expression));
-                None
-            }
-        }
+        let checked = match planned {
+            Ok((data_type, plan)) => typed::analyzed(plan, state, &place, expression).map(|_| data_type),
+            Err(error) => Err(place.planner_errors(&error, expression)),
+        };
+        checked.map_err(|mut errors| diagnostics.append(&mut errors)).ok()
     }
 
     fn find(&self, ident: &Ident) -> Option<&OutputColumn> {

@@ -68,6 +68,10 @@ pub const EXTRA_OUTPUT: &str = "AL0306";
 pub const TYPE_MISMATCH: &str = "AL0307";
 /// A stream whose rows a join could leave out or make up.
 pub const STREAM_SIDE: &str = "AL0308";
+/// A STRING that is compared with a number, a time or a BOOLEAN.
+pub const UNLIKE: &str = "AL0309";
+/// A constant that cannot be computed.
+pub const NO_VALUE: &str = "AL0310";
 
 /// The catalog could not be asked.
 pub const CATALOG: &str = "AL0901";

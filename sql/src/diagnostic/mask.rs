@@ -35,8 +35,10 @@ fn credentials(text: &str) -> Vec<TextSpan> {
             b'\'' => {
                 let string = string_at(bytes, at);
                 at = (string.end + 1).min(bytes.len());
-                if key.take().is_some_and(|key| text.get(key).is_some_and(is_credential)) {
-                    found.push(string.clone());
+                match key.take().and_then(|key| text.get(key)) {
+                    Some(key) if is_credential(key) => found.push(string.clone()),
+                    Some(key) => found.extend(user_in_address(text, key, &string)),
+                    None => {}
                 }
                 last = Some(string);
             }
@@ -55,6 +57,19 @@ fn credentials(text: &str) -> Vec<TextSpan> {
         }
     }
     found
+}
+
+/// Returns the place of what stands before the last '@' of an address, or of several: a password may hold any character.
+fn user_in_address(text: &str, key: &str, value: &TextSpan) -> Option<TextSpan> {
+    let address = text.get(value.clone())?;
+    let end = address.rfind('@')?;
+    if !address.contains("://") && !key.to_ascii_lowercase().contains("server") {
+        return None;
+    }
+    let is_scheme = |text: &str| text.chars().all(|char| char.is_ascii_alphanumeric() || char == '_');
+    let scheme = address.split_once("://").filter(|(scheme, _)| is_scheme(scheme));
+    let start = scheme.map_or(0, |(scheme, _)| scheme.len() + "://".len());
+    Some(value.start + start..value.start + end)
 }
 
 /// Returns the place of the string whose quote is at `start`, without its quotes; an open one ends with its line.
@@ -94,6 +109,13 @@ mod tests {
             ("WHERE a = 'token' AND b = 'x'", "WHERE a = 'token' AND b = 'x'"),
             ("'password' = 'never closed\nSELECT 1", "'password' = '************\nSELECT 1"),
             ("'password' = '", "'password' = '"),
+            ("'bootstrap.servers' = 'SSL://ann:x@b:1'", "'bootstrap.servers' = 'SSL://*****@b:1'"),
+            ("'bootstrap.servers' = 'ann:x://y@b:1'", "'bootstrap.servers' = '*********@b:1'"),
+            ("'bootstrap.server' = 'a:1,ann:x@b:1'", "'bootstrap.server' = '*********@b:1'"),
+            (
+                "'bootstrap.servers' = 'a:1,b:2', 'client.id' = 'me@b'",
+                "'bootstrap.servers' = 'a:1,b:2', 'client.id' = 'me@b'",
+            ),
         ] {
             assert_eq!(masked(text), shown);
         }

@@ -8,6 +8,9 @@ use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanConten
 use super::TextSpan;
 use super::mask::masked;
 
+/// What a file may begin with, to say that it is UTF-8. It is no part of the first line.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// A line and a column, both from 1; the column counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -39,7 +42,8 @@ impl SourceText {
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         let text = text.into();
         let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        let lines = std::iter::once(0).chain(breaks).collect();
+        let first = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
+        let lines = std::iter::once(first).chain(breaks).collect();
         Self { name: name.into(), shown: masked(&text), text, lines }
     }
 
@@ -51,6 +55,11 @@ impl SourceText {
     /// Returns the text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns what a tokenizer reads: the text without a byte order mark. Bytes are those of [`Self::text`] all the same.
+    pub(crate) fn readable(&self) -> &str {
+        self.text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.text)
     }
 
     /// Returns the line and column of a byte.

@@ -95,7 +95,9 @@ fn check_values(reading: &mut Reading<'_>) -> Vec<(&'static str, &'static str)> 
     for (key, valid) in words {
         canonical.extend(reading.written_value(key, |text| one_of(text, valid)).map(|value| (key, value)));
     }
-    reading.required("bootstrap.servers", servers);
+    if !has_user_in_address(reading) {
+        reading.required("bootstrap.servers", servers);
+    }
     if reading.find("sasl.mechanism").is_some() && reading.find("sasl.mechanisms").is_some() {
         reading.refuse("sasl.mechanisms", "it is the same option as 'sasl.mechanism', which is given, too");
     }
@@ -104,6 +106,20 @@ fn check_values(reading: &mut Reading<'_>) -> Vec<(&'static str, &'static str)> 
         check_security(reading, protocol);
     }
     canonical
+}
+
+/// Reports a user or password that is written into an address, and tells whether there is one. No host has an '@'.
+fn has_user_in_address(reading: &mut Reading<'_>) -> bool {
+    let Some(option) = reading.find("bootstrap.servers") else { return false };
+    if !plain(&option.value.value).is_some_and(|text| text.contains('@')) {
+        return false;
+    }
+    let message = "literal credential in 'bootstrap.servers'";
+    let diagnostic = Diagnostic::new(code::LITERAL_SECRET, reading.source, option.value.span.clone(), message);
+    let diagnostic = diagnostic.with_label("would be kept in files, logs and the catalog");
+    let hint = "write host:port, and 'sasl.username' and 'sasl.password' = secret('env', 'PASSWORD')";
+    reading.report(diagnostic.with_hint(hint));
+    true
 }
 
 /// Checks that what secures a connection is there and takes effect: librdkafka would say nothing, and connect without.

@@ -26,6 +26,10 @@ const KNOWN: [Known; 5] = [
     Known { key: "delta.checkpointPolicy", default: Some("classic"), doc: "classic or v2" },
 ];
 
+/// Those of [`KNOWN`] that say how rows are superseded: where rows are only added, nobody reads them.
+pub(crate) const OF_UPSERTS: [&str; 4] =
+    ["alluvium.tombstone.retention", "alluvium.upsert", REWRITE_MAX, REWRITE_POLICY];
+
 /// The cap on what a commit rewrites.
 const REWRITE_MAX: &str = "alluvium.upsert.rewrite.max";
 

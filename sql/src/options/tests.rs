@@ -58,6 +58,24 @@ fn slips_in_connections_are_shown_with_hints() -> Result<(), Diagnostics> {
 }
 
 #[test]
+fn credentials_in_addresses_are_refused_and_not_shown() -> Result<(), Diagnostics> {
+    let mut shown = String::new();
+    for servers in
+        ["SASL_SSL://ann:hunter2@b:9092", "a:1, ann:hunter2@b:9092", "ann@b", "SSL://a:1,SSL://ann:hun,ter2@b:2"]
+    {
+        let (source, options) = written(&format!("'bootstrap.servers' = '{servers}'"))?;
+        let mut diagnostics = Vec::new();
+        connection_options(&source, 18..22, &options, &mut diagnostics);
+        shown.push_str(&rendered(diagnostics));
+    }
+    for part in ["ann", "hun", "ter2"] {
+        assert!(!shown.contains(part), "{part} is in\n{shown}");
+    }
+    insta::assert_snapshot!(shown);
+    Ok(())
+}
+
+#[test]
 fn a_secured_connection_is_taken() -> Result<(), Diagnostics> {
     let (source, options) = written(
         "'bootstrap.servers' = 'a:1, b', 'security.protocol' = 'sasl_ssl', 'sasl.mechanisms' = 'scram-sha-512',

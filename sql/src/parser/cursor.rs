@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use alluvium_catalog::nearest;
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParser, DFParserBuilder};
 use datafusion::sql::sqlparser::ast::{DataType, Expr, Ident, ObjectName, Query};
@@ -95,12 +96,23 @@ impl<'a> Cursor<'a> {
         self.parser.parser.consume_token(token)
     }
 
-    /// Reads these words.
+    /// Reads these words, or returns the error at the first that is another.
     pub(super) fn expect(&mut self, words: &[&str]) -> Result<()> {
-        if self.accept(words) {
-            return Ok(());
+        for word in words {
+            if !self.accept(&[*word]) {
+                return Err(self.expected(word));
+            }
         }
-        Err(self.expected(&words.join(" ")))
+        Ok(())
+    }
+
+    /// Reads these words if the first of them comes next, behind which nothing but the others can stand.
+    pub(super) fn begin(&mut self, words: &[&str]) -> Result<bool> {
+        let begins = words.first().is_some_and(|word| self.at_word(0, word));
+        if begins {
+            self.expect(words)?;
+        }
+        Ok(begins)
     }
 
     /// Reads a token.
@@ -111,14 +123,21 @@ impl<'a> Cursor<'a> {
         Err(self.expected(&format!("'{token}'")))
     }
 
-    /// Returns the error that something else than `what` comes next.
+    /// Returns the error that something else than `what` comes next; a word of the grammar in it that is near is the hint.
     pub(super) fn expected(&self, what: &str) -> Diagnostic {
         let found = self.parser.parser.peek_token_ref();
-        let found = match &found.token {
-            Token::EOF => "the end of the statement".to_owned(),
-            token => format!("'{token}'"),
+        let (shown, meant) = match &found.token {
+            Token::EOF => ("the end of the statement".to_owned(), None),
+            Token::Word(word) if word.quote_style.is_none() => {
+                (format!("'{word}'"), nearest(&word.value, grammar(what)))
+            }
+            token => (format!("'{token}'"), None),
         };
-        self.error(code::SYNTAX, format!("expected {what}, found {found}"))
+        let error = self.error(code::SYNTAX, format!("expected {what}, found {shown}"));
+        match meant {
+            Some(meant) => error.with_hint(format!("did you mean '{meant}'?")),
+            None => error,
+        }
     }
 
     /// Returns an error at the next token.
@@ -276,6 +295,12 @@ impl<'a> Cursor<'a> {
         let first = self.source.text().get(start..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8);
         near.into_iter().find(|span| span.start == start).unwrap_or(start..start + first)
     }
+}
+
+/// Returns the words of the grammar among the choices that `what` lists: they are in capitals.
+fn grammar(what: &str) -> impl Iterator<Item = &str> {
+    let choices = what.split(", ").flat_map(|choices| choices.split(" or "));
+    choices.filter(|choice| choice.chars().all(|char| char.is_ascii_uppercase() || char == ' '))
 }
 
 fn datafusion_cause(error: &DataFusionError) -> Option<&ParserError> {

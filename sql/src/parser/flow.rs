@@ -14,9 +14,9 @@ pub(super) fn flow(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Statemen
     let comment = comment(cursor)?;
     let options = if cursor.accept(&["WITH"]) { options(cursor)? } else { Vec::new() };
     cursor.expect(&["AS"])?;
-    let action = if cursor.accept(&["INSERT", "INTO"]) {
+    let action = if cursor.begin(&["INSERT", "INTO"])? {
         append(cursor)?
-    } else if cursor.accept(&["AUTO", "CDC"]) {
+    } else if cursor.begin(&["AUTO", "CDC"])? {
         FlowAction::AutoCdc(Box::new(auto_cdc(cursor)?))
     } else {
         return Err(cursor.expected("INSERT INTO or AUTO CDC INTO"));
@@ -84,11 +84,11 @@ fn clause(cursor: &mut Cursor<'_>, cdc: &mut AutoCdc) -> Result<bool> {
         || (cursor.at(&["SEQUENCE"]) && cdc.sequence_by.is_some())
         || (cursor.at(&["COLUMNS"]) && cdc.columns.is_some());
     if again {
-        return Err(cursor.error(code::SYNTAX, "the clause is given twice"));
+        return Err(cursor.error(code::SYNTAX, "the clause is given twice").with_hint("keep one of the two"));
     }
-    if cursor.accept(&["APPLY", "AS", "DELETE", "WHEN"]) {
+    if cursor.begin(&["APPLY", "AS", "DELETE", "WHEN"])? {
         cdc.delete_when = Some(cursor.expr()?);
-    } else if cursor.accept(&["SEQUENCE", "BY"]) {
+    } else if cursor.begin(&["SEQUENCE", "BY"])? {
         cdc.sequence_by = Some(cursor.expr()?);
     } else if cursor.accept(&["COLUMNS"]) {
         cdc.columns = Some(column_choice(cursor)?);
@@ -114,7 +114,7 @@ fn stored_as(cursor: &mut Cursor<'_>) -> Result<()> {
     if cursor.at_end() {
         return Ok(());
     }
-    if !cursor.accept(&["STORED", "AS", "SCD", "TYPE"]) {
+    if !cursor.begin(&["STORED", "AS", "SCD", "TYPE"])? {
         return Err(cursor.expected("APPLY AS DELETE WHEN, SEQUENCE BY, COLUMNS or STORED AS SCD TYPE 1"));
     }
     let (span, unsupported) = (cursor.next_span(), cursor.unsupported("SCD TYPE 2"));

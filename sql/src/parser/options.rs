@@ -17,7 +17,7 @@ pub(super) fn options(cursor: &mut Cursor<'_>) -> Result<Vec<WrittenOption>> {
         let option = option(cursor)?;
         if options.iter().any(|earlier| earlier.key == option.key) {
             let message = format!("option '{}' is given twice", option.key.value);
-            return Err(cursor.error_at(code::SYNTAX, option.key.span, message));
+            return Err(cursor.error_at(code::SYNTAX, option.key.span, message).with_hint("keep one of the two"));
         }
         options.push(option);
         if cursor.accept_token(&Token::RParen) {

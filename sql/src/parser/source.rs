@@ -64,7 +64,7 @@ fn metadata_key(cursor: &mut Cursor<'_>, column: &str) -> Result<Spanned<String>
 
 /// Reads one of `NOT NULL`, `COMMENT 'text'`, `TAGS (..)` into `column`, or tells that none comes.
 pub(super) fn column_note(cursor: &mut Cursor<'_>, column: &mut Column) -> Result<bool> {
-    if column.nullable && cursor.accept(&["NOT", "NULL"]) {
+    if column.nullable && cursor.begin(&["NOT", "NULL"])? {
         column.nullable = false;
         return Ok(true);
     }

@@ -53,7 +53,8 @@ fn entry(cursor: &mut Cursor<'_>, table: &mut CreateStreamingTable) -> Result<()
     if cursor.at(&["PRIMARY", "KEY"]) {
         let key = primary_key(cursor)?;
         if table.primary_key.is_some() {
-            return Err(cursor.error_at(code::SYNTAX, key.span, "a table has one PRIMARY KEY"));
+            let error = cursor.error_at(code::SYNTAX, key.span, "a table has one PRIMARY KEY");
+            return Err(error.with_hint("a key of several columns is PRIMARY KEY (a, b)"));
         }
         table.primary_key = Some(key);
         return Ok(());
@@ -73,7 +74,7 @@ fn primary_key(cursor: &mut Cursor<'_>) -> Result<Spanned<Vec<Ident>>> {
     let start = cursor.start();
     cursor.expect(&["PRIMARY", "KEY"])?;
     let columns = cursor.names("a key column")?.value;
-    cursor.accept(&["NOT", "ENFORCED"]);
+    cursor.begin(&["NOT", "ENFORCED"])?;
     Ok(Spanned::new(columns, cursor.since(start)))
 }
 
@@ -88,11 +89,11 @@ fn clause(cursor: &mut Cursor<'_>, table: &mut CreateStreamingTable) -> Result<b
         () => false,
     };
     if again {
-        return Err(cursor.error(code::SYNTAX, "the clause is given twice"));
+        return Err(cursor.error(code::SYNTAX, "the clause is given twice").with_hint("keep one of the two"));
     }
-    if cursor.accept(&["PARTITIONED", "BY"]) {
+    if cursor.begin(&["PARTITIONED", "BY"])? {
         table.partitioned_by = cursor.names("a partition column")?.value;
-    } else if cursor.accept(&["CLUSTER", "BY"]) {
+    } else if cursor.begin(&["CLUSTER", "BY"])? {
         table.clustered_by = Some(cluster_columns(cursor)?);
     } else if cursor.accept(&["LOCATION"]) {
         table.location = Some(cursor.string("a location in single quotes")?);

@@ -67,6 +67,48 @@ fn slips_in_our_grammar_are_shown_at_their_place() {
 }
 
 #[test]
+fn a_misspelt_word_is_pointed_at_with_the_word_that_was_meant() {
+    for (text, place, message, hint) in [
+        ("CREATE STREAMING TABEL t (id BIGINT)", "1:18", "expected TABLE, found 'TABEL'", "TABLE"),
+        ("CREATE SOURCE s (a INT NOT NUL) WITH ()", "1:28", "expected NULL, found 'NUL'", "NULL"),
+        ("CREATE CONNECTION c TIPE kafka WITH ()", "1:21", "expected TYPE, found 'TIPE'", "TYPE"),
+        ("CREATE FLOW f AS INSERT INOT t BY NAME SELECT 1", "1:25", "expected INTO, found 'INOT'", "INTO"),
+        ("CREATE FLOW f AS AUTO CDC INTO t FROM STREAM(s) KEY (a)", "1:49", "expected KEYS, found 'KEY'", "KEYS"),
+        (
+            "CREATE FLOW f AS AUTO CDC INTO t FROM STREAM(s) KEYS (a) APPLY AS DELET WHEN b",
+            "1:67",
+            "expected DELETE, found 'DELET'",
+            "DELETE",
+        ),
+    ] {
+        let errors = parse_statements(text).err().map(|Diagnostics(errors)| errors).unwrap_or_default();
+        let said: Vec<_> = errors
+            .iter()
+            .map(|error| (error.position().to_string(), error.message.clone(), error.hint.clone()))
+            .collect();
+        let hint = Some(format!("did you mean '{hint}'?"));
+        assert_eq!(said, [(place.to_owned(), message.to_owned(), hint)], "{text}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_text() -> Result<(), Diagnostics> {
+    assert_eq!(only("\u{feff}SELECT 1 AS one")?, only("SELECT 1 AS one")?);
+    assert!(parse_statements("\u{feff}")?.is_empty());
+    let source =
+        Arc::new(SourceText::new("orders.sql", "\u{feff}CREATE FLOW f AS SELECT 1;\nCREATE FLOW g AS SELECT 1"));
+    let errors = parse_file(&source).err().map(|Diagnostics(errors)| errors).unwrap_or_default();
+    let places: Vec<String> = errors.iter().map(|error| error.position().to_string()).collect();
+    assert_eq!(places, ["1:18", "2:18"]);
+    for error in &errors {
+        assert_eq!(source.text().get(error.span.clone()), Some("SELECT"));
+    }
+    // Only where a file begins is it a mark.
+    assert!(parse_statements("SELECT \u{feff}1").is_err());
+    Ok(())
+}
+
+#[test]
 fn slips_in_sql_are_shown_at_their_place() {
     let shown = refused(&[
         "SELECT * FORM t",

@@ -20,7 +20,7 @@ pub(super) struct Chunk {
 /// # Errors
 /// Where the text cannot be cut into tokens: an open string or comment, a stray character.
 pub(super) fn chunks(source: &Arc<SourceText>) -> Result<Vec<Chunk>, Diagnostic> {
-    let tokens = Tokenizer::new(&AlluviumDialect, source.text()).tokenize_with_location().map_err(|error| {
+    let tokens = Tokenizer::new(&AlluviumDialect, source.readable()).tokenize_with_location().map_err(|error| {
         let start = source.byte(error.location).unwrap_or(source.text().len());
         let first = source.text()[start..].chars().next().map_or(0, char::len_utf8);
         Diagnostic::new(code::TOKEN, source, start..start + first, lowercase_first(&error.message))

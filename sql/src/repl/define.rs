@@ -1,4 +1,5 @@
-//! Keeps in the catalog what is typed: connections and sources. Tables and flows are the business of files that run.
+//! Keeps what is typed, in the catalog and in the warehouse's registry: connections and sources. Tables and flows are the
+//! business of files that run.
 //!
 //! A definition goes the way of a file's: the compiler reads and checks it. Secrets are references by then; a literal
 //! one was refused.
@@ -6,11 +7,19 @@
 use std::sync::Arc;
 
 use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Connection, Error, Name, Result, Source};
+use alluvium_catalog::{Error, Location, Name, Registry, Result, Source, Stores};
 
 use crate::compile::{Compiler, Definitions};
 use crate::diagnostic::{SourceText, nearest};
 use crate::statement::Statement;
+
+/// How definitions are understood, and where they are written beside the catalog's own record.
+#[derive(Debug)]
+pub(super) struct Defining {
+    pub(super) compiler: Compiler,
+    pub(super) stores: Stores,
+    pub(super) warehouse: Location,
+}
 
 /// What a definition says of one that is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,9 +36,10 @@ enum Before {
 /// the statement defines neither.
 ///
 /// # Errors
-/// `Invalid` when the definition is wrong, exists already, or names a connection that does not; what the catalog says.
+/// `Invalid` when the definition is wrong, exists already, or names a connection that does not; what the catalog and the
+/// warehouse's store say.
 pub(super) async fn define(
-    compiler: &Compiler,
+    defining: &Defining,
     catalog: &dyn CatalogStore,
     text: &Arc<SourceText>,
     statement: &Statement,
@@ -39,19 +49,35 @@ pub(super) async fn define(
         Statement::CreateSource(written) => (written.or_replace, written.if_not_exists),
         _ => return Ok(None),
     };
-    let Definitions { connections, sources, .. } = compiler.definitions(std::slice::from_ref(text))?;
+    let Definitions { connections, sources, .. } = defining.compiler.definitions(std::slice::from_ref(text))?;
     let mut done = Vec::new();
     for connection in &connections {
         let is_known = catalog.connections().await?.iter().any(|known| known.name == connection.name);
         let before = before("connection", &connection.name, is_known, (or_replace, if_not_exists))?;
-        done.push(put_connection(catalog, connection, before).await?);
+        if before != Before::Kept {
+            defining.registry()?.put_connection(connection).await?;
+            catalog.put_connection(connection).await?;
+        }
+        done.push(told("connection", &connection.name, before));
     }
     for source in &sources {
         let is_known = catalog.sources().await?.iter().any(|known| known.name == source.name);
         let before = before("source", &source.name, is_known, (or_replace, if_not_exists))?;
-        done.push(put_source(catalog, source, before).await?);
+        check_connection(catalog, source).await?;
+        if before != Before::Kept {
+            defining.registry()?.put_source(source).await?;
+            catalog.put_source(source).await?;
+        }
+        done.push(told("source", &source.name, before));
     }
     Ok(Some(done.join("\n")))
+}
+
+impl Defining {
+    /// Returns the warehouse's registry. It is written first: from it the catalog's record can be made again.
+    fn registry(&self) -> Result<Registry> {
+        Ok(Registry::new(self.stores.open(&self.warehouse)?))
+    }
 }
 
 fn before(what: &str, name: &Name, is_known: bool, (or_replace, if_not_exists): (bool, bool)) -> Result<Before> {
@@ -64,31 +90,18 @@ fn before(what: &str, name: &Name, is_known: bool, (or_replace, if_not_exists): 
     }
 }
 
-async fn put_connection(catalog: &dyn CatalogStore, connection: &Connection, before: Before) -> Result<String> {
-    if before != Before::Kept {
-        catalog.put_connection(connection).await?;
-    }
-    Ok(told("connection", &connection.name, before))
-}
-
-async fn put_source(catalog: &dyn CatalogStore, source: &Source, before: Before) -> Result<String> {
+/// Refuses a source whose connection is not there.
+async fn check_connection(catalog: &dyn CatalogStore, source: &Source) -> Result<()> {
     let known = catalog.connections().await?;
-    if !known.iter().any(|connection| connection.name == source.connection) {
-        let error = Error::invalid(format!(
-            "source {} names connection {}, which is not there",
-            source.name, source.connection
-        ));
-        return Err(
-            match nearest(source.connection.as_str(), known.iter().map(|connection| connection.name.as_str())) {
-                Some(hint) => error.with_hint(hint),
-                None => error.with_hint("create the connection first"),
-            },
-        );
+    if known.iter().any(|connection| connection.name == source.connection) {
+        return Ok(());
     }
-    if before != Before::Kept {
-        catalog.put_source(source).await?;
-    }
-    Ok(told("source", &source.name, before))
+    let error =
+        Error::invalid(format!("source {} names connection {}, which is not there", source.name, source.connection));
+    Err(match nearest(source.connection.as_str(), known.iter().map(|connection| connection.name.as_str())) {
+        Some(hint) => error.with_hint(hint),
+        None => error.with_hint("create the connection first"),
+    })
 }
 
 fn told(what: &str, name: &Name, before: Before) -> String {

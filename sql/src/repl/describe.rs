@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use alluvium_catalog::store::FlowEntry;
 use alluvium_catalog::{
-    Branch, Commit, Connection, Dataset, DatasetKind, Direction, Error, FlowVersion, Graph, Result, Source, TableName,
-    newest_versions,
+    Branch, Commit, Connection, Dataset, DatasetKind, Direction, Error, ErrorKind, FlowVersion, Graph, Result, Source,
+    TableName, newest_versions,
 };
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 
 use super::backend::{Backend, Opened};
+use crate::diagnostic::nearest;
 
 /// Commits listed at once: a few screens.
 const COMMITS_MAX: usize = 100;
@@ -180,8 +181,34 @@ pub(super) async fn describe(backend: &dyn Backend, name: &TableName) -> Result<
         (dataset, Ok(opened)) => describe_opened(name, dataset.as_ref(), &opened),
         // A table that no batch has landed in yet is still known by its declaration.
         (Some(dataset), Err(_)) if dataset.table.is_some() => describe_declared(&dataset),
+        (None, Err(error)) if error.kind() == ErrorKind::Invalid => Err(unless_unknown(backend, name, error).await?),
         (_, Err(error)) => Err(error),
     }
+}
+
+/// Returns what is wrong with a name that the catalog does not have: that it does not, or `error` where the session knows
+/// the table all the same.
+async fn unless_unknown(backend: &dyn Backend, name: &TableName, error: Error) -> Result<Error> {
+    let tables = backend.tables().await?;
+    if tables.contains(name) {
+        return Ok(error);
+    }
+    let catalog = backend.catalog();
+    let mut known: BTreeSet<String> = tables.iter().map(written).collect();
+    known.extend(catalog.datasets().await?.iter().map(|dataset| written(&dataset.name)));
+    known.extend(catalog.sources().await?.iter().map(|source| source.name.to_string()));
+    known.extend(catalog.connections().await?.iter().map(|connection| connection.name.to_string()));
+    let name = written(name);
+    let unknown = Error::invalid(format!("the catalog has no table {name}"));
+    Ok(match nearest(&name, known.iter().map(String::as_str)) {
+        Some(hint) => unknown.with_hint(hint),
+        None => unknown.with_hint("'\\d' lists what there is"),
+    })
+}
+
+/// Returns a table's name as people write it: without the schema that goes without saying.
+fn written(name: &TableName) -> String {
+    if name.schema() == TableName::DEFAULT_SCHEMA { name.table().to_owned() } else { name.to_string() }
 }
 
 /// Secrets are references in the catalog, and shown as such.

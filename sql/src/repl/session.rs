@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Error, Name, Result, Source, TableName};
+use alluvium_catalog::{Error, Location, Name, Result, Source, Stores, TableName};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast;
 use futures::future::BoxFuture;
 
 use super::backend::{Answer, Backend, Opened, Written};
-use super::define::define;
+use super::define::{Defining, define};
 use super::peek::{Peek, PeekLimit, Peeked, bare_relations, limit_of, unstream};
 use super::upkeep::{Upkeep, tend};
 
@@ -32,14 +32,14 @@ pub struct SessionBackend {
     session: Session,
     catalog: Arc<dyn CatalogStore>,
     peeking: Option<Arc<Peeking>>,
-    compiler: Option<Compiler>,
+    defining: Option<Defining>,
     upkeep: Option<Arc<dyn Upkeep>>,
 }
 
 impl SessionBackend {
     /// Returns a backend over `session`, which reads the tables of `catalog`, and neither topics nor definitions.
     pub fn new(session: Session, catalog: Arc<dyn CatalogStore>) -> Self {
-        Self { session, catalog, peeking: None, compiler: None, upkeep: None }
+        Self { session, catalog, peeking: None, defining: None, upkeep: None }
     }
 
     /// Lets sources be queried, through `peek`.
@@ -51,10 +51,11 @@ impl SessionBackend {
         Self { session, peeking: Some(peeking), ..self }
     }
 
-    /// Lets connections and sources be defined, as `compiler` understands them.
+    /// Lets connections and sources be defined, as `compiler` understands them; they are kept in the catalog and, through
+    /// `stores`, in the registry of `warehouse`.
     #[must_use]
-    pub fn with_definitions(self, compiler: Compiler) -> Self {
-        Self { compiler: Some(compiler), ..self }
+    pub fn with_definitions(self, compiler: Compiler, stores: Stores, warehouse: Location) -> Self {
+        Self { defining: Some(Defining { compiler, stores, warehouse }), ..self }
     }
 
     /// Lets OPTIMIZE and VACUUM be run, through `upkeep`.
@@ -106,8 +107,8 @@ impl SessionBackend {
         let Some(mut statement) = statements.pop().map(|statement| statement.value) else {
             return Err(Error::invalid("there is no statement in the text"));
         };
-        if let Some(compiler) = &self.compiler
-            && let Some(done) = define(compiler, self.catalog.as_ref(), &source, &statement).await?
+        if let Some(defining) = &self.defining
+            && let Some(done) = define(defining, self.catalog.as_ref(), &source, &statement).await?
         {
             return Ok(Answer::of_deed(done));
         }

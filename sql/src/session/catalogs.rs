@@ -241,7 +241,10 @@ impl CatalogProvider for PinnedCatalog {
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         if name == system::SCHEMA {
-            return Some(Arc::new(SystemSchema::new(Arc::clone(&self.catalogs.shared.known.catalog))));
+            // It shows what there is now, and is not to be found where another version is meant.
+            let system = || SystemSchema::new(Arc::clone(&self.catalogs.shared.known.catalog));
+            let is_now = self.pin.version == Version::Latest;
+            return is_now.then(|| Arc::new(system()) as Arc<dyn SchemaProvider>);
         }
         let schema = DatasetSchema { catalogs: self.catalogs.clone(), pin: self.pin, schema: name.to_owned() };
         self.catalogs.schemas().contains(name).then(|| Arc::new(schema) as Arc<dyn SchemaProvider>)

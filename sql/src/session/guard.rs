@@ -1,7 +1,8 @@
 //! What a session refuses: everything that writes tables or defines things that outlive it.
 
-use alluvium_catalog::{Error, Location, Result};
+use alluvium_catalog::{Error, Location, Result, TableName};
 use datafusion::catalog::MemorySchemaProvider;
+use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::SessionContext;
@@ -62,17 +63,17 @@ fn register(location: &str, context: &SessionContext, reader: &TableReader) -> R
 ///
 /// # Errors
 /// `Invalid` with what to use instead.
-pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
+pub(super) fn check(plan: &LogicalPlan, catalogs: &QueryCatalogs) -> Result<()> {
     let mut refused = None;
     let visited = plan.apply_with_subqueries(|node| {
-        refused = refusal(node);
+        refused = refusal(node, catalogs);
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     });
     visited.map_err(|cause| failure::from_datafusion("cannot check the statement", cause))?;
     refused.map_or(Ok(()), Err)
 }
 
-fn refusal(node: &LogicalPlan) -> Option<Error> {
+fn refusal(node: &LogicalPlan, catalogs: &QueryCatalogs) -> Option<Error> {
     match node {
         LogicalPlan::Dml(dml) => Some(
             Error::invalid(format!("cannot run {} on {}: a session only reads", dml.op, dml.table_name))
@@ -82,7 +83,8 @@ fn refusal(node: &LogicalPlan) -> Option<Error> {
             Error::invalid(format!("cannot copy to {}: a session only reads", copy.output_url))
                 .with_hint("\\o FILE writes answers to a file, in the format that \\format sets"),
         ),
-        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_) | DdlStatement::DropTable(_)) => None,
+        LogicalPlan::Ddl(DdlStatement::CreateExternalTable(_)) => None,
+        LogicalPlan::Ddl(DdlStatement::DropTable(drop)) => drop_refusal(&drop.name, catalogs),
         LogicalPlan::Ddl(ddl) => {
             Some(Error::invalid(format!("cannot run {}: a session only reads", ddl.name())).with_hint(
                 "tables are declared in a file (CREATE STREAMING TABLE) or registered (alluvium catalog register)",
@@ -90,4 +92,17 @@ fn refusal(node: &LogicalPlan) -> Option<Error> {
         }
         _ => None,
     }
+}
+
+/// Refuses to drop a table that is not the session's own: DataFusion looks among those only, and would not find it.
+fn drop_refusal(name: &TableReference, catalogs: &QueryCatalogs) -> Option<Error> {
+    let schema = name.schema().unwrap_or(TableName::DEFAULT_SCHEMA);
+    let name = TableName::try_new(schema, name.table()).ok()?;
+    if name.check_free().is_err() {
+        return Some(Error::invalid(format!("cannot drop {name}: the session makes it up when it is asked for")));
+    }
+    catalogs.dataset(&name)?;
+    Some(Error::invalid(format!("cannot drop {name}: a session only reads")).with_hint(format!(
+        "alluvium catalog forget {name} takes the name out of the catalog; the files stay where they are"
+    )))
 }

@@ -2,6 +2,7 @@
 
 use alluvium_catalog::{Effort, FlowKind};
 use arrow::array::Int64Array;
+use datafusion::execution::SessionStateDefaults;
 
 use super::*;
 use crate::tables::fixture::{Lake, TestResult, append, append_with, lines, people, with_hidden};
@@ -70,6 +71,26 @@ async fn versions_are_read_in_joins_subqueries_and_ctes() -> TestResult {
     assert_eq!(error.hint(), Some("versions 0 to 2 can be read"));
     let error = refusal(&session, "SELECT * FROM names JOIN silver.orders VERSION AS OF 9 ON true").await?;
     assert_eq!(error.hint(), Some("versions 0 to 2 can be read"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_shows_the_present_is_not_read_at_a_version() -> TestResult {
+    let lake = lake().await?;
+    lake.catalog.put_commit(&crate::system::samples::commit()?).await?;
+    let session = open(&lake)?;
+    check(&session, "SELECT count(*) AS n FROM system.commits", &["n", "1"]).await?;
+    for (name, clause) in [
+        ("system.commits", "VERSION AS OF 1"),
+        ("system.commits", "TIMESTAMP AS OF '2026-03-01'"),
+        ("information_schema.tables", "VERSION AS OF 5"),
+    ] {
+        let error = refusal(&session, &format!("SELECT count(*) FROM {name} {clause}")).await?;
+        assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid, "{name} {clause}: {}", error.chain());
+        assert_eq!(error.message(), format!("{name} has no versions: it shows what there is now"));
+    }
+    // Nor by the name that stands for a version.
+    refusal(&session, "SELECT count(*) FROM \"alluvium@1\".system.commits").await?;
     Ok(())
 }
 
@@ -162,6 +183,74 @@ async fn a_path_is_not_a_table_and_an_external_table_is() -> TestResult {
 }
 
 #[tokio::test]
+async fn only_a_table_of_the_session_is_dropped() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    for sql in ["DROP TABLE silver.orders", "DROP TABLE IF EXISTS silver.orders", "DROP TABLE alluvium.silver.orders"] {
+        let error = refusal(&session, sql).await?;
+        assert_eq!(error.message(), "cannot drop silver.orders: a session only reads", "{sql}");
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.starts_with("alluvium catalog forget silver.orders "), "{sql}: {hint}");
+    }
+    for sql in ["DROP TABLE IF EXISTS names", "DROP TABLE IF EXISTS system.commits"] {
+        refusal(&session, sql).await?;
+    }
+    check(&session, "SELECT count(*) AS n FROM silver.orders", &["n", "3"]).await?;
+    let folder = lake.location("out")?.to_string();
+    std::fs::create_dir_all(&folder)?;
+    let file = format!("{folder}/mine.csv");
+    std::fs::write(&file, "id\n1\n")?;
+    session.sql(&format!("CREATE EXTERNAL TABLE mine STORED AS CSV LOCATION '{file}'")).await?.collect().await?;
+    session.sql("SELECT * FROM mine").await?;
+    session.sql("DROP TABLE mine").await?.collect().await?;
+    refusal(&session, "SELECT * FROM mine").await?;
+    session.sql("DROP TABLE IF EXISTS mine").await?.collect().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_function_of_datafusion_is_missing() -> TestResult {
+    fn names<'a>(name: &'a str, aliases: &'a [String]) -> impl Iterator<Item = &'a str> {
+        std::iter::once(name).chain(aliases.iter().map(String::as_str))
+    }
+    let lake = Lake::new()?;
+    let flows = dialect_session(SessionConfig::new(), Arc::default());
+    for state in [open(&lake)?.context.state(), flows.state()] {
+        for function in SessionStateDefaults::default_scalar_functions() {
+            for name in names(function.name(), function.aliases()) {
+                assert!(state.scalar_functions().contains_key(name), "scalar {name}");
+            }
+        }
+        for function in SessionStateDefaults::default_aggregate_functions() {
+            for name in names(function.name(), function.aliases()) {
+                assert!(state.aggregate_functions().contains_key(name), "aggregate {name}");
+            }
+        }
+        for function in SessionStateDefaults::default_window_functions() {
+            for name in names(function.name(), function.aliases()) {
+                assert!(state.window_functions().contains_key(name), "window {name}");
+            }
+        }
+    }
+    // So that the lists above are known to hold what the crate's features bring.
+    for call in [
+        "sha256('a')",
+        "date_trunc('day', TIMESTAMP '2026-01-01')",
+        "encode('a', 'hex')",
+        "sqrt(4)",
+        "array_length([1])",
+        "regexp_like('a', 'a')",
+        "upper('a')",
+        "initcap('a')",
+        "median(1)",
+        "row_number() OVER ()",
+    ] {
+        open(&lake)?.sql(&format!("SELECT {call} AS x")).await?.collect().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_unknown_name_has_its_place_and_the_nearest_name() -> TestResult {
     let lake = lake().await?;
     let session = open(&lake)?;
@@ -240,6 +329,12 @@ async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
     commit.version += 1;
     commit.lineage.effort = Effort { files_touched: 1, batch_bytes: 488, bytes_written: 1360 };
     lake.catalog.put_commit(&commit).await?;
+    // What the flow rejected was appended to another table, which is none of the flow's costs.
+    let mut rejected = commit.clone();
+    rejected.table = "silver.rejects".parse()?;
+    rejected.location = "memory:///silver/rejects".parse()?;
+    rejected.lineage.effort = Effort { files_touched: 0, batch_bytes: 77, bytes_written: 77 };
+    lake.catalog.put_commit(&rejected).await?;
     let session = open(&lake)?;
     let flow = &commit.lineage.flow;
     let wanted = [
@@ -247,6 +342,8 @@ async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
         "2|2.0|3|1000|2000|2.0|2.7868852459016393",
     ];
     let rows = session.sql(&format!("EXPLAIN UPSERT {flow}")).await?.collect().await?;
+    assert_eq!(lines(&[rows[0].project(&[0, 1])?])?, ["flow|table", "orders_in|silver.orders"]);
+    assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
     assert_eq!(lines(&[rows[0].project(&[2, 5, 6, 8, 9, 10, 11])?])?, wanted);
     let wanted = ["mode|rewrite_max|rewrite_policy", "copy-on-write|2048|split"];
     assert_eq!(lines(&[rows[0].project(&[12, 13, 14])?])?, wanted);

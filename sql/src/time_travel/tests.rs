@@ -83,6 +83,15 @@ fn versions_are_found_wherever_a_relation_can_stand() -> Result<()> {
 #[test]
 fn what_has_no_versions_is_refused() -> Result<()> {
     check_refused("WITH c AS (SELECT 1) SELECT * FROM c VERSION AS OF 1", "c has no versions: it is not a table")?;
+    for (name, clause) in [
+        ("system.commits", "VERSION AS OF 1"),
+        ("alluvium.system.commits", "VERSION AS OF 1"),
+        ("information_schema.tables", "VERSION AS OF 5"),
+        ("INFORMATION_SCHEMA.tables", "TIMESTAMP AS OF '2026-03-01'"),
+    ] {
+        let message = format!("{name} has no versions: it shows what there is now");
+        check_refused(&format!("SELECT count(*) FROM {name} {clause}"), &message)?;
+    }
     check_refused("SELECT * FROM t TIMESTAMP AS OF 'yesterday'", "'yesterday' is not a time")?;
     check_refused("SELECT * FROM t VERSION AS OF 1.5", "cannot read a table VERSION AS OF 1.5")?;
     check_refused("SELECT * FROM t TIMESTAMP AS OF now()", "cannot read a table TIMESTAMP AS OF now()")

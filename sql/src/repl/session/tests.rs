@@ -189,6 +189,24 @@ async fn errors_point_into_the_script() -> TestResult {
 }
 
 #[tokio::test]
+async fn a_name_that_nothing_has_is_not_described_and_the_nearest_one_is_named() -> TestResult {
+    let lake = lake().await?;
+    for (typed, named, near) in [
+        ("silver.peple", "silver.people", true),
+        ("ordersraw", "orders_raw", true),
+        ("default.ordersraw", "orders_raw", true),
+        ("something_else_altogether", "orders_raw", false),
+    ] {
+        let (exit, out, err) = run(&lake, None, &format!("\\d {typed}")).await?;
+        assert_eq!((exit, out.as_str()), (Exit::SqlError, ""), "{typed}");
+        let said = typed.trim_start_matches("default.");
+        assert!(err.starts_with(&format!("error: the catalog has no table {said}\n  hint: ")), "{err}");
+        assert_eq!(err.contains(&format!("did you mean '{named}'?")), near, "{err}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_peek_tells_of_what_it_could_not_read_and_keeps_that_out_of_the_rows() -> TestResult {
     let lake = lake().await?;
     for format in ["csv", "json"] {

@@ -1,8 +1,8 @@
 //! A process that is killed at any moment while records flow loses nothing and lands nothing twice.
 //!
-//! Kills come at random moments, at start-up, and right after the program said that it begins what a kill should meet: a
-//! compaction, a batch that is due for a snapshot of the index, one that is due for a checkpoint. In the end the tables
-//! are held against the ledger of what was produced.
+//! Three kills of four come at random moments, of a life or of a start. Beside them, others come right after the program
+//! said that it begins what a kill should meet: a compaction, a batch that is due for a snapshot of the index, one that is
+//! due for a checkpoint. In the end the tables are held against the ledger of what was produced.
 //!
 //! A campaign is the same with more kills: `ALLUVIUM_TEST_KILLS=110 tests/run --test suite -- kill::`. The variable
 //! `ALLUVIUM_TEST_SEED` makes the same records and moments again; `docs/TESTING.md` says more.
@@ -13,6 +13,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::harness::lake::Lake;
@@ -23,7 +24,16 @@ use crate::harness::topic::Topic;
 use crate::harness::{TestResult, audit, number, reader, services};
 
 /// How often the process is killed, unless the environment says otherwise.
-const KILLS: u64 = 22;
+const KILLS: u64 = 26;
+
+/// How many of as many kills wait for something; all others come at random moments.
+const AWAITING_SHARE: u64 = 4;
+
+/// How many kills at random moments the default is good for, and at how many kills all that is waited for must be met.
+const RANDOM_MIN: u64 = 20;
+
+/// How often more a kill waits for what none has met.
+const MORE_ATTEMPTS: usize = 3;
 
 /// How many of as many kills processes on the local disk and on the other S3 server get, each.
 const OTHERS_SHARE: u64 = 4;
@@ -57,8 +67,21 @@ enum Aim {
 }
 
 impl Aim {
-    const ALL: [Self; 6] =
-        [Self::Anything, Self::Anything, Self::StartUp, Self::Compaction, Self::Snapshot, Self::Checkpoint];
+    /// What kills at random moments come into, in turn.
+    const RANDOM: [Self; 5] = [Self::Anything, Self::Anything, Self::StartUp, Self::Anything, Self::StartUp];
+
+    /// What kills wait for, in turn.
+    const AWAITED: [Self; 3] = [Self::Compaction, Self::Snapshot, Self::Checkpoint];
+
+    /// Returns what each of so many kills is to meet, in an order that chance decides.
+    fn plan(n_kills: u64, random: &mut StdRng) -> TestResult<Vec<Self>> {
+        let n_awaiting = n_kills / AWAITING_SHARE;
+        let awaiting = Self::AWAITED.into_iter().cycle().take(usize::try_from(n_awaiting)?);
+        let others = Self::RANDOM.into_iter().cycle().take(usize::try_from(n_kills - n_awaiting)?);
+        let mut plan: Vec<Self> = awaiting.chain(others).collect();
+        plan.shuffle(random);
+        Ok(plan)
+    }
 
     /// Tells whether the program has begun it, by what it has said.
     fn is_met(self, said: &str) -> bool {
@@ -83,8 +106,8 @@ fn version(line: &str) -> Option<u64> {
 #[derive(Debug, Default)]
 struct Summary {
     kills: BTreeMap<Aim, u64>,
-    /// Kills that met what they aimed at.
-    met: u64,
+    /// Those of them that met what they waited for.
+    met: BTreeMap<Aim, u64>,
     compactions: usize,
     /// Starts that took a snapshot of the index.
     restored: usize,
@@ -100,10 +123,24 @@ impl fmt::Display for Summary {
         let n_kills: u64 = kills.values().sum();
         write!(
             formatter,
-            "{n_kills} kills {kills:?}, {met} met what they aimed at; {runs_that_landed} runs landed something; \
+            "{n_kills} kills {kills:?}, met was {met:?}; {runs_that_landed} runs landed something; \
              {compactions} compactions, {restored} starts from a snapshot; {records} records, {merged} merged as late, \
              repeated or older"
         )
+    }
+}
+
+impl Summary {
+    /// Checks that the campaign was one: a program that does nothing before it is killed would pass otherwise.
+    fn check(&self, n_kills: u64) {
+        let n_random: u64 = [Aim::Anything, Aim::StartUp].iter().filter_map(|aim| self.kills.get(aim)).sum();
+        assert!(n_kills < KILLS || n_random >= RANDOM_MIN, "only {n_random} kills came at random moments");
+        for aim in Aim::AWAITED {
+            assert!(n_kills < RANDOM_MIN || self.met.contains_key(&aim), "no kill met what {aim:?} stands for");
+        }
+        assert!(self.compactions > 0, "nothing was compacted meanwhile");
+        assert!(self.runs_that_landed as u64 > n_kills / 4, "too few runs landed anything before they were killed");
+        assert!(n_kills < 10 || self.restored > 0, "no start took a snapshot of the index");
     }
 }
 
@@ -163,7 +200,7 @@ impl Campaign<'_> {
     async fn kill(&mut self, running: Running, aim: Aim) -> TestResult {
         let (begun, random) = (Instant::now(), &mut self.random);
         let moment = match aim {
-            Aim::Anything => Duration::from_millis(random.random_range(400..6_000)),
+            Aim::Anything => Duration::from_millis(random.random_range(400..5_000)),
             Aim::StartUp => Duration::from_millis(random.random_range(20..700)),
             Aim::Compaction | Aim::Snapshot | Aim::Checkpoint => AIM_LIMIT,
         };
@@ -183,7 +220,9 @@ impl Campaign<'_> {
         let killed = running.kill()?;
         assert!(killed.status.code().is_none(), "it ended by itself before it was killed:\n{}", killed.err);
         *self.summary.kills.entry(aim).or_default() += 1;
-        self.summary.met += u64::from(is_met);
+        if is_met {
+            *self.summary.met.entry(aim).or_default() += 1;
+        }
         self.summary.restored += killed.err.matches("key index restored").count();
         Ok(())
     }
@@ -208,10 +247,15 @@ async fn campaign(lake: &Lake, kafka: &str, (n_kills, clauses): (u64, &'static s
         ledger: Ledger::default(),
         summary: Summary::default(),
     };
-    for n_done in 0..n_kills {
+    for (n_done, aim) in Aim::plan(n_kills, &mut campaign.random)?.into_iter().enumerate() {
         assert!(begun.elapsed() < limit, "only {n_done} kills within {limit:?}");
-        let aim = Aim::ALL[campaign.random.random_range(0..Aim::ALL.len())];
         campaign.kill(program.start(&["run", &file])?, aim).await?;
+    }
+    // What a kill waits for may take longer than it waits; in a campaign of this length none is done without.
+    for aim in Aim::AWAITED.into_iter().cycle().take(MORE_ATTEMPTS * Aim::AWAITED.len()) {
+        if n_kills >= RANDOM_MIN && !campaign.summary.met.contains_key(&aim) {
+            campaign.kill(program.start(&["run", &file])?, aim).await?;
+        }
     }
     program.start(&["run", "--once", &file])?.wait(Duration::from_secs(120))?.check(0)?;
     let Campaign { ledger, mut summary, .. } = campaign;
@@ -220,10 +264,7 @@ async fn campaign(lake: &Lake, kafka: &str, (n_kills, clauses): (u64, &'static s
     read_logs(lake, &mut summary).await?;
     summary.records = ledger.len();
     writeln!(std::io::stderr(), "kill: {} in {:?}", summary, begun.elapsed())?;
-    // Without these a program that does nothing before it is killed would pass.
-    assert!(summary.compactions > 0, "nothing was compacted meanwhile");
-    assert!(summary.runs_that_landed as u64 > n_kills / 4, "too few runs landed anything before they were killed");
-    assert!(n_kills < 10 || summary.restored > 0, "no start took a snapshot of the index");
+    summary.check(n_kills);
     Ok(())
 }
 

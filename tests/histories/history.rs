@@ -29,6 +29,9 @@ use super::witness::{TABLE, Witness};
 use crate::harness::TestResult;
 use crate::harness::fault::{FaultyStore, Script};
 
+/// How long every checkpoint keeps what was removed at least: tables ask for a day, or for Delta's week.
+const RETAINED: Duration = Duration::from_secs(12 * 3_600);
+
 /// A visit as it was: what stood before and after it.
 #[derive(Debug)]
 struct Visited {
@@ -298,6 +301,8 @@ impl History {
             let (found, made) = (start.essence(), replay.essence());
             faults.push(format!("a start from the checkpoint finds {found:?}, the versions make {made:?}"));
         }
+        let retained_ms = SystemClock.now().0 - i64::try_from(RETAINED.as_millis())?;
+        faults.extend(replay.faults_of_tombstones(&start, retained_ms));
         for sidecar in &replay.sidecars {
             if !reader.has(sidecar).await? {
                 faults.push(format!("{sidecar} is named by the log and gone"));

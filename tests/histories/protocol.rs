@@ -27,6 +27,8 @@ pub(super) const MAGIC: [u8; 4] = 1_681_511_377_u32.to_le_bytes();
 pub(crate) struct Replay {
     /// The live files, by the path that the log has.
     pub(crate) files: BTreeMap<String, Value>,
+    /// What was taken out, by path and vector, and when: other readers and writers learn from it what they may delete.
+    tombstones: BTreeMap<(String, Option<String>), Option<i64>>,
     pub(crate) txns: BTreeMap<String, i64>,
     pub(crate) schema: Option<Value>,
     /// What features keep in the log, by domain.
@@ -59,6 +61,25 @@ fn vector_id(action: &Value) -> Option<String> {
     Some(format!("{}{}{offset}", vector["storageType"].as_str()?, vector["pathOrInlineDv"].as_str()?))
 }
 
+/// Tells whether a commit is the engine's own, by what it says of itself.
+fn is_ours(info: &Value) -> bool {
+    info["engineInfo"].as_str().is_some_and(|engine| engine.starts_with("alluvium/"))
+}
+
+/// Returns what a Remove does not say as it should of the file that `add` made part of the table. A commit that only moves
+/// rows changes no data.
+fn missaid(remove: &Value, add: &Value, moves_rows: bool) -> Vec<&'static str> {
+    let said = [
+        (remove["deletionTimestamp"].as_i64().is_some_and(|removed_ms| removed_ms > 0), "when"),
+        (remove["extendedFileMetadata"] == true, "that it describes the file"),
+        (remove["size"] == add["size"], "its size"),
+        (remove["partitionValues"] == add["partitionValues"], "its partition"),
+        (remove["deletionVector"] == add["deletionVector"], "its vector"),
+        (remove["dataChange"] == !moves_rows, "whether data changes"),
+    ];
+    said.into_iter().filter(|(is_right, _)| !is_right).map(|(_, what)| what).collect()
+}
+
 /// Returns the actions that a version's bytes hold.
 pub(crate) fn lines(bytes: &[u8]) -> TestResult<Vec<Value>> {
     let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.iter().all(u8::is_ascii_whitespace));
@@ -80,24 +101,33 @@ impl Replay {
 
     /// Applies a version and notes what it must not say.
     pub(crate) fn apply(&mut self, version: u64, lines: &[Value]) {
-        let mut removed = BTreeSet::new();
         let actions = |kind: &'static str| lines.iter().filter_map(move |line| line.get(kind));
+        let ours = actions("commitInfo").find(|info| is_ours(info));
+        let moves_rows = ours.map(|info| info["operation"] == "OPTIMIZE");
         for remove in actions("remove") {
             let path = remove["path"].as_str().unwrap_or_default();
             match self.files.remove(path) {
                 Some(add) if vector_id(&add) != vector_id(remove) => {
                     self.faults.push(format!("version {version} removes {path} with another vector than it has"));
                 }
-                Some(_) => {}
+                Some(add) => {
+                    let said = moves_rows.map(|moves_rows| missaid(remove, &add, moves_rows)).unwrap_or_default();
+                    let fault = |what: &str| format!("version {version} removes {path} and says wrongly {what}");
+                    self.faults.extend(said.into_iter().map(fault));
+                }
                 None => self.faults.push(format!("version {version} removes {path}, which is not live")),
             }
-            removed.insert(path.to_owned());
+            self.tombstones.insert((path.to_owned(), vector_id(remove)), remove["deletionTimestamp"].as_i64());
         }
         for add in actions("add") {
             if vector_id(add).is_some() {
                 self.marking.insert(version);
             }
             let path = add["path"].as_str().unwrap_or_default().to_owned();
+            if moves_rows.is_some_and(|moves_rows| add["dataChange"] == moves_rows) {
+                self.faults.push(format!("version {version} adds {path} and says wrongly whether data changes"));
+            }
+            self.tombstones.remove(&(path.clone(), vector_id(add)));
             if self.files.insert(path.clone(), add.clone()).is_some() {
                 self.faults.push(format!("version {version} adds {path}, which is live"));
             }
@@ -131,6 +161,19 @@ impl Replay {
     pub(crate) fn positions(&self) -> BTreeMap<i32, i64> {
         let of_flow = |id: &String| id.strip_prefix("alluvium/f/t/")?.parse::<i32>().ok();
         self.txns.iter().filter_map(|(id, next)| Some((of_flow(id)?, *next))).collect()
+    }
+
+    /// Returns what is wrong with the tombstones that a start has found in this table: those since `retained_ms` must be
+    /// there, and no others than this table has.
+    pub(crate) fn faults_of_tombstones(&self, start: &Self, retained_ms: i64) -> Vec<String> {
+        let is_retained = |removed_ms: &Option<i64>| removed_ms.is_some_and(|removed_ms| removed_ms > retained_ms);
+        let lost = self
+            .tombstones
+            .iter()
+            .filter(|(file, removed_ms)| is_retained(removed_ms) && start.tombstones.get(*file) != Some(*removed_ms));
+        let made_up = start.tombstones.iter().filter(|(file, _)| !self.tombstones.contains_key(*file));
+        let lost = lost.map(|(file, at)| format!("a start finds no removal of {file:?} at {at:?}"));
+        lost.chain(made_up.map(|(file, at)| format!("a start finds a removal of {file:?} at {at:?}"))).collect()
     }
 
     /// Returns what two tables of one content have in common, whatever way they were read.
@@ -209,8 +252,6 @@ impl Reader {
         for sidecar in sidecars {
             actions.extend(json_rows(self.bytes(&format!("_delta_log/_sidecars/{sidecar}")).await?)?);
         }
-        // What was removed is kept in checkpoints for other readers; it is not live.
-        actions.retain(|line| line.get("remove").is_none());
         Ok(actions)
     }
 

@@ -120,3 +120,10 @@ pub(super) fn dripped() -> Vec<Produced> {
 pub(super) fn locked() -> Vec<Produced> {
     all(&json!([{"id": 1, "local_at": "2026-03-01T12:00:00"}, {"id": 2, "local_at": "2026-03-01T12:00:00.5"}]))
 }
+
+/// Rows of four partitions, one of them NULL, some of each in every batch.
+pub(super) fn spread() -> Vec<Produced> {
+    let places = [json!("New York"), json!("a/b"), Value::Null, json!("de")];
+    let rows = (0..48_u32).zip(places.iter().cycle());
+    rows.map(|(id, place)| Json(json!({"id": id, "place": place, "note": format!("note {id}")}))).collect()
+}

@@ -97,6 +97,39 @@ pub(super) fn tended() -> Vec<Produced> {
     first.chain(again).chain(second).collect()
 }
 
+/// As [`tended`], with nested columns, which are NULL at one level or another.
+pub(super) fn tended_nested() -> Vec<Produced> {
+    let mut records = tended();
+    for record in &mut records {
+        let Json(value) = record else { continue };
+        let (id, seq) = (value["id"].as_i64().unwrap_or_default(), value["seq"].clone());
+        let position = if id % 5 == 0 { Value::Null } else { json!({"lat": 48.4, "lon": -0.5}) };
+        let place = json!({"city": format!("city {id}"), "position": position});
+        value["place"] = if id % 7 == 0 { Value::Null } else { place };
+        value["samples"] = json!([id, null, seq]);
+        value["limits"] = json!({"low": 0.5, "": null});
+        value["events"] = json!([{"name": value["note"], "at": "2026-02-28T12:00:00.000001Z"}, null]);
+    }
+    records
+}
+
+/// Rows in two places, to be compacted; then changes, deletes, moves and late rows of those in the north, and new rows beside
+/// the others: in the south the compacted file stays.
+pub(super) fn rearranged() -> Vec<Produced> {
+    let shelved = |id: i64, seq: i64, place: &str, note: &str| {
+        Json(json!({"id": id, "seq": seq, "op": "put", "place": place, "note": note}))
+    };
+    let first = (0..40).map(|id| shelved(id, 1, if id % 2 == 0 { "north" } else { "south" }, "first"));
+    let second = (0..40).map(|pos| match (pos % 4, pos / 4) {
+        (0, nth) => shelved(nth * 4, 3, "north", "again"),
+        (1, nth) if nth % 2 == 0 => gone(nth * 4 + 2, 3),
+        (1, nth) => shelved(nth * 4 + 2, 3, "south", "moved"),
+        (2, nth) => shelved(nth * 4, 0, "north", "late"),
+        (_, nth) => shelved(100 + nth, 1, "south", "beside"),
+    });
+    first.chain(second).collect()
+}
+
 fn put(id: i64, seq: i64, note: &str) -> Produced {
     Json(json!({"id": id, "seq": seq, "op": "put", "note": note}))
 }

@@ -103,6 +103,8 @@ pub(super) enum Shows {
     LogCleanedUp,
     /// A file that `alluvium optimize` has made between two processes, with a vector of the second.
     Compacted,
+    /// A file that `alluvium optimize` has made, of each partition one, beside files of the second process.
+    Merged,
     /// No data file but those of the newest version, as `alluvium vacuum` has removed all others.
     Vacuumed,
     /// At least so many versions.
@@ -124,8 +126,25 @@ impl Kind {
         self.shows.contains(&shows)
     }
 
+    fn is_compacted(&self) -> bool {
+        self.has(Shows::Clustered) || self.has(Shows::Compacted) || self.has(Shows::Merged)
+    }
+
     fn table(&self) -> String {
         format!("lake.{}", self.name)
+    }
+
+    /// Returns a version in the middle of the table's life. Nothing where there has been one only, of an empty table, and where
+    /// what older ones are made of was cleaned up.
+    pub(super) async fn older_version(&self, lake: &Lake) -> TestResult<Option<u64>> {
+        if self.has(Shows::LogCleanedUp) || self.has(Shows::Vacuumed) || self.has(Shows::NoFiles) {
+            return Ok(None);
+        }
+        let log = reader::log(lake, &lake.table(&self.table())?).await?;
+        let [older @ .., _] = log.as_slice() else { return Err(format!("{} has no version", self.name).into()) };
+        let middle = older.get(log.len() / 2).or(older.last());
+        let middle = middle.ok_or_else(|| format!("{} has one version only", self.name))?;
+        Ok(Some(middle.version))
     }
 }
 
@@ -162,9 +181,10 @@ pub(super) async fn write_all(lake: &Lake, kinds: &[Kind]) -> TestResult<Program
 /// Returns the files that came of it.
 async fn compact(lake: &Lake, program: &Program, kinds: &[Kind]) -> TestResult<HashSet<String>> {
     let mut files = HashSet::new();
-    for kind in kinds.iter().filter(|kind| kind.has(Shows::Clustered) || kind.has(Shows::Compacted)) {
+    for kind in kinds.iter().filter(|kind| kind.is_compacted()) {
         let done = program.json(&["optimize", &kind.table(), "--json"])?;
-        if done["files_after"] != 1 {
+        let n_partitions = if kind.has(Shows::Merged) { state(lake, kind).await?.files.len() } else { 1 };
+        if done["files_after"] != n_partitions {
             return Err(format!("{} was not compacted: {done}", kind.name).into());
         }
         files.extend(state(lake, kind).await?.files.into_keys());
@@ -332,6 +352,11 @@ impl Shows {
             Self::LogCleanedUp => log.first().is_some_and(|oldest| oldest.version > 0),
             Self::Compacted => {
                 state.files.values().any(|add| compacted.contains(&add.path) && add.deletion_vector.is_some())
+            }
+            Self::Merged => {
+                let mut merged = state.files.keys().map(|path| compacted.contains(path));
+                // Both are there.
+                merged.clone().any(|is_merged| is_merged) && merged.any(|is_merged| !is_merged)
             }
             Self::Vacuumed => {
                 let mut data = stored.iter().filter(|path| !path.starts_with('_') && path.ends_with(".parquet"));

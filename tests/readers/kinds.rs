@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::appends::{dripped, hive_null, locked, named, nested, numbered, partitioned, scalars, wall_clock};
-use super::changes::{changes, composite, replaced, shelved, stamped, tended, worn};
+use super::appends::{dripped, hive_null, locked, named, nested, numbered, partitioned, scalars, spread, wall_clock};
+use super::changes::{changes, composite, rearranged, replaced, shelved, stamped, tended, tended_nested, worn};
 use super::kind::{Effect, Flow, Kind, Made, Shows};
 
 /// Every kind of table.
-pub(super) const KINDS: [Kind; 24] = [
+pub(super) const KINDS: [Kind; 28] = [
     Kind {
         name: "scalars",
         made: Made::By(Flow {
@@ -281,6 +281,52 @@ pub(super) const KINDS: [Kind; 24] = [
         }),
         shows: &[Shows::Compacted, Shows::Vacuumed, Shows::Checkpoint, Shows::LogCleanedUp],
         filters: &["id < 50", "note = 'again'"],
+    },
+    Kind {
+        name: "merged",
+        made: Made::By(Flow { batch: 5, ..DRIP }),
+        shows: &[Shows::Merged, Shows::ReaderVersion1],
+        filters: &["id BETWEEN 29 AND 31"],
+    },
+    Kind {
+        name: "merged_apart",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, place STRING, note STRING",
+            clauses: "PARTITIONED BY (place)",
+            batch: 8,
+            records: spread,
+            ..APPEND
+        }),
+        shows: &[Shows::Merged, Shows::NullPartition, Shows::ReaderVersion1],
+        filters: &["place = 'New York'", "place IS NULL", "id > 40"],
+    },
+    Kind {
+        name: "merged_and_rewritten",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, place STRING, note STRING",
+            clauses: "PARTITIONED BY (place) TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write')",
+            effect: Effect::Upsert { keys: "id" },
+            batch: 10,
+            records: rearranged,
+            ..APPEND
+        }),
+        shows: &[Shows::Merged, Shows::FilesRemovedWhole, Shows::ReaderVersion1],
+        filters: &["place = 'north'", "id >= 100", "note = 'moved'"],
+    },
+    Kind {
+        name: "tended_nested",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING, \
+                      place STRUCT<city: STRING, position: STRUCT<lat: DOUBLE, lon: DOUBLE>>, samples ARRAY<INT>, \
+                      limits MAP<STRING, DOUBLE>, events ARRAY<STRUCT<name: STRING, at: TIMESTAMP>>",
+            effect: Effect::Upsert { keys: "id" },
+            interval: "5 seconds",
+            batch: 20,
+            records: tended_nested,
+            ..APPEND
+        }),
+        shows: &[Shows::Compacted],
+        filters: &["id < 50", "place IS NULL"],
     },
     Kind {
         name: "stamped",

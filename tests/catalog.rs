@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::harness::TestResult;
 use crate::harness::lake::Lake;
 use crate::harness::program::{LIMIT, Program};
-use crate::harness::shop::{self, Shop};
+use crate::harness::shop::{self, Shop, embedded_options};
 
 /// Everything that the catalog can be asked, with what it answers.
 fn ask_everything(program: &Program) -> TestResult<BTreeMap<String, Value>> {
@@ -76,10 +76,49 @@ async fn shop_with_a_past() -> TestResult<Shop> {
     Ok(shop)
 }
 
+/// Defines what no flow uses, by typing and by a file; and defines anew what flows have used, before and after they ran.
+async fn define_more(shop: &Shop) -> TestResult {
+    let connection = |name: &str, rest: &str| {
+        format!("CREATE OR REPLACE CONNECTION {name} TYPE kafka WITH ({}{rest});", embedded_options(shop.bootstrap()))
+    };
+    let source = |name: &str, connection: &str, comment: &str| {
+        format!(
+            "CREATE OR REPLACE SOURCE {name} (order_id BIGINT NOT NULL, pos BIGINT METADATA FROM 'offset') \
+             COMMENT '{comment}' WITH ('connection' = '{connection}', 'topic' = 'shop.orders');"
+        )
+    };
+    let type_in = |text: &str| -> TestResult {
+        shop.program.write("typed.sql", text)?;
+        shop.program.done(&["sql", "--quiet", "-f", "typed.sql"]).map(drop)
+    };
+    // The file that runs says otherwise, and says it later.
+    type_in(&source("orders_raw", "shop", "typed before the run"))?;
+    shop.sell(3).await?;
+    shop.program.done(&["run", "--once", "orders.sql"])?;
+    type_in(&connection("shop", ", 'client.rack' = 'typed-after-the-run'"))?;
+    type_in(&connection("typed", ""))?;
+    type_in(&source("typed_raw", "typed", "first"))?;
+    type_in(&source("typed_raw", "typed", "typed last"))?;
+    let declared = [
+        connection("filed", ""),
+        source("filed_raw", "filed", "in a file"),
+        "CREATE STREAMING TABLE silver.later (order_id BIGINT NOT NULL);".to_owned(),
+    ];
+    let declared = declared.join("\n").replace("CREATE OR REPLACE", "CREATE");
+    shop.program.write("definitions.sql", &declared)?;
+    shop.program.done(&["run", "--once", "definitions.sql"]).map(drop)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_catalog_is_written_again_with_the_same_content() -> TestResult {
     let shop = shop_with_a_past().await?;
+    define_more(&shop).await?;
     let before = ask_everything(&shop.program)?;
+    let listed = before["catalog list --json"].to_string();
+    for defined in ["typed-after-the-run", "\"typed\"", "typed last", "\"filed\"", "in a file", "silver.later"] {
+        assert!(listed.contains(defined), "{defined} is not in {listed}");
+    }
+    assert!(!listed.contains("typed before the run"), "{listed}");
     remove_catalog(&shop.lake)?;
     shop.program.done(&["catalog", "rebuild", "--json"])?;
     let after = ask_everything(&shop.program)?;
@@ -150,11 +189,18 @@ fn n_commits(program: &Program) -> TestResult<usize> {
 #[test]
 fn an_unknown_name_is_refused_with_the_nearest_one() -> TestResult {
     let lake = Lake::on_disk()?;
-    let program = Program::on(&lake);
-    program.done(&["catalog", "list"])?;
-    let ended = program.run(&["catalog", "show", "silver.orders"])?;
-    ended.check(1)?;
-    assert!(ended.err.contains("silver.orders"), "{}", ended.err);
+    let (program, folder) = (Program::on(&lake), lake.folder().join("orders"));
+    write_file(&folder, "json")?;
+    program.done(&["catalog", "register", "silver.orders", &folder.display().to_string(), "--kind", "json"])?;
+    for asked in ["show", "history", "lineage", "forget"] {
+        let ended = program.run(&["catalog", asked, "silver.ordres"])?;
+        ended.check(1)?;
+        assert!(ended.out.is_empty() && ended.err.contains("'silver.ordres'"), "{asked}: {}", ended.err);
+        assert!(ended.err.contains("did you mean silver.orders?"), "{asked}: {}", ended.err);
+        let ended = program.run(&["catalog", asked, "nothing_like_it_at_all"])?;
+        ended.check(1)?;
+        assert!(!ended.err.contains("did you mean"), "{asked}: {}", ended.err);
+    }
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! docker-compose.yml and the Dockerfiles beside what they start. No container engine is needed here: that names, ports,
-//! keys and settings of the files fit each other is what can be held without one.
+//! keys and settings of the files fit each other is what can be held without one. The files are read line by line; that
+//! they are YAML as the engine reads it is not shown here.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,21 @@
 //! `alluvium sql` as scripts use it: formats, exit codes, places of errors, tables that were landed, and a look at a topic.
 
-use crate::harness::TestResult;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
 use crate::harness::lake::Lake;
+use crate::harness::ledger::{Ledger, Workload};
 use crate::harness::program::{Finished, Program};
 use crate::harness::shop::{Shop, embedded_options};
+use crate::harness::topic::Topic;
+use crate::harness::{TestResult, reader, services, unique};
+
+/// How long the broker may take to answer.
+const BROKER_LIMIT: Duration = Duration::from_secs(30);
 
 async fn shop() -> TestResult<Shop> {
     Shop::open(Lake::on_disk()?, 2).await
@@ -73,6 +85,61 @@ async fn a_source_can_be_looked_at_and_nothing_is_committed() -> TestResult {
     let summary = shop.program.json(&["run", "--once", "--json", "orders.sql"])?;
     let flows = summary["flows"].as_array().cloned().unwrap_or_default();
     assert!(flows.iter().all(|flow| flow["fate"]["records_in"] == 0), "{summary}");
+    Ok(())
+}
+
+/// Returns the names of the broker's groups.
+fn groups(kafka: &str) -> TestResult<BTreeSet<String>> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka).create()?;
+    let listed = consumer.fetch_group_list(None, BROKER_LIMIT)?;
+    Ok(listed.groups().iter().map(|group| group.name().to_owned()).collect())
+}
+
+/// Returns the offsets that `group` has committed of two partitions of `topic`, as text.
+fn committed(kafka: &str, group: &str, topic: &str) -> TestResult<Vec<String>> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", kafka).set("group.id", group).create()?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..2 {
+        partitions.add_partition(topic, partition);
+    }
+    let committed = consumer.committed_offsets(partitions, BROKER_LIMIT)?;
+    Ok(committed.elements().iter().map(|element| format!("{:?}", element.offset())).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_at_a_topic_leaves_the_brokers_groups_and_the_table_as_they_are() -> TestResult {
+    let Some(kafka) = services::kafka()? else { return Ok(()) };
+    let (lake, topic, group) = (Lake::on_disk()?, Topic::create(&kafka, 2).await?, unique("group"));
+    let mut workload = Workload::new(11, 20, 2);
+    topic.produce(workload.take(60), &mut Ledger::default())?;
+    let program = Program::on(&lake);
+    let text = format!(
+        "CREATE CONNECTION broker TYPE kafka WITH ('bootstrap.servers' = '{kafka}');\n\
+         CREATE SOURCE events (id BIGINT, seq BIGINT) WITH ('connection' = 'broker', 'topic' = '{}', \
+         'group.id' = '{group}', 'scan.startup.mode' = 'earliest-offset', 'error-handling.mode' = 'ignore');\n\
+         CREATE STREAMING TABLE lake.events (id BIGINT, seq BIGINT);\n\
+         CREATE FLOW events_flow AS INSERT INTO lake.events BY NAME SELECT * FROM STREAM(events);\n",
+        topic.name()
+    );
+    program.write("events.sql", &text)?;
+    program.done(&["run", "--once", "events.sql"])?;
+    // These have not landed, so whoever took the look for a reader of the flow would land them.
+    topic.produce(workload.take(60), &mut Ledger::default())?;
+
+    let table = lake.table("lake.events")?;
+    let versions = async || Ok::<_, Box<dyn std::error::Error + Send + Sync>>(reader::log(&lake, &table).await?.len());
+    let before = (groups(&kafka)?, committed(&kafka, &group, topic.name())?, versions().await?);
+    let looked = program.json(&["sql", "--quiet", "--json", "-c", "SELECT count(*) AS n FROM events"])?;
+    assert!(looked[0]["n"].as_i64().is_some_and(|n| n > 60), "the look saw too little: {looked}");
+    let after = (groups(&kafka)?, committed(&kafka, &group, topic.name())?, versions().await?);
+
+    assert_eq!((before.1, before.2), (after.1, after.2));
+    // Other tests have groups on this broker, too; none that is new has to do with this topic.
+    for new in after.0.difference(&before.0) {
+        let of_this_topic = committed(&kafka, new, topic.name())?;
+        assert!(!new.contains("peek") && of_this_topic.iter().all(|offset| offset == "Invalid"), "{new}");
+    }
+    assert!(!after.0.contains("alluvium-peek"), "{:?}", after.0);
     Ok(())
 }
 
@@ -157,5 +224,6 @@ fn a_location_that_holds_no_table_is_refused() -> TestResult {
     let ended = Program::on(&lake).run(&["sql", "nothing-here", "-c", "SELECT 1"])?;
     ended.check(1)?;
     assert!(ended.err.contains("nothing-here"), "{}", ended.err);
+    assert!(!ended.err.contains("\"level\""), "log lines stand before the message:\n{}", ended.err);
     Ok(())
 }

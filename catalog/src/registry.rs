@@ -1,8 +1,10 @@
-//! What is registered, written beside the data: one small file per dataset in the warehouse.
+//! What is registered, written beside the data: one small file per dataset, connection and source in the warehouse.
 //!
-//! The catalog is rebuilt from the tables' logs, but a log can only be read by who knows where it is. A dataset that
-//! lives outside the warehouse, or that no flow writes, is found again through these files alone.
+//! The catalog is rebuilt from the tables' logs, but a log can only be read by who knows where it is, and tells only of
+//! what a flow has used. A dataset that lives outside the warehouse, or that no flow writes, and a connection or source
+//! that no flow reads are found again through these files alone.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
@@ -10,10 +12,16 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
-use crate::{Dataset, Error, Result, TableName, storage_error};
+use crate::{Connection, Dataset, Error, Result, Source, TableName, storage_error};
 
 /// Where the files are, from the warehouse.
 const FOLDER: &str = "_alluvium/registry";
+
+/// The folder of connections in it.
+const CONNECTIONS: &str = "connections";
+
+/// The folder of sources in it.
+const SOURCES: &str = "sources";
 
 /// The version of the file format that this program writes.
 const FORMAT: u32 = 1;
@@ -21,7 +29,8 @@ const FORMAT: u32 = 1;
 /// How many files are read at once: enough to hide the latency of S3, few enough for any server.
 const READS_MAX: usize = 16;
 
-/// The registrations in a warehouse: `_alluvium/registry/<schema>.<table>.json`.
+/// The registrations in a warehouse: `_alluvium/registry/<schema>.<table>.json`, and below `connections` and `sources`
+/// one file by the name of each.
 #[derive(Debug, Clone)]
 pub struct Registry {
     store: Arc<dyn ObjectStore>,
@@ -29,9 +38,25 @@ pub struct Registry {
 
 /// A file of the registry: `{"v":1,"dataset":{..}}`.
 #[derive(Serialize, Deserialize)]
-struct Entry<D> {
+struct Entry {
     v: u32,
-    dataset: D,
+    #[serde(flatten)]
+    registered: Registered,
+}
+
+/// The format of a file, which is read before all else of it.
+#[derive(Deserialize)]
+struct Format {
+    v: u32,
+}
+
+/// What a file holds.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Registered {
+    Dataset(Box<Dataset>),
+    Connection(Connection),
+    Source(Source),
 }
 
 impl Registry {
@@ -45,12 +70,23 @@ impl Registry {
     /// # Errors
     /// As the store, by [`storage_error`].
     pub async fn put(&self, dataset: &Dataset) -> Result<()> {
-        let path = path_of(&dataset.name);
-        let bytes = serde_json::to_vec(&Entry { v: FORMAT, dataset })
-            .map_err(|source| Error::internal(format!("cannot encode {path}")).with_source(source))?;
-        let put = self.store.put(&path, bytes.into()).await;
-        put.map_err(|source| storage_error(format!("cannot write {path}"), source))?;
-        Ok(())
+        self.write(Registered::Dataset(Box::new(dataset.clone()))).await
+    }
+
+    /// Writes down a connection, over what was written of it before.
+    ///
+    /// # Errors
+    /// As the store, by [`storage_error`].
+    pub async fn put_connection(&self, connection: &Connection) -> Result<()> {
+        self.write(Registered::Connection(connection.clone())).await
+    }
+
+    /// Writes down a source, over what was written of it before.
+    ///
+    /// # Errors
+    /// As the store, by [`storage_error`].
+    pub async fn put_source(&self, source: &Source) -> Result<()> {
+        self.write(Registered::Source(source.clone())).await
     }
 
     /// Forgets a dataset. One that is not there is forgotten already.
@@ -58,7 +94,7 @@ impl Registry {
     /// # Errors
     /// As the store, by [`storage_error`].
     pub async fn remove(&self, name: &TableName) -> Result<()> {
-        let path = path_of(name);
+        let path = path_of(&[], name);
         match self.store.delete(&path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(storage_error(format!("cannot remove {path}"), source)),
@@ -70,49 +106,121 @@ impl Registry {
     /// # Errors
     /// `Data`, naming the file, when one cannot be read as a registration; otherwise as the store.
     pub async fn list(&self) -> Result<Vec<Dataset>> {
-        let folder = Path::from(FOLDER);
-        let files = self.store.list_with_delimiter(Some(&folder)).await;
-        let files = files.map_err(|source| storage_error(format!("cannot list {folder}"), source))?;
-        let paths = files.objects.into_iter().map(|file| file.location);
-        let mut datasets: Vec<Dataset> = futures::stream::iter(paths.filter(|path| path.extension() == Some("json")))
-            .map(|path| async move { self.read(&path).await })
-            .buffer_unordered(READS_MAX)
-            .try_filter_map(async |dataset| Ok(dataset))
-            .try_collect()
-            .await?;
+        let mut datasets = Vec::new();
+        for registered in self.files(&[]).await? {
+            if let Registered::Dataset(dataset) = registered {
+                datasets.push(*dataset);
+            }
+        }
         datasets.sort_by(|first, second| first.name.cmp(&second.name));
         Ok(datasets)
     }
 
+    /// Returns all connections by name.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn connections(&self) -> Result<Vec<Connection>> {
+        let mut connections = Vec::new();
+        for registered in self.files(&[CONNECTIONS]).await? {
+            if let Registered::Connection(connection) = registered {
+                connections.push(connection);
+            }
+        }
+        connections.sort_by(|first, second| first.name.cmp(&second.name));
+        Ok(connections)
+    }
+
+    /// Returns all sources by name.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn sources(&self) -> Result<Vec<Source>> {
+        let mut sources = Vec::new();
+        for registered in self.files(&[SOURCES]).await? {
+            if let Registered::Source(source) = registered {
+                sources.push(source);
+            }
+        }
+        sources.sort_by(|first, second| first.name.cmp(&second.name));
+        Ok(sources)
+    }
+
+    async fn write(&self, registered: Registered) -> Result<()> {
+        let path = registered.path();
+        let bytes = serde_json::to_vec(&Entry { v: FORMAT, registered })
+            .map_err(|source| Error::internal(format!("cannot encode {path}")).with_source(source))?;
+        let put = self.store.put(&path, bytes.into()).await;
+        put.map_err(|source| storage_error(format!("cannot write {path}"), source))?;
+        Ok(())
+    }
+
+    /// Reads all files right below a folder of the registry.
+    async fn files(&self, below: &[&str]) -> Result<Vec<Registered>> {
+        let folder = folder(below);
+        let files = self.store.list_with_delimiter(Some(&folder)).await;
+        let files = files.map_err(|source| storage_error(format!("cannot list {folder}"), source))?;
+        let paths = files.objects.into_iter().map(|file| file.location);
+        futures::stream::iter(paths.filter(|path| path.extension() == Some("json")))
+            .map(|path| async move { self.read(&path).await })
+            .buffer_unordered(READS_MAX)
+            .try_filter_map(async |registered| Ok(registered))
+            .try_collect()
+            .await
+    }
+
     /// Reads one file; none if it was removed since it was listed.
-    async fn read(&self, path: &Path) -> Result<Option<Dataset>> {
+    async fn read(&self, path: &Path) -> Result<Option<Registered>> {
         let failed = |source| storage_error(format!("cannot read {path}"), source);
         let bytes = match self.store.get(path).await {
             Ok(found) => found.bytes().await.map_err(failed)?,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(source) => return Err(failed(source)),
         };
-        let entry: Entry<serde_json::Value> = parsed(path, serde_json::from_slice(&bytes))?;
-        if entry.v > FORMAT {
-            return Err(Error::data(format!("{path} has format {}, newer than {FORMAT}", entry.v))
+        let Format { v } = parsed(path, serde_json::from_slice(&bytes))?;
+        if v > FORMAT {
+            return Err(Error::data(format!("{path} has format {v}, newer than {FORMAT}"))
                 .with_hint("a newer program wrote it; use that one"));
         }
-        let dataset: Dataset = parsed(path, serde_json::from_value(entry.dataset))?;
-        if path_of(&dataset.name) != *path {
-            return Err(Error::data(format!("{path} registers {}, which its name does not say", dataset.name)));
+        let Entry { registered, .. } = parsed(path, serde_json::from_slice(&bytes))?;
+        if registered.path() != *path {
+            return Err(Error::data(format!("{path} registers {}, which its name does not say", registered.name())));
         }
-        Ok(Some(dataset))
+        Ok(Some(registered))
     }
 }
 
-fn path_of(name: &TableName) -> Path {
-    Path::from_iter(FOLDER.split('/').chain([format!("{name}.json").as_str()]))
+impl Registered {
+    fn name(&self) -> String {
+        match self {
+            Self::Dataset(dataset) => dataset.name.to_string(),
+            Self::Connection(connection) => connection.name.to_string(),
+            Self::Source(source) => source.name.to_string(),
+        }
+    }
+
+    fn path(&self) -> Path {
+        match self {
+            Self::Dataset(dataset) => path_of(&[], &dataset.name),
+            Self::Connection(connection) => path_of(&[CONNECTIONS], &connection.name),
+            Self::Source(source) => path_of(&[SOURCES], &source.name),
+        }
+    }
+}
+
+fn folder(below: &[&str]) -> Path {
+    Path::from_iter(FOLDER.split('/').chain(below.iter().copied()))
+}
+
+fn path_of(below: &[&str], name: &impl Display) -> Path {
+    let file = format!("{name}.json");
+    Path::from_iter(FOLDER.split('/').chain(below.iter().copied()).chain([file.as_str()]))
 }
 
 fn parsed<T>(path: &Path, parsed: serde_json::Result<T>) -> Result<T> {
     parsed.map_err(|source| {
         Error::data(format!("{path} is not a registration"))
-            .with_hint("remove the file and register the dataset again")
+            .with_hint("remove the file and register or define what it stands for again")
             .with_source(source)
     })
 }
@@ -159,10 +267,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn connections_and_sources_are_kept_apart_from_datasets_and_the_last_of_a_name_stands() -> Result<()> {
+        let read = |source: serde_json::Error| Error::internal("read").with_source(source);
+        let connection = |address: &str| -> Result<Connection> {
+            let text =
+                format!(r#"{{"name":"shop","kind":"kafka","options":{{"bootstrap.servers":{{"text":"{address}"}}}}}}"#);
+            serde_json::from_str(&text).map_err(read)
+        };
+        let text =
+            r#"{"name":"shop","connection":"shop","topic":"shop.orders","columns":[],"options":{},"comment":null}"#;
+        let source: Source = serde_json::from_str(text).map_err(read)?;
+        let stores = Stores::new(StorageSettings::default());
+        let registry = Registry::new(stores.open(&"memory:///warehouse".parse()?)?);
+        assert_eq!((registry.connections().await?, registry.sources().await?), (Vec::new(), Vec::new()));
+        let dataset = dataset("default.shop", "/data/shop")?;
+        registry.put(&dataset).await?;
+        registry.put_connection(&connection("old:9092")?).await?;
+        registry.put_source(&source).await?;
+        registry.put_connection(&connection("new:9092")?).await?;
+        assert_eq!(registry.list().await?, [dataset]);
+        assert_eq!(registry.connections().await?, [connection("new:9092")?]);
+        assert_eq!(registry.sources().await?, [source]);
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_read_is_named() -> Result<()> {
-        let moved = serde_json::to_string(&Entry { v: 1, dataset: dataset("a.y", "/x")? })
-            .map_err(|source| Error::internal("encode").with_source(source))?;
-        for text in ["", "{", "{\"v\":2,\"dataset\":null}", "{\"v\":1,\"dataset\":{}}", &moved] {
+        let moved = Entry { v: 1, registered: Registered::Dataset(Box::new(dataset("a.y", "/x")?)) };
+        let moved = serde_json::to_string(&moved).map_err(|source| Error::internal("encode").with_source(source))?;
+        let other = "{\"v\":1,\"connection\":{\"name\":\"x\",\"kind\":\"kafka\",\"options\":{}}}";
+        for text in ["", "{", "{\"v\":2,\"dataset\":null}", "{\"v\":1,\"dataset\":{}}", "{\"v\":1}", &moved, other] {
             let error = with_file("a.x.json", text).await?;
             assert_eq!(error.kind(), ErrorKind::Data);
             assert!(error.message().contains("_alluvium/registry/a.x.json"), "{error}");

@@ -2,7 +2,7 @@
 //!
 //! It reads tables and writes none. Commits, flows and their versions, connections, sources and datasets come back as they
 //! were; a run comes back as long as its commits tell, from the first to the last of them. What only the catalog knew
-//! does not: runs that landed nothing, how a run ended, definitions that no flow used. The new file is made beside
+//! does not: runs that landed nothing, how a run ended, texts of flows that never wrote. The new file is made beside
 //! the old one, which is kept until the next rebuild; a crash on the way leaves the old one or none, never half of one.
 //! No other process may have the old one open: it would go on writing there, and what it wrote would be lost.
 
@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use alluvium_catalog::store::{CatalogStore, Hold, Run, SqliteStore};
 use alluvium_catalog::{
-    Commit, Dataset, DatasetKind, Definition, Error, Location, Registry, Result, Stores, TableName, Timestamp,
+    Commit, Connection, Dataset, DatasetKind, Definition, Error, Location, Name, Registry, Result, Source, Stores,
+    TableName, Timestamp,
 };
 use uuid::Uuid;
 
@@ -67,6 +68,14 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// What the warehouse's registry says.
+#[derive(Debug)]
+struct Registered {
+    datasets: Vec<Dataset>,
+    connections: Vec<Connection>,
+    sources: Vec<Source>,
+}
+
 /// What the log of one table says.
 #[derive(Debug)]
 struct TableStory {
@@ -108,8 +117,8 @@ impl Rebuild<'_> {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn restore_into(&self, store: &dyn CatalogStore) -> Result<Restored> {
-        let registered = Registry::new(self.stores.open(self.warehouse)?).list().await?;
-        let found = self.find(&registered).await?;
+        let registered = Registered::read(&Registry::new(self.stores.open(self.warehouse)?)).await?;
+        let found = self.find(&registered.datasets).await?;
         let mut stories = Vec::new();
         let mut skipped = Vec::new();
         for table in found {
@@ -119,7 +128,7 @@ impl Rebuild<'_> {
             } else if table.is_given {
                 return Err(Error::invalid(format!("no flow has written a table at {}", table.location))
                     .with_hint("register it by: alluvium catalog register NAME LOCATION"));
-            } else if !registered.iter().any(|dataset| dataset.location == table.location) {
+            } else if !registered.datasets.iter().any(|dataset| dataset.location == table.location) {
                 let reason = String::from("no flow has written it, and it is not registered");
                 skipped.push(Skipped { location: table.location, reason });
             }
@@ -144,6 +153,33 @@ impl Rebuild<'_> {
             }
         }
         Ok(unique)
+    }
+}
+
+impl Registered {
+    async fn read(registry: &Registry) -> Result<Self> {
+        Ok(Self {
+            datasets: registry.list().await?,
+            connections: registry.connections().await?,
+            sources: registry.sources().await?,
+        })
+    }
+
+    /// Writes connections and sources over what flows have said of them: each was registered whenever it changed.
+    async fn write_definitions(&self, store: &dyn CatalogStore) -> Result<()> {
+        for connection in &self.connections {
+            store.put_connection(connection).await?;
+        }
+        let known: BTreeSet<Name> = store.connections().await?.into_iter().map(|connection| connection.name).collect();
+        for source in &self.sources {
+            if known.contains(&source.connection) {
+                store.put_source(source).await?;
+                continue;
+            }
+            let Source { name, connection, .. } = source;
+            tracing::warn!(source = %name, %connection, "a source is left out, for nothing tells of its connection");
+        }
+        Ok(())
     }
 }
 
@@ -177,7 +213,7 @@ fn runs(stories: &[TableStory]) -> impl Iterator<Item = Run> {
 
 /// Writes definitions in the order they were put to work, then the tables that none declares, then registrations, then
 /// commits and runs. Returns the number of registered datasets that no flow writes.
-async fn write(store: &dyn CatalogStore, registered: &[Dataset], stories: &[TableStory]) -> Result<usize> {
+async fn write(store: &dyn CatalogStore, registered: &Registered, stories: &[TableStory]) -> Result<usize> {
     let mut definitions: Vec<&(i64, Definition)> = stories.iter().flat_map(|story| &story.definitions).collect();
     definitions.sort_by_key(|(put_to_work, _)| *put_to_work);
     for (_, definition) in &definitions {
@@ -189,7 +225,8 @@ async fn write(store: &dyn CatalogStore, registered: &[Dataset], stories: &[Tabl
         let kind = if takes_rejects { DatasetKind::DeadLetter } else { DatasetKind::Delta };
         store.put_dataset(&undeclared(story, kind)).await?;
     }
-    for dataset in registered {
+    registered.write_definitions(store).await?;
+    for dataset in &registered.datasets {
         store.put_dataset(dataset).await?;
     }
     for commit in stories.iter().flat_map(|story| &story.commits) {
@@ -204,7 +241,7 @@ async fn write(store: &dyn CatalogStore, registered: &[Dataset], stories: &[Tabl
         store.put_run(&run).await?;
     }
     let written: BTreeSet<&TableName> = stories.iter().map(|story| &story.name).collect();
-    Ok(registered.iter().filter(|dataset| !written.contains(&dataset.name)).count())
+    Ok(registered.datasets.iter().filter(|dataset| !written.contains(&dataset.name)).count())
 }
 
 fn is_dead_letter_table(definition: &Definition, name: &TableName) -> bool {

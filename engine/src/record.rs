@@ -122,7 +122,7 @@ impl Recorder {
     }
 }
 
-/// Registers a flow and all that it hangs on, in the catalog and, for the table, in the warehouse's registry.
+/// Registers a flow and all that it hangs on, in the catalog and, but for the flow itself, in the warehouse's registry.
 ///
 /// # Errors
 /// As of the catalog and the registry; a flow does not start with a catalog that cannot be written.
@@ -159,6 +159,8 @@ pub async fn register(
         datasets.push(dataset);
     }
     if let Some(registry) = registry {
+        registry.put_connection(&definition.connection).await?;
+        registry.put_source(&definition.source).await?;
         for dataset in datasets {
             // A registration may carry an owner and tags by now; it is never replaced by a bare one.
             if let Some(known) = catalog.dataset(&dataset.name).await? {

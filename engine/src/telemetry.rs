@@ -13,6 +13,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{Protocol, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -29,6 +30,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The exporter's own HTTP client would be traced and exported in turn.
 const QUIET: &str =
     "hyper=off,hyper_util=off,reqwest=off,h2=off,opentelemetry=off,opentelemetry_sdk=warn,opentelemetry_otlp=warn";
+
+/// The Delta kernel logs as errors what it is asked for and cannot find, before its caller, who says it in a message of its
+/// own, has judged that. It goes by two names.
+const KERNEL: &str = "buoyant_kernel=off,delta_kernel=off";
 
 /// The spans and events that are sent where an endpoint is set.
 const SENT: &str = "info";
@@ -55,7 +60,7 @@ impl Telemetry {
     /// `Invalid` when the endpoint cannot be one.
     pub fn start(log: &LogSettings, level: &str, endpoint: Option<&Url>, target: LogTarget) -> Result<Self> {
         let provider = endpoint.map(provider).transpose()?;
-        let chosen = filter(log.filter().unwrap_or(level))?;
+        let chosen = line_filter(log.filter().unwrap_or(level))?;
         // Which lines are written is one question, which spans are sent is another.
         let sent = filter(SENT)?;
         let traces = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(tracer(provider)));
@@ -126,6 +131,16 @@ fn filter(directives: &str) -> Result<EnvFilter> {
         .map_err(|source| Error::invalid(format!("'{directives}' is not a log level")).with_source(source))
 }
 
+/// Returns the filter of log lines: the kernel is heard where debugging is asked for, or where `directives` name it.
+fn line_filter(directives: &str) -> Result<EnvFilter> {
+    let chosen = filter(directives)?;
+    if chosen.max_level_hint().is_some_and(|level| level >= LevelFilter::DEBUG) {
+        return Ok(chosen);
+    }
+    // Of two directives for one target the later one counts.
+    filter(&format!("{KERNEL},{directives}"))
+}
+
 fn provider(endpoint: &Url) -> Result<SdkTracerProvider> {
     let traces = signal_url(endpoint);
     let exporter = opentelemetry_otlp::SpanExporter::builder()
@@ -155,6 +170,26 @@ fn signal_url(endpoint: &Url) -> Url {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_is_heard_only_where_debugging_is_asked_for_or_it_is_named() -> Result<()> {
+        for (directives, ours, theirs) in [
+            ("warn", true, false),
+            ("info", true, false),
+            ("warn,buoyant_kernel=error", true, true),
+            ("debug", true, true),
+            ("info,alluvium=debug", true, true),
+            ("off", false, false),
+        ] {
+            let subscriber = tracing_subscriber::registry().with(line_filter(directives)?);
+            let heard = tracing::subscriber::with_default(subscriber, || {
+                let ours = tracing::enabled!(target: "alluvium::commit", tracing::Level::ERROR);
+                (ours, tracing::enabled!(target: "buoyant_kernel::snapshot", tracing::Level::ERROR))
+            });
+            assert_eq!(heard, (ours, theirs), "{directives}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn traces_go_below_the_base_url() -> std::result::Result<(), url::ParseError> {

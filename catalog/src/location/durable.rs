@@ -24,19 +24,41 @@ use object_store::{
 /// `bytes::Bytes`, by the name under which `object_store` hands it out.
 type Bytes = <PutPayload as IntoIterator>::Item;
 
+/// Makes what was written outlive a power cut.
+pub(super) trait Flush: fmt::Debug + Send + Sync {
+    /// Flushes a file, or the entries of a folder, that is open and called `path`.
+    fn flush(&self, file: &File, path: &FilePath) -> io::Result<()>;
+}
+
+/// The disk's own flush.
+#[derive(Debug)]
+pub(super) struct Fsync;
+
+impl Flush for Fsync {
+    fn flush(&self, file: &File, _path: &FilePath) -> io::Result<()> {
+        file.sync_all()
+    }
+}
+
 /// [`LocalFileSystem`] whose writes are flushed to the disk before they count.
 #[derive(Debug, Clone)]
 pub(super) struct DurableFiles {
     files: LocalFileSystem,
+    disk: Arc<dyn Flush>,
 }
 
 impl DurableFiles {
-    pub(super) fn new(files: LocalFileSystem) -> Self {
-        Self { files }
+    pub(super) fn new(files: LocalFileSystem, disk: Arc<dyn Flush>) -> Self {
+        Self { files, disk }
     }
 
     async fn put_result(&self, location: &Path) -> Result<PutResult> {
         Ok(PutResult { e_tag: self.files.head(location).await?.e_tag, version: None })
+    }
+
+    async fn flush_folders(&self, path: PathBuf) -> Result<()> {
+        let disk = Arc::clone(&self.disk);
+        on_blocking_thread(move || flush_folders(disk.as_ref(), &path).map_err(|source| failure(&path, source))).await
     }
 }
 
@@ -60,8 +82,9 @@ impl ObjectStore for DurableFiles {
             PutMode::Update(_) => return self.files.put_opts(location, payload, opts).await,
         };
         let path = self.files.path_to_filesystem(location)?;
+        let disk = Arc::clone(&self.disk);
         on_blocking_thread(move || {
-            let written = Staged::create(path.clone()).and_then(|mut staged| {
+            let written = Staged::create(path.clone(), disk).and_then(|mut staged| {
                 payload.iter().try_for_each(|bytes| staged.file.write_all(bytes))?;
                 staged.publish(publish)
             });
@@ -77,9 +100,9 @@ impl ObjectStore for DurableFiles {
         _opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         let path = self.files.path_to_filesystem(location)?;
-        let target = path.clone();
-        let staged =
-            on_blocking_thread(move || Staged::create(path.clone()).map_err(|source| failure(&path, source))).await?;
+        let (target, disk) = (path.clone(), Arc::clone(&self.disk));
+        let create = move || Staged::create(path.clone(), disk).map_err(|source| failure(&path, source));
+        let staged = on_blocking_thread(create).await?;
         let staged = Arc::new(Mutex::new(Some(staged)));
         Ok(Box::new(DurableUpload { store: self.clone(), location: location.clone(), path: target, next: 0, staged }))
     }
@@ -111,13 +134,13 @@ impl ObjectStore for DurableFiles {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         let path = self.files.path_to_filesystem(to)?;
         self.files.copy_opts(from, to, options).await?;
-        on_blocking_thread(move || flush_folders(&path).map_err(|source| failure(&path, source))).await
+        self.flush_folders(path).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         let path = self.files.path_to_filesystem(to)?;
         self.files.rename_opts(from, to, options).await?;
-        on_blocking_thread(move || flush_folders(&path).map_err(|source| failure(&path, source))).await
+        self.flush_folders(path).await
     }
 }
 
@@ -173,6 +196,7 @@ impl MultipartUpload for DurableUpload {
 #[derive(Debug)]
 struct Staged {
     file: File,
+    disk: Arc<dyn Flush>,
     /// Where it is now.
     staged: PathBuf,
     /// Where it shall be.
@@ -181,14 +205,14 @@ struct Staged {
 }
 
 impl Staged {
-    fn create(path: PathBuf) -> io::Result<Self> {
+    fn create(path: PathBuf, disk: Arc<dyn Flush>) -> io::Result<Self> {
         let mut index = 1_u32;
         loop {
             let mut staged = path.clone().into_os_string();
             staged.push(format!("#{index}"));
             let staged = PathBuf::from(staged);
             match OpenOptions::new().write(true).create_new(true).open(&staged) {
-                Ok(file) => return Ok(Self { file, staged, path, is_published: false }),
+                Ok(file) => return Ok(Self { file, disk, staged, path, is_published: false }),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => index += 1,
                 Err(error) if error.kind() == ErrorKind::NotFound => {
                     fs::create_dir_all(path.parent().ok_or(error)?)?;
@@ -199,10 +223,10 @@ impl Staged {
     }
 
     fn publish(mut self, publish: impl Fn(&FilePath, &FilePath) -> io::Result<()>) -> io::Result<()> {
-        self.file.sync_all()?;
+        self.disk.flush(&self.file, &self.staged)?;
         publish(&self.staged, &self.path)?;
         self.is_published = true;
-        flush_folders(&self.path)
+        flush_folders(self.disk.as_ref(), &self.path)
     }
 }
 
@@ -219,9 +243,9 @@ impl Drop for Staged {
 const NEW_FOLDERS_MAX: usize = 6;
 
 /// Flushes the entries of the folders above `path`, nearest first, as any of them may have been made for it.
-fn flush_folders(path: &FilePath) -> io::Result<()> {
+fn flush_folders(disk: &dyn Flush, path: &FilePath) -> io::Result<()> {
     for folder in path.ancestors().skip(1).take(NEW_FOLDERS_MAX) {
-        match File::open(folder).and_then(|folder| folder.sync_all()) {
+        match File::open(folder).and_then(|file| disk.flush(&file, folder)) {
             // Not ours to flush: a folder that is not ours to read was not made by us.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => break,
             flushed => flushed?,

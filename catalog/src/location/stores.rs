@@ -10,7 +10,7 @@ use object_store::memory::InMemory;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 
-use super::durable::DurableFiles;
+use super::durable::{DurableFiles, Flush, Fsync};
 use super::{Location, Scheme, StorageSettings};
 use crate::{Error, Result};
 
@@ -20,6 +20,18 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// What to look at where a server refuses a key.
 const KEY_HINT: &str = "look at access_key_id and secret_access_key below [storage] in alluvium.toml, at AWS_ACCESS_KEY_ID \
                         and AWS_SECRET_ACCESS_KEY, which go over them, and at what the key may do with the bucket";
+
+/// What to look at where nobody said who asks: the client then asks AWS's metadata service for a role.
+const IDENTITY_HINT: &str = "no access key is set, and no role was found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, \
+                             and AWS_ENDPOINT_URL for a server that is not AWS's, or access_key_id, secret_access_key \
+                             and endpoint below [storage] in alluvium.toml";
+
+/// What to look at where a server does not have the bucket.
+const BUCKET_HINT: &str = "the server has no such bucket: create it, or look at the bucket's name in the location and at \
+                           AWS_ENDPOINT_URL, or endpoint below [storage] in alluvium.toml";
+
+/// The address of the metadata service of AWS's machines.
+const METADATA_SERVICE: &str = "169.254.169.254";
 
 /// Opens the stores behind locations. Clones share the stores, and the memory behind `memory://`.
 #[derive(Clone)]
@@ -42,11 +54,7 @@ impl Stores {
 
     /// Returns stores whose `memory:///` is `memory`: one that counts, fails or waits as a test wants it to.
     pub fn with_memory(settings: StorageSettings, memory: Arc<dyn ObjectStore>) -> Self {
-        let disk: Arc<dyn ObjectStore> = if settings.local_fsync {
-            Arc::new(DurableFiles::new(LocalFileSystem::new()))
-        } else {
-            Arc::new(LocalFileSystem::new())
-        };
+        let disk = local_disk(&settings, Arc::new(Fsync));
         let shared = Shared { settings, memory, disk, buckets: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
@@ -139,9 +147,11 @@ impl StorageSettings {
 ///
 /// | the store says | kind |
 /// |---|---|
-/// | not found, not allowed (with a hint where it is a key that is refused), not supported, bad path or setting | `Invalid` |
+/// | not found, not allowed, not supported, bad path or setting | `Invalid` |
 /// | exists already, precondition failed | `Conflict` |
 /// | anything else: network, timeout, disk | `Unavailable` |
+///
+/// A hint names the settings to look at where a key is refused, none was given, or the bucket is not there.
 pub fn storage_error(message: impl Into<String>, source: object_store::Error) -> Error {
     use object_store::Error as Cause;
 
@@ -158,10 +168,33 @@ pub fn storage_error(message: impl Into<String>, source: object_store::Error) ->
         }
         _ => Error::unavailable(message),
     };
-    if is_refused_key(&source) {
-        return error.with_hint(KEY_HINT).with_source(source);
+    match hint(&source) {
+        Some(hint) => error.with_hint(hint).with_source(source),
+        None => error.with_source(source),
     }
-    error.with_source(source)
+}
+
+fn hint(cause: &object_store::Error) -> Option<&'static str> {
+    // A metadata service that is not there may refuse, too: what asks it comes first.
+    if says(cause, METADATA_SERVICE) {
+        return Some(IDENTITY_HINT);
+    }
+    if is_refused_key(cause) {
+        return Some(KEY_HINT);
+    }
+    says(cause, "NoSuchBucket").then_some(BUCKET_HINT)
+}
+
+/// Tells whether an error or one of its causes has `word` in its text: the client hands on neither codes nor addresses.
+fn says(cause: &object_store::Error, word: &str) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(cause);
+    while let Some(error) = next {
+        if error.to_string().contains(word) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 /// Tells whether a server refuses who asks; the disk refuses too, but knows no keys.
@@ -171,6 +204,12 @@ fn is_refused_key(cause: &object_store::Error) -> bool {
         object_store::Error::PermissionDenied { source, .. } => !source.is::<std::io::Error>(),
         _ => false,
     }
+}
+
+/// Returns the local disk from `/`. What is written there is flushed by `flush`, unless the settings say otherwise.
+pub(super) fn local_disk(settings: &StorageSettings, flush: Arc<dyn Flush>) -> Arc<dyn ObjectStore> {
+    let files = LocalFileSystem::new();
+    if settings.local_fsync { Arc::new(DurableFiles::new(files, flush)) } else { Arc::new(files) }
 }
 
 fn rooted(store: Arc<dyn ObjectStore>, location: &Location) -> Arc<dyn ObjectStore> {

@@ -1,10 +1,14 @@
 //! What the module `location` promises, tested.
 
-use std::sync::Arc;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use object_store::{ObjectStoreExt, PutMode, PutPayload};
 use proptest::prelude::*;
 
+use super::durable::Flush;
+use super::stores::local_disk;
 use super::*;
 use crate::ErrorKind;
 
@@ -188,9 +192,9 @@ async fn memory_is_shared_by_clones_and_not_by_others() -> Result<()> {
 }
 
 #[tokio::test]
-async fn disk_keeps_files_flushed_or_not() -> Result<()> {
+async fn disk_keeps_files_whether_they_are_flushed_or_not() -> Result<()> {
     for local_fsync in [true, false] {
-        let failed = |source: std::io::Error| Error::internal("no folder").with_source(source);
+        let failed = |source: io::Error| Error::internal("no folder").with_source(source);
         let folder = tempfile::tempdir().map_err(failed)?;
         let location: Location = folder.path().join("not yet/there").display().to_string().parse()?;
         let stores = Stores::new(StorageSettings { local_fsync, ..StorageSettings::default() });
@@ -199,6 +203,112 @@ async fn disk_keeps_files_flushed_or_not() -> Result<()> {
         round_trip(&stores, &location).await?;
         let names: Vec<_> = std::fs::read_dir(folder.path().join("not yet/there/a")).map_err(failed)?.collect();
         assert_eq!(names.len(), 2, "staged files were left");
+    }
+    Ok(())
+}
+
+/// Flushes nothing and notes what it was asked to flush, with whether the file `published` was there by then.
+#[derive(Debug)]
+struct Watched {
+    published: PathBuf,
+    seen: Mutex<Vec<(PathBuf, bool)>>,
+    is_broken: bool,
+}
+
+impl Flush for Watched {
+    fn flush(&self, _file: &File, path: &FilePath) -> io::Result<()> {
+        let seen = (path.to_owned(), self.published.exists());
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+        if self.is_broken { Err(io::Error::other("the disk is full")) } else { Ok(()) }
+    }
+}
+
+/// The ways by which a file gets its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Create,
+    Overwrite,
+    Upload,
+    Copy,
+}
+
+/// Writes `<folder>/new/file` over a disk whose flushes are watched; returns what was seen of them, and the outcome.
+async fn watch(
+    folder: &FilePath,
+    way: Way,
+    (local_fsync, is_broken): (bool, bool),
+) -> Result<(Vec<(PathBuf, bool)>, object_store::Result<()>)> {
+    let published = folder.join("new/file");
+    let watched = Arc::new(Watched { published: published.clone(), seen: Mutex::default(), is_broken });
+    let settings = StorageSettings { local_fsync, ..StorageSettings::default() };
+    let store = local_disk(&settings, Arc::clone(&watched) as Arc<dyn Flush>);
+    let location: Location = published.display().to_string().parse()?;
+    let path = location.path();
+    let written = match way {
+        Way::Create => store.put_opts(path, "one".into(), PutMode::Create.into()).await.map(drop),
+        Way::Overwrite => store.put(path, "one".into()).await.map(drop),
+        Way::Upload => {
+            async {
+                let mut upload = store.put_multipart(path).await?;
+                upload.put_part("one".into()).await?;
+                upload.complete().await.map(drop)
+            }
+            .await
+        }
+        Way::Copy => {
+            let from = folder.join("from");
+            std::fs::write(&from, "one").map_err(|source| Error::internal("no file").with_source(source))?;
+            let from: Location = from.display().to_string().parse()?;
+            store.copy(from.path(), path).await
+        }
+    };
+    let seen = watched.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok((seen, written))
+}
+
+#[tokio::test]
+async fn a_file_is_flushed_before_it_has_its_name_and_its_folders_after() -> Result<()> {
+    let failed = |source: io::Error| Error::internal("no folder").with_source(source);
+    for way in [Way::Create, Way::Overwrite, Way::Upload, Way::Copy] {
+        let folder = tempfile::tempdir().map_err(failed)?;
+        let (seen, written) = watch(folder.path(), way, (true, false)).await?;
+        written.map_err(|source| storage_error("cannot write", source))?;
+        assert_eq!(std::fs::read(folder.path().join("new/file")).map_err(failed)?, b"one", "{way:?}");
+        // What is copied was flushed when it was written.
+        let n_files = usize::from(way != Way::Copy);
+        let (files, folders) = seen.split_at(n_files);
+        for (file, is_published) in files {
+            let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            assert!(name.starts_with("file#") && !is_published, "{way:?}: {seen:?}");
+        }
+        let flushed: Vec<PathBuf> = folders.iter().map(|(folder, _)| folder.clone()).collect();
+        let expected = [folder.path().join("new"), folder.path().to_owned()];
+        assert!(flushed.starts_with(&expected), "{way:?}: {seen:?}");
+        assert!(folders.iter().all(|(_, is_published)| *is_published), "{way:?}: {seen:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_is_flushed_where_the_settings_say_so() -> Result<()> {
+    for way in [Way::Create, Way::Overwrite, Way::Upload, Way::Copy] {
+        let folder = tempfile::tempdir().map_err(|source| Error::internal("no folder").with_source(source))?;
+        let (seen, written) = watch(folder.path(), way, (false, true)).await?;
+        written.map_err(|source| storage_error("cannot write", source))?;
+        assert!(seen.is_empty(), "{way:?}: {seen:?}");
+        assert!(folder.path().join("new/file").is_file(), "{way:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_flushed_does_not_get_its_name() -> Result<()> {
+    for way in [Way::Create, Way::Overwrite, Way::Upload] {
+        let folder = tempfile::tempdir().map_err(|source| Error::internal("no folder").with_source(source))?;
+        let (_, written) = watch(folder.path(), way, (true, true)).await?;
+        assert!(written.is_err(), "{way:?}");
+        let left = std::fs::read_dir(folder.path().join("new")).map(Iterator::count);
+        assert!(left.is_ok_and(|n_left| n_left == 0), "{way:?} left a file");
     }
     Ok(())
 }
@@ -241,7 +351,7 @@ fn a_bucket_is_opened_once_per_purpose() -> Result<()> {
 }
 
 /// Answers every request with 500 and returns what was asked, head by head.
-async fn failing_server(listener: tokio::net::TcpListener, asked: Arc<std::sync::Mutex<Vec<String>>>) {
+async fn failing_server(listener: tokio::net::TcpListener, asked: Arc<Mutex<Vec<String>>>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     while let Ok((mut socket, _)) = listener.accept().await {
@@ -256,7 +366,7 @@ async fn failing_server(listener: tokio::net::TcpListener, asked: Arc<std::sync:
         }
         asked
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .unwrap_or_else(PoisonError::into_inner)
             .push(String::from_utf8_lossy(&bytes[..n_read]).to_ascii_lowercase());
         let answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         if socket.write_all(answer).await.is_err() {
@@ -267,10 +377,10 @@ async fn failing_server(listener: tokio::net::TcpListener, asked: Arc<std::sync:
 
 #[tokio::test]
 async fn a_commit_is_sent_once_and_conditionally() -> Result<()> {
-    let failed = |source: std::io::Error| Error::internal("no server").with_source(source);
+    let failed = |source: io::Error| Error::internal("no server").with_source(source);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let asked = Arc::new(Mutex::new(Vec::new()));
     let server = tokio::spawn(failing_server(listener, Arc::clone(&asked)));
     let stores = Stores::new(StorageSettings {
         endpoint: Some(format!("http://{address}")),
@@ -281,7 +391,7 @@ async fn a_commit_is_sent_once_and_conditionally() -> Result<()> {
         ..StorageSettings::default()
     });
     let location: Location = "s3://lake/silver/orders".parse()?;
-    let n_asked = || asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len();
+    let n_asked = || asked.lock().unwrap_or_else(PoisonError::into_inner).len();
     for (store, expected) in [(stores.open_for_commit(&location)?, 1), (stores.open(&location)?, 3)] {
         let put = store.put_opts(&Path::from("_delta_log/0.json"), "x".into(), PutMode::Create.into()).await;
         let error = put.map_err(|source| storage_error("cannot commit", source)).err();
@@ -291,7 +401,7 @@ async fn a_commit_is_sent_once_and_conditionally() -> Result<()> {
         assert_eq!(n_asked(), expected);
     }
     server.abort();
-    for head in asked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+    for head in asked.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         assert!(head.starts_with("put /lake/silver/orders/_delta_log/0.json "), "{head}");
         assert!(head.contains("if-none-match: *") && !head.contains("hunter2"), "{head}");
     }
@@ -308,8 +418,35 @@ fn a_refused_key_comes_with_the_settings_to_look_at_and_a_refusal_of_the_disk_wi
     for setting in ["secret_access_key", "AWS_SECRET_ACCESS_KEY"] {
         assert!(key.hint().is_some_and(|hint| hint.contains(setting)), "{key:?}");
     }
-    let disk = denied(std::io::Error::from(std::io::ErrorKind::PermissionDenied).into());
+    let disk = denied(io::Error::from(io::ErrorKind::PermissionDenied).into());
     assert_eq!((disk.kind(), disk.hint()), (ErrorKind::Invalid, None));
+}
+
+#[test]
+fn a_forgotten_key_and_a_missing_bucket_come_with_the_settings_to_look_at() {
+    let generic = |text: &str| {
+        let source = Box::new(Error::unavailable("the request failed").with_source(text.to_owned()));
+        object_store::Error::Generic { store: "S3", source }
+    };
+    let forgotten = "Error performing PUT http://169.254.169.254/latest/api/token: Server returned 403 Forbidden";
+    let denied =
+        object_store::Error::PermissionDenied { path: "token".to_owned(), source: forgotten.to_owned().into() };
+    let missing = "Client error with status 404 Not Found: <Error><Code>NoSuchBucket</Code></Error>";
+    let not_found = object_store::Error::NotFound { path: "a".to_owned(), source: missing.to_owned().into() };
+    let keys: &[&str] = &["AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "secret_access_key"];
+    let bucket: &[&str] = &["no such bucket", "AWS_ENDPOINT_URL"];
+    for (cause, kind, said) in [
+        (generic(forgotten), ErrorKind::Unavailable, keys),
+        (denied, ErrorKind::Invalid, keys),
+        (not_found, ErrorKind::Invalid, bucket),
+    ] {
+        let error = storage_error("cannot write a", cause);
+        assert_eq!(error.kind(), kind, "{error:?}");
+        for part in said {
+            assert!(error.hint().is_some_and(|hint| hint.contains(part)), "{part}: {error:?}");
+        }
+    }
+    assert_eq!(storage_error("cannot write a", generic("connection reset")).hint(), None);
 }
 
 #[test]

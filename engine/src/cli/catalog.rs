@@ -2,6 +2,7 @@
 
 use alluvium_catalog::store::{CatalogStore, FlowEntry, places};
 use alluvium_catalog::{Commit, Error, Graph, Location, Name, Result, newest_versions};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -61,7 +62,7 @@ pub(crate) struct History {
     /// The table's or flow's name
     name: String,
     /// How many commits to show
-    #[arg(long, default_value_t = 20, value_name = "N")]
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     limit: usize,
     #[command(flatten)]
     format: Format,

@@ -88,7 +88,12 @@ async fn run_in(
     let upkeep = Arc::new(TableUpkeep::new(workspace));
     let backend = SessionBackend::new(session, Arc::clone(&workspace.catalog)).with_peek(peek).with_upkeep(upkeep);
     // What is defined in memory would be lost at the end.
-    let backend = if workspace.is_kept() { backend.with_definitions(check::compiler(workspace)) } else { backend };
+    let backend = if workspace.is_kept() {
+        let warehouse = workspace.settings.warehouse().clone();
+        backend.with_definitions(check::compiler(workspace), workspace.stores.clone(), warehouse)
+    } else {
+        backend
+    };
     let repl = Repl::new(Arc::new(backend), options, handles);
     Ok(match Box::pin(repl.run(input)).await {
         repl::Exit::Ok => Exit::Done,

@@ -71,6 +71,13 @@ fn help_is_an_answer_and_nonsense_is_not() {
 }
 
 #[test]
+fn a_history_without_commits_is_not_shown() {
+    let (exit, out, err) = call(&["catalog", "history", "silver.orders", "--limit", "0"], &[]);
+    assert_eq!((exit, out.as_str()), (Exit::Usage, ""));
+    assert!(err.contains("--limit <N>") && err.contains("0 is not in 1.."), "{err}");
+}
+
+#[test]
 fn settings_that_are_wrong_end_the_program_before_it_does_anything() {
     let (exit, out, err) = call(&["catalog", "list"], &[("ALLUVIUM_WAREHAUS", "/tmp")]);
     assert_eq!((exit, out.as_str()), (Exit::Usage, ""));

@@ -110,6 +110,33 @@ async fn registrations_come_back_and_go_over_what_is_implied() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_was_registered_of_connections_and_sources_goes_over_what_flows_said() -> Result<()> {
+    let stores = lake().await?;
+    let registry = Registry::new(stores.open(&WAREHOUSE.parse()?)?);
+    let at = |name: &str, address: &str| -> Result<Connection> {
+        read(json!({"name": name, "kind": "kafka", "options": {"bootstrap.servers": {"text": address}}}))
+    };
+    let over = |name: &str, connection: &str| -> Result<Source> {
+        read(
+            json!({"name": name, "connection": connection, "topic": "t", "columns": [], "options": {}, "comment": null}),
+        )
+    };
+    let (unused, moved) = (at("other", "elsewhere:9092")?, at("shop", "new:9092")?);
+    let (typed, orphan) = (over("typed", "other")?, over("orphan", "gone")?);
+    for connection in [&unused, &moved] {
+        registry.put_connection(connection).await?;
+    }
+    for source in [&typed, &orphan] {
+        registry.put_source(source).await?;
+    }
+    let store = MemoryStore::default();
+    restore(&stores, &[], &store).await?;
+    assert_eq!(store.connections().await?, [unused, moved]);
+    assert_eq!(store.sources().await?, [definition(2)?.source, typed], "a source needs its connection");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_given_location_without_a_flow_is_refused() -> Result<()> {
     let stores = lake().await?;
     let given: Location = format!("{WAREHOUSE}/others/table").parse()?;

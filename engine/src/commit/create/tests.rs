@@ -144,3 +144,33 @@ async fn a_flow_that_declares_more_not_null_than_the_table_is_taken() -> Result<
     assert_eq!(open(&stricter, |_, _| {}).await?, "taken");
     Ok(())
 }
+
+/// Returns the properties of a table that is made as `wanted` says, as its log holds them.
+async fn made(wanted: &Blueprint) -> Result<BTreeMap<String, String>> {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let log = DeltaLog::with_stores("memory:///t".parse()?, Arc::clone(&store), store);
+    let state = wanted.open_or_create(&log, &ManualClock::new(1, Timestamp(0))).await?;
+    assert_eq!(state.version, 0);
+    Ok(state.metadata.configuration)
+}
+
+#[tokio::test]
+async fn a_new_table_has_properties_fit_for_streaming_and_what_is_declared_goes_over_them() -> Result<()> {
+    let streaming = [
+        ("delta.checkpointInterval", "100"),
+        ("delta.logRetentionDuration", "interval 7 days"),
+        ("delta.dataSkippingNumIndexedCols", "32"),
+    ];
+    let vectors = [("delta.enableDeletionVectors", "true"), ("delta.deletedFileRetentionDuration", "interval 1 days")];
+    let owned = |properties: &[(&str, &str)]| -> BTreeMap<String, String> {
+        properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let (append, upsert) = (owned(&streaming), owned(&[&streaming[..], &vectors].concat()));
+    assert_eq!(made(&blueprint(false)).await?, append);
+    assert_eq!(made(&blueprint(true)).await?, upsert);
+    let declared = owned(&[("delta.checkpointInterval", "10"), ("delta.appendOnly", "true")]);
+    let wanted = Blueprint { properties: declared.clone(), ..blueprint(false) };
+    let expected: BTreeMap<String, String> = append.into_iter().chain(declared).collect();
+    assert_eq!(made(&wanted).await?, expected);
+    Ok(())
+}

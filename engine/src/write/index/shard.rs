@@ -13,6 +13,9 @@ const LOAD_PERCENT: usize = 85;
 /// The room that a rebuilt table has beyond its live slots at full load, in percent.
 const GROWTH_PERCENT: usize = 125;
 
+/// The room beyond its keys, in percent, of a table whose keys are counted before they come: shards do not get equally many.
+const ROOM_PERCENT: usize = 110;
+
 /// Below this a table is not worth a computation.
 const CAPACITY_MIN: usize = 16;
 
@@ -92,6 +95,14 @@ impl<S> Default for Table<S> {
 }
 
 impl<S: Slot> Table<S> {
+    /// Returns a table that takes `n_keys` without being rebuilt.
+    fn with_room(n_keys: usize) -> Self {
+        match n_keys {
+            0 => Self::default(),
+            _ => Self { slots: vec![S::VACANT; capacity(n_keys, ROOM_PERCENT)], n_used: 0 },
+        }
+    }
+
     /// Returns where the probe of a key begins.
     #[inline]
     fn home(&self, hash: u64) -> usize {
@@ -131,13 +142,11 @@ impl<S: Slot> Table<S> {
 
     /// Makes the table anew with room for `n_more`, without the slots that `keeps` refuses.
     fn rebuild(&mut self, n_more: usize, hash_of: impl Fn(&S) -> u64, keeps: impl Fn(&S) -> bool) {
-        let slots = std::mem::take(&mut self.slots);
-        let is_kept = |slot: &&S| slot.place().is_some() && keeps(slot);
-        let n_kept = slots.iter().filter(is_kept).count();
-        let capacity = ((n_kept + n_more).saturating_mul(GROWTH_PERCENT) / LOAD_PERCENT + 1).max(CAPACITY_MIN);
-        self.slots = vec![S::VACANT; capacity];
+        let mut kept = std::mem::take(&mut self.slots);
+        kept.retain(|slot| slot.place().is_some() && keeps(slot));
+        self.slots = vec![S::VACANT; capacity(kept.len() + n_more, GROWTH_PERCENT)];
         self.n_used = 0;
-        for slot in slots.iter().filter(is_kept) {
+        for slot in &kept {
             // Keys are distinct already, so any vacant slot will do.
             if let Probe::Vacant(at) = self.probe(hash_of(slot), |_| false) {
                 self.fill(at, *slot);
@@ -148,6 +157,11 @@ impl<S: Slot> Table<S> {
     fn bytes(&self) -> usize {
         self.slots.capacity() * size_of::<S>()
     }
+}
+
+/// Returns the slots that `n_keys` want, and `percent` of that.
+fn capacity(n_keys: usize, percent: usize) -> usize {
+    (n_keys.saturating_mul(percent) / LOAD_PERCENT + 1).max(CAPACITY_MIN)
 }
 
 /// The keys whose hashes begin with the same bits.
@@ -161,6 +175,11 @@ pub(super) struct Shard {
 }
 
 impl Shard {
+    /// Returns a shard that takes so many keys of 64 and of 128 bits without being rebuilt.
+    pub(super) fn with_room(n_narrow: usize, n_wide: usize) -> Self {
+        Self { narrow: Table::with_room(n_narrow), wide: Table::with_room(n_wide), ..Self::default() }
+    }
+
     /// Looks at the slot where the probe of `key` begins, so that it is in the cache when the probe comes.
     #[inline]
     pub(super) fn touch(&self, key: KeyRef<'_>, hash: u64) -> u64 {

@@ -227,6 +227,9 @@ pub fn read_snapshot(bytes: &[u8]) -> Result<(SnapshotOf, KeyIndex)> {
         index.insert_file(IndexedFile { path, size, partition_values, n_rows, deleted, vector, bounds });
     }
     read_deletes(&mut cursor, &mut index).ok_or_else(short)?;
+    let (n_narrow, n_wide) = count_keys(Cursor(cursor.0)).ok_or_else(short)?;
+    let shares = [n_narrow, n_wide].map(|n_keys| n_keys.div_ceil(bulk::N_SHARDS));
+    index.shards.fill_with(|| Arc::new(Shard::with_room(shares[0], shares[1])));
     for _shard in 0..bulk::N_SHARDS {
         read_shard(&mut cursor, &mut index).ok_or_else(short)?;
     }
@@ -251,6 +254,23 @@ fn read_deletes(cursor: &mut Cursor<'_>, index: &mut KeyIndex) -> Option<()> {
     Some(())
 }
 
+/// Returns how many keys of 64 and of 128 bits the shards have that `cursor` stands before.
+fn count_keys(mut cursor: Cursor<'_>) -> Option<(usize, usize)> {
+    let (mut n_narrow, mut n_wide) = (0, 0);
+    for _shard in 0..bulk::N_SHARDS {
+        for (count, slot_bytes) in [(&mut n_narrow, 16), (&mut n_wide, 24)] {
+            let n_keys = cursor.length()?;
+            cursor.take(n_keys.checked_mul(slot_bytes)?)?;
+            *count += n_keys;
+        }
+        for _key in 0..cursor.length()? {
+            let length = cursor.length()?;
+            cursor.take(length.checked_add(8)?)?;
+        }
+    }
+    Some((n_narrow, n_wide))
+}
+
 fn read_shard(cursor: &mut Cursor<'_>, index: &mut KeyIndex) -> Option<()> {
     for form in 0..3 {
         let n_keys = cursor.length()?;
@@ -259,6 +279,10 @@ fn read_shard(cursor: &mut Cursor<'_>, index: &mut KeyIndex) -> Option<()> {
             keys.push(cursor.key(form)?);
             places.push(RowPlace::from_bits(cursor.u64()?));
         }
+        if form < 2 {
+            index.put_rows(&Keys::of(keys), &places);
+            continue;
+        }
         let order = spread(n_keys);
         let places: Vec<RowPlace> = order.iter().filter_map(|index| places.get(*index as usize).copied()).collect();
         index.put_rows(&Keys::of(keys).take(&order), &places);
@@ -266,7 +290,7 @@ fn read_shard(cursor: &mut Cursor<'_>, index: &mut KeyIndex) -> Option<()> {
     Some(())
 }
 
-/// Returns the indices of `n_keys` keys so that those of any beginning lie all over. Keys stand in the order of the hashes of
+/// Returns the indices of `n_keys` long keys, whose tables grow as they come, so that those of any beginning lie all over. Keys stand in the order of the hashes of
 /// the process that wrote them; where it is this one, as when a flow starts again, they would fill a growing table from its
 /// low end in one run, and each probe would walk through all of it.
 fn spread(n_keys: usize) -> Vec<u32> {

@@ -4,6 +4,8 @@
 //! a longer start. Hashes are not part of it, since they differ from process to process. `docs/FORMATS.md` has the
 //! layout; numbers are little endian, and the last 32 bytes are the BLAKE3 hash of all before them.
 
+mod cursor;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -19,7 +21,8 @@ use super::{KeyIndex, bulk};
 use crate::delta::action::DeletionVectorDescriptor;
 use crate::delta::log::Version;
 use crate::key::{KeyRef, Keys};
-use crate::order::{Order, Sequence, SequenceRef};
+use crate::order::{Order, SequenceRef};
+use cursor::Cursor;
 
 /// Begins every snapshot.
 const MAGIC: &[u8; 8] = b"ALVINDEX";
@@ -343,74 +346,12 @@ fn put_order(bytes: &mut Vec<u8>, order: &Order) {
     bytes.extend_from_slice(&order.partition.to_le_bytes());
 }
 
-/// What is left to be read.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn i64(&mut self) -> Option<i64> {
-        self.array().map(i64::from_le_bytes)
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        usize::try_from(self.u64()?).ok()
-    }
-
-    fn key(&mut self, form: u8) -> Option<KeyRef<'a>> {
-        Some(match form {
-            0 => KeyRef::Narrow(self.u64()?),
-            1 => KeyRef::Wide(u128::from_le_bytes(self.array()?)),
-            2 => {
-                let length = self.length()?;
-                KeyRef::Bytes(self.take(length)?)
-            }
-            _ => return None,
-        })
-    }
-
-    fn order(&mut self) -> Option<Order> {
-        let inherited = self.u8()? == 1;
-        let sequence = match self.u8()? {
-            0 => None,
-            1 => Some(Sequence::Number(self.i64()?)),
-            2 => {
-                let length = self.length()?;
-                Some(Sequence::Bytes(self.take(length)?.into()))
-            }
-            _ => return None,
-        };
-        let offset = self.i64()?;
-        let partition = i32::from_le_bytes(self.array()?);
-        Some(Order { sequence, inherited, offset, partition })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::order::Sequence;
 
     use crate::delta::action::Add;
 

@@ -7,6 +7,9 @@
 //! that of the table's newest version by a process that has just started. The table is on the local disk, its files are
 //! not flushed, and it is removed at the end. `--keys`, `--every`, `--interval-ms`, `--folder` and `--json` are known, too.
 
+mod curves;
+mod log_size;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,8 +41,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
+
+use curves::{COLUMNS, Curves};
+use log_size::LogSize;
 
 /// How long the log keeps versions, and checkpoints the files that are gone: under a thousand commits.
 const LOG_RETENTION: (&str, &str) = ("delta.logRetentionDuration", "interval 1 second");
@@ -54,29 +59,14 @@ const SNAPSHOT_INTERVAL: u64 = 500;
 /// Loads of which a line tells the median; each is a process of its own.
 const LOADS: usize = 5;
 
-/// What a line tells after the number of commits, each with its decimals.
-const COLUMNS: [(&str, usize); 11] = [
-    ("commit p50 ms", 2),
-    ("p99 ms", 2),
-    ("rss MB", 0),
-    ("index MB", 2),
-    ("index keys", 0),
-    ("log versions", 0),
-    ("log files", 0),
-    ("log MB", 2),
-    ("data files", 0),
-    ("data MB", 1),
-    ("load ms", 1),
-];
-
 /// What the command line asks for.
 #[derive(Debug)]
-struct Asked {
-    commits: usize,
+pub(crate) struct Asked {
+    pub(crate) commits: usize,
     /// Rows of a commit: few by default, as under a short interval.
-    rows: usize,
+    pub(crate) rows: usize,
     /// Distinct keys: most commits meet rows of many files.
-    keys: i64,
+    pub(crate) keys: i64,
     /// Commits from one line to the next.
     every: usize,
     /// From the begin of one commit to that of the next; none waits by default.
@@ -189,54 +179,6 @@ async fn long_run(asked: &Asked, folder: &Path, curves: &mut Curves) -> Result<(
     Ok(())
 }
 
-/// The lines so far.
-#[derive(Debug, Default)]
-struct Curves {
-    lines: Vec<(usize, [f64; COLUMNS.len()])>,
-}
-
-impl Curves {
-    fn heading() -> String {
-        let names = COLUMNS.iter().map(|(name, _)| format!("  {name:>13}"));
-        format!("{:<22}{}\n", "commits", names.collect::<String>())
-    }
-
-    /// Adds a line and returns its text.
-    fn add(&mut self, commits: usize, values: [f64; COLUMNS.len()]) -> String {
-        self.lines.push((commits, values));
-        let cells = values.iter().zip(COLUMNS).map(|(value, (_, decimals))| format!("  {value:>13.decimals$}"));
-        format!("{commits:<22}{}\n", cells.collect::<String>())
-    }
-
-    /// Returns for each column the mean of its last quarter over that of its second; `None` below four lines.
-    fn growth(&self) -> Option<[f64; COLUMNS.len()]> {
-        let quarter = self.lines.len() / 4;
-        let (second, last) = (self.lines.get(quarter..2 * quarter)?, self.lines.get(self.lines.len() - quarter..)?);
-        let mean = |lines: &[(usize, [f64; COLUMNS.len()])], column: usize| {
-            lines.iter().map(|(_, values)| values[column]).sum::<f64>() / lines.len() as f64
-        };
-        (quarter > 0).then(|| std::array::from_fn(|column| mean(last, column) / mean(second, column)))
-    }
-
-    fn foot(&self) -> String {
-        let Some(growth) = self.growth() else { return "fewer than four lines: no ratios\n".to_owned() };
-        let cells = growth.iter().map(|ratio| format!("  {ratio:>13.2}"));
-        format!("{:<22}{}\n", "last / second quarter", cells.collect::<String>())
-    }
-
-    fn to_json(&self, asked: &Asked) -> Value {
-        let named = |values: &[f64; COLUMNS.len()]| -> Map<String, Value> {
-            COLUMNS.iter().zip(values).map(|((name, _), value)| ((*name).to_owned(), json!(value))).collect()
-        };
-        let lines: Vec<Value> =
-            self.lines.iter().map(|(commits, values)| json!({"commits": commits, "values": named(values)})).collect();
-        json!({
-            "commits": asked.commits, "rows": asked.rows, "keys": asked.keys, "lines": lines,
-            "last_over_second_quarter": self.growth().map(|growth| named(&growth)),
-        })
-    }
-}
-
 /// The table and what it is reached by.
 struct Scene {
     stores: Stores,
@@ -339,44 +281,6 @@ impl Scene {
         Nursery::default().run("load", &plan)?;
         child::read_json(&answer)
     }
-}
-
-/// What a log takes.
-#[derive(Debug, Default)]
-struct LogSize {
-    /// Versions that are there as commits.
-    n_versions: u64,
-    /// All files: commits, checksums, checkpoints and their parts.
-    n_files: u64,
-    bytes: u64,
-}
-
-impl LogSize {
-    fn of(log: &Path) -> Result<Self> {
-        let failed = |cause| Error::unavailable(format!("cannot list {}", log.display())).with_source(cause);
-        let (mut size, mut folders) = (Self::default(), vec![log.to_owned()]);
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                // Clean-up may have removed it since it was listed.
-                let Ok(metadata) = entry.metadata() else { continue };
-                if metadata.is_dir() {
-                    folders.push(entry.path());
-                    continue;
-                }
-                size.n_files += 1;
-                size.bytes += metadata.len();
-                size.n_versions += u64::from(is_commit(&entry.file_name().to_string_lossy()));
-            }
-        }
-        Ok(size)
-    }
-}
-
-/// Tells whether a file of a log is a commit: twenty digits, and nothing else before its ending.
-fn is_commit(name: &str) -> bool {
-    name.strip_suffix(".json")
-        .is_some_and(|version| version.len() == 20 && version.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn declared() -> SchemaRef {

@@ -20,7 +20,7 @@ const NOT_RUN: [(&str, &str); 7] = [
     ("alluvium optimize silver.visits --full", "needs a clustered table; unit tests of upkeep have one"),
     ("OPTIMIZE silver.visits FULL", "needs a clustered table; unit tests of upkeep have one"),
     ("tests/run", "is the gate that runs this test"),
-    ("docker compose", "needs a Docker engine"),
+    ("docker compose", "needs a Docker engine; tests/compose/tour.rs runs what stands behind it"),
     ("SELECT * FROM silver.orders VERSION AS OF 41", "needs a table with 41 versions; tests/repl.rs asks for another"),
     ("SELECT * FROM silver.orders TIMESTAMP AS OF", "needs a table that is as old; unit tests of the session have one"),
 ];
@@ -78,7 +78,7 @@ pub(crate) fn fenced(page: &str, text: &str) -> Vec<Block> {
 }
 
 /// Returns the commands of a block of shell: lines without comments, continued ones joined, prompts taken off.
-fn commands(block: &Block) -> Vec<String> {
+pub(crate) fn commands(block: &Block) -> Vec<String> {
     let mut commands = Vec::new();
     let mut pending = String::new();
     for line in block.text.lines() {
@@ -96,7 +96,7 @@ fn commands(block: &Block) -> Vec<String> {
 }
 
 /// Splits a command as a shell would: at blanks outside of quotes.
-fn words(command: &str) -> Vec<String> {
+pub(crate) fn words(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;

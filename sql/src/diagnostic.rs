@@ -16,6 +16,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 use serde_json::json;
 
 pub(crate) use mask::is_credential;
+pub(crate) use source_text::BYTE_ORDER_MARK;
 pub use source_text::{Position, SourceText};
 
 /// A place in a text: the half-open range of its bytes.
@@ -23,6 +24,9 @@ pub type TextSpan = Range<usize>;
 
 /// The widest line of a rendered error: terminals have 80 columns or more, files are read in any width.
 const WIDTH: usize = 100;
+
+/// The most names that a hint lists: more are read by nobody.
+const NAMES_MAX: usize = 8;
 
 /// One error at one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +66,23 @@ impl Diagnostic {
         self
     }
 
-    /// Adds the name nearest to `written` among `valid` as the hint, or the valid names if there are few.
+    /// Adds what to do about it where nothing is said yet.
+    #[must_use]
+    pub(crate) fn or_hint(self, hint: &str) -> Self {
+        if self.hint.is_some() { self } else { self.with_hint(hint) }
+    }
+
+    /// Adds the name nearest to `written` among `valid` as the hint, or the valid names: all if there are few, and where
+    /// nothing else is said the first of many. Without any the hint stays what it was.
     #[must_use]
     pub fn with_nearest<'a>(self, written: &str, valid: impl IntoIterator<Item = &'a str>) -> Self {
-        match nearest(written, valid) {
+        let valid: Vec<&str> = valid.into_iter().collect();
+        match nearest(written, valid.iter().copied()) {
             Some(hint) => self.with_hint(hint),
+            None if self.hint.is_none() && !valid.is_empty() => {
+                let (shown, more) = valid.split_at(NAMES_MAX.min(valid.len()));
+                self.with_hint(format!("there are: {}, and {} more", shown.join(", "), more.len()))
+            }
             None => self,
         }
     }
@@ -196,8 +212,6 @@ fn line(diagnostic: &Diagnostic) -> String {
 
 /// Returns `did you mean '..'?` for a valid name that is near, or the list of valid names if that is short.
 pub(crate) fn nearest<'a>(written: &str, valid: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    /// More names than this are not a hint.
-    const NAMES_MAX: usize = 8;
     let valid: Vec<&str> = valid.into_iter().collect();
     match alluvium_catalog::nearest(written, valid.iter().copied()) {
         Some(name) => Some(format!("did you mean '{name}'?")),

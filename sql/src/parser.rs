@@ -7,6 +7,7 @@ mod cursor;
 mod depth;
 mod dialect;
 mod flow;
+mod hints;
 mod options;
 mod show;
 mod source;
@@ -21,6 +22,7 @@ use crate::statement::{Spanned, Statement};
 use cursor::{Cursor, Result};
 #[cfg(test)]
 pub(crate) use dialect::AlluviumDialect;
+pub(crate) use hints::TYPES;
 use tokens::chunks;
 
 /// Returns the statements of a file in the order written.
@@ -50,15 +52,18 @@ pub fn parse_statements(text: &str) -> Result<Vec<Spanned<Statement>>, Diagnosti
 
 fn statement(mut cursor: Cursor<'_>) -> Result<Statement> {
     let statement = dispatch(&mut cursor)?;
-    if cursor.at_end() { Ok(statement) } else { Err(cursor.expected("the end of the statement or ';'")) }
+    if cursor.at_end() { Ok(statement) } else { Err(cursor.expected(hints::END)) }
 }
 
 fn dispatch(cursor: &mut Cursor<'_>) -> Result<Statement> {
-    if let Some(what) = unsupported(cursor) {
-        return Err(cursor.unsupported(what));
+    if let Some((what, instead)) = unsupported(cursor) {
+        return Err(cursor.unsupported(what, instead));
     }
     if let Some(words) = create_words(cursor) {
         return create(cursor, words);
+    }
+    if let Some(error) = unknown_kind(cursor) {
+        return Err(error);
     }
     let describes = cursor.at(&["DESCRIBE", "HISTORY"]) || cursor.at(&["DESC", "HISTORY"]);
     if describes && cursor.at_any_word(2) {
@@ -87,6 +92,75 @@ fn create_words(cursor: &Cursor<'_>) -> Option<usize> {
     let words = if cursor.at_word(1, "OR") { 3 } else { 1 };
     let ours = ["CONNECTION", "SOURCE", "FLOW", "STREAMING"];
     ours.iter().any(|kind| cursor.at_word(words, kind)).then_some(words)
+}
+
+/// What a `CREATE` may name that DataFusion's parser reads, whoever refuses it then.
+const THEIRS: [&str; 49] = [
+    "AGGREGATE",
+    "ALTER",
+    "COLLATION",
+    "CONNECTOR",
+    "DATABASE",
+    "DOMAIN",
+    "DYNAMIC",
+    "EXTENSION",
+    "EXTERNAL",
+    "FOREIGN",
+    "FULLTEXT",
+    "FUNCTION",
+    "GLOBAL",
+    "HYBRID",
+    "ICEBERG",
+    "INDEX",
+    "LOCAL",
+    "MACRO",
+    "MATERIALIZED",
+    "MULTISET",
+    "OPERATOR",
+    "OR",
+    "PERSISTENT",
+    "POLICY",
+    "PROCEDURE",
+    "PUBLICATION",
+    "ROLE",
+    "SCHEMA",
+    "SECRET",
+    "SECURE",
+    "SEQUENCE",
+    "SERVER",
+    "SET",
+    "SNAPSHOT",
+    "STAGE",
+    "SUBSCRIPTION",
+    "TABLE",
+    "TEMP",
+    "TEMPORARY",
+    "TEXT",
+    "TRANSIENT",
+    "TRIGGER",
+    "TYPE",
+    "UNBOUNDED",
+    "UNIQUE",
+    "USER",
+    "VIEW",
+    "VIRTUAL",
+    "VOLATILE",
+];
+
+/// Returns the error that nobody can create what a `CREATE` names, at the word that says what it is. What DataFusion's
+/// parser reads is left to it.
+fn unknown_kind(cursor: &mut Cursor<'_>) -> Option<Diagnostic> {
+    if !cursor.at(&["CREATE"]) {
+        return None;
+    }
+    let words = if cursor.at_word(1, "OR") { 3 } else { 1 };
+    let found = cursor.bare_word(words)?;
+    if THEIRS.iter().any(|kind| found.eq_ignore_ascii_case(kind)) {
+        return None;
+    }
+    (0..words).for_each(|_| drop(cursor.take()));
+    let error = cursor.error(code::SYNTAX, format!("there is no CREATE {found}"));
+    Some(error.with_hint(hints::of_created(&found)))
 }
 
 fn create(cursor: &mut Cursor<'_>, words: usize) -> Result<Statement> {
@@ -118,25 +192,32 @@ fn create(cursor: &mut Cursor<'_>, words: usize) -> Result<Statement> {
     flow::flow(cursor, or_replace)
 }
 
-/// Returns the name of a statement that belongs to the grammar but not to this version.
-fn unsupported(cursor: &Cursor<'_>) -> Option<&'static str> {
-    let statements: [(&[&str], &'static str); 11] = [
-        (&["ALTER", "FLOW"], "ALTER FLOW"),
-        (&["DROP", "FLOW"], "DROP FLOW"),
-        (&["DROP", "SOURCE"], "DROP SOURCE"),
-        (&["DROP", "CONNECTION"], "DROP CONNECTION"),
-        (&["DROP", "STREAMING"], "DROP STREAMING TABLE"),
-        (&["EXPLAIN", "FLOW"], "EXPLAIN FLOW"),
-        (&["RESTORE"], "RESTORE"),
-        (&["DESCRIBE", "DETAIL"], "DESCRIBE DETAIL"),
-        (&["SHOW", "LINEAGE"], "SHOW LINEAGE"),
-        (&["CREATE", "MATERIALIZED"], "CREATE MATERIALIZED VIEW"),
-        (&["REFRESH"], "REFRESH"),
+/// Returns the name of a statement that belongs to the grammar but not to this version, and what does instead of it.
+fn unsupported(cursor: &Cursor<'_>) -> Option<(&'static str, &'static str)> {
+    const IN_FILE: &str = "change the flow in its file, and start the file again with alluvium run FILE";
+    const FORGET: &str = "alluvium catalog forget NAME takes a table's name out of the catalog";
+    const REPLACE: &str = "leave it; CREATE OR REPLACE changes one that is there already";
+    let statements: [(&[&str], &'static str, &'static str); 11] = [
+        (&["ALTER", "FLOW"], "ALTER FLOW", IN_FILE),
+        (&["DROP", "FLOW"], "DROP FLOW", "take the flow out of its file: what no alluvium run reads does not run"),
+        (&["DROP", "SOURCE"], "DROP SOURCE", REPLACE),
+        (&["DROP", "CONNECTION"], "DROP CONNECTION", REPLACE),
+        (&["DROP", "STREAMING"], "DROP STREAMING TABLE", FORGET),
+        (&["EXPLAIN", "FLOW"], "EXPLAIN FLOW", "EXPLAIN UPSERT flow shows what the commits of a flow cost its table"),
+        (&["RESTORE"], "RESTORE", "read the older version: SELECT .. FROM table VERSION AS OF n"),
+        (
+            &["DESCRIBE", "DETAIL"],
+            "DESCRIBE DETAIL",
+            "DESCRIBE table shows its columns, DESCRIBE HISTORY table its commits",
+        ),
+        (&["SHOW", "LINEAGE"], "SHOW LINEAGE", "\\lineage table in alluvium sql, or alluvium catalog lineage table"),
+        (&["CREATE", "MATERIALIZED"], "CREATE MATERIALIZED VIEW", "write CREATE STREAMING TABLE and a flow into it"),
+        (&["REFRESH"], "REFRESH", "leave it out: a running flow keeps its table fresh"),
     ];
-    let found = statements.into_iter().find(|(words, _)| cursor.at(words))?;
+    let found = statements.into_iter().find(|(words, ..)| cursor.at(words))?;
     // DESCRIBE DETAIL alone describes a table of that name.
     let describes = found.0 == ["DESCRIBE", "DETAIL"] && !cursor.at_any_word(2);
-    (!describes).then_some(found.1)
+    (!describes).then_some((found.1, found.2))
 }
 
 /// Returns the type that `text` is.
@@ -146,7 +227,8 @@ fn unsupported(cursor: &Cursor<'_>) -> Option<&'static str> {
 pub(crate) fn parse_type(text: &str) -> Result<datafusion::sql::sqlparser::ast::DataType, Diagnostic> {
     let source = Arc::new(SourceText::new("type", text));
     let chunk = chunks(&source)?.pop();
-    let chunk = chunk.ok_or_else(|| Diagnostic::new(code::SYNTAX, &source, 0..0, "expected a type"))?;
+    let chunk =
+        chunk.ok_or_else(|| Diagnostic::new(code::SYNTAX, &source, 0..0, "expected a type").with_hint(TYPES))?;
     let mut cursor = Cursor::new(&source, chunk)?;
     let data_type = cursor.data_type()?;
     if cursor.at_end() { Ok(data_type.value) } else { Err(cursor.expected("the end of the type")) }

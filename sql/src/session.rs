@@ -211,7 +211,7 @@ impl Session {
             return self.show(described(&describe.schema)?);
         }
         let frame = self.context.execute_logical_plan(plan).await;
-        frame.map(Answer::new).map_err(|cause| failure::from_datafusion("cannot run the statement", cause))
+        frame.map(Answer::new).map_err(|cause| failure::from_datafusion(failure::RUNNING, cause))
     }
 
     async fn describe_history(&self, describe: &DescribeHistory) -> Result<Answer> {

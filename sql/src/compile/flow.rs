@@ -265,7 +265,9 @@ impl Parts {
                 _ => {
                     let message = "'key.format' = 'raw' needs 'key.fields', the one column that the key holds";
                     let span = self.source.settings.key_fields_span.clone();
-                    diagnostics.push(Diagnostic::new(code::MISSING_OPTION, &self.source.text, span, message));
+                    let error = Diagnostic::new(code::MISSING_OPTION, &self.source.text, span, message);
+                    let key = fields.first().map_or("column", String::as_str);
+                    diagnostics.push(error.with_hint(format!("add 'key.fields' = '{key}'")));
                     None
                 }
             },
@@ -329,7 +331,8 @@ async fn find_lookups(scope: &mut Scope<'_>, written: &[ObjectName], place: &Pla
             continue;
         };
         if let Err(error) = register(&scope.session, &name, schema) {
-            scope.report(place.error(code::PLAN, error.strip_backtrace()));
+            let error = place.error(code::PLAN, error.strip_backtrace());
+            scope.report(error.with_hint("give the table another name, and look it up by that"));
             all_found = false;
         }
         if !lookups.contains(&name) {

@@ -6,14 +6,21 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use datafusion::common::{Column, SchemaError, Span as PlannerSpan, TableReference};
+use datafusion::common::{Column, Diagnostic as Told, SchemaError, Span as PlannerSpan, TableReference};
 use datafusion::error::DataFusionError;
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Spanned, Value, ValueWithSpan, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, Expr, Ident, Spanned, Value, ValueWithSpan, Visit, Visitor,
+};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
 use super::plan::STREAM_TABLE;
 use super::streamed::Offence;
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
+use crate::session::failure::words::{advice, in_dialect, plain_words, unwrapped};
+use crate::tables::HIDDEN_PREFIX;
+
+/// What to do about what the planner refuses, where nothing better is known.
+const PLAN_HINT: &str = "in alluvium sql, \\df lists the functions and \\d NAME the columns of a table";
 
 /// A piece of a file that is being planned.
 #[derive(Debug, Clone)]
@@ -114,22 +121,74 @@ impl Place<'_> {
         }
         let said = match error.diagnostic() {
             Some(diagnostic) => diagnostic.message.clone(),
-            None => root_message(error),
+            None => plain_words(error),
         };
-        let (message, mut hint) = split_hint(&said);
-        if let Some(diagnostic) = error.diagnostic() {
-            let notes = diagnostic.notes.iter().map(|note| &note.message);
-            hint = hint.or_else(|| {
-                diagnostic.helps.iter().map(|help| &help.message).chain(notes).next().map(|said| first_part(said))
-            });
+        let (message, hint) = split_hint(&said);
+        let hint = hint
+            .or_else(|| error.diagnostic().and_then(told_hint))
+            .or_else(|| call_hint(&error.to_string()))
+            .or_else(|| advice(&message))
+            .unwrap_or_else(|| PLAN_HINT.to_owned());
+        let span = told
+            .or_else(|| self.of_failure(&message, planned))
+            .or_else(|| self.of_type(&message))
+            .unwrap_or(self.span.clone());
+        Diagnostic::new(code::PLAN, self.source, span, message).with_hint(hint)
+    }
+
+    /// Returns the place of what a value's failure is about, if only one can be meant: a call, a zero that divides, a
+    /// literal that `message` quotes, or the only operation of the kind.
+    pub(crate) fn of_failure(&self, message: &str, planned: &impl Visit) -> Option<TextSpan> {
+        let called = function_name(message).and_then(|name| self.find_call(name, planned));
+        if called.is_some() {
+            return called;
         }
-        hint = hint.or_else(|| call_hint(&said));
-        let called = || self.find_call(function_name(&message)?, planned);
-        let span = told.or_else(called).unwrap_or(self.span.clone());
-        let diagnostic = Diagnostic::new(code::PLAN, self.source, span, message);
-        match hint {
-            Some(hint) => diagnostic.with_hint(hint),
-            None => diagnostic,
+        let lower = message.to_lowercase();
+        if lower.starts_with("divide by zero") {
+            let literal = self.of_division_by_zero(planned);
+            return literal.or_else(|| self.only(planned, |expr| is_operation(expr, is_division)));
+        }
+        let quoted = self.of_literal_in(message, planned);
+        if quoted.is_some() {
+            return quoted;
+        }
+        if lower.contains("overflow") {
+            return self.only(planned, |expr| is_operation(expr, is_arithmetic));
+        }
+        if lower.contains("cast") || lower.contains("parsing") {
+            let is_cast = |expr: &Expr| matches!(expr, Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, .. });
+            return self.only(planned, is_cast).or_else(|| self.only(planned, compares_number));
+        }
+        None
+    }
+
+    /// Returns the place of the type that a message of the planner's is about.
+    fn of_type(&self, message: &str) -> Option<TextSpan> {
+        let name = message.strip_prefix("unsupported SQL type ")?.split([' ', '(']).next()?;
+        let at = self.source.text().get(self.span.start..)?.find(name)?;
+        Some(self.span.start + at..self.span.start + at + name.len())
+    }
+
+    /// Returns the place of the one expression that `is_meant` tells; nothing where there are several.
+    fn only(&self, planned: &impl Visit, is_meant: impl Fn(&Expr) -> bool) -> Option<TextSpan> {
+        struct Find<F> {
+            is_meant: F,
+            found: Vec<Span>,
+        }
+        impl<F: Fn(&Expr) -> bool> Visitor for Find<F> {
+            type Break = ();
+            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+                if (self.is_meant)(expr) {
+                    self.found.push(expr.span());
+                }
+                ControlFlow::Continue(())
+            }
+        }
+        let mut find = Find { is_meant, found: Vec::new() };
+        let _ = planned.visit(&mut find);
+        match find.found.as_slice() {
+            [span] => self.source.range(*span),
+            _ => None,
         }
     }
 
@@ -212,11 +271,16 @@ fn not_found(mut diagnostic: Diagnostic, field: &Column, valid_fields: &[Column]
         let mut tables = tables;
         tables.dedup();
         diagnostic.message = format!("table '{table}' is not in this query");
-        return diagnostic.with_nearest(table, tables);
+        return diagnostic.with_hint("name the table in FROM or JOIN").with_nearest(table, tables);
+    }
+    if field.name.starts_with(HIDDEN_PREFIX) {
+        diagnostic.message = format!("column '{}' not found", field.name);
+        return diagnostic.with_hint("it is the program's own; a source column METADATA FROM 'offset' is yours");
     }
     let here = visible().filter(|column| field.relation.is_none() || column.relation == field.relation);
     diagnostic.message = format!("column '{}' not found", field.name);
-    diagnostic.with_nearest(&field.name, here.map(|column| column.name.as_str()))
+    let otherwise = "name the table in FROM or JOIN that has it; DESCRIBE table lists the columns of one";
+    diagnostic.with_nearest(&field.name, here.map(|column| column.name.as_str())).or_hint(otherwise)
 }
 
 /// Returns the function that a message of the planner's is about.
@@ -239,7 +303,7 @@ fn call_hint(said: &str) -> Option<String> {
 }
 
 fn is_hidden(column: &Column) -> bool {
-    column.name.starts_with("_alluvium_")
+    column.name.starts_with(HIDDEN_PREFIX)
         || column.relation.as_ref().is_some_and(|relation| relation.table() == STREAM_TABLE)
 }
 
@@ -252,27 +316,43 @@ fn is_zero(expression: &Expr) -> bool {
     }
 }
 
-/// Returns what the innermost error says, without the planner's prefixes.
-pub(super) fn root_message(error: &DataFusionError) -> String {
-    match error.find_root() {
-        DataFusionError::Plan(message)
-        | DataFusionError::NotImplemented(message)
-        | DataFusionError::Execution(message)
-        | DataFusionError::Internal(message) => first_part(message),
-        DataFusionError::ArrowError(cause, _) => first_part(&cause.to_string()),
-        other => first_part(&other.strip_backtrace()),
+fn is_operation(expression: &Expr, is_meant: impl Fn(&BinaryOperator) -> bool) -> bool {
+    matches!(expression, Expr::BinaryOp { op, .. } if is_meant(op))
+}
+
+fn is_division(operator: &BinaryOperator) -> bool {
+    matches!(operator, BinaryOperator::Divide | BinaryOperator::Modulo)
+}
+
+fn is_arithmetic(operator: &BinaryOperator) -> bool {
+    matches!(operator, BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply) || is_division(operator)
+}
+
+/// Tells whether `expression` compares something with a number that is written out.
+fn compares_number(expression: &Expr) -> bool {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let is_number = |side: &Expr| matches!(side, Expr::Value(ValueWithSpan { value: Value::Number(..), .. }));
+    match expression {
+        Expr::BinaryOp { left, op: Eq | NotEq | Lt | LtEq | Gt | GtEq, right } => is_number(left) || is_number(right),
+        _ => false,
     }
 }
 
-fn first_part(message: &str) -> String {
-    let message = message.split("\n\nbacktrace:").next().unwrap_or(message).trim().trim_end_matches('.');
-    let mut chars = message.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+/// Returns the hint that the planner tells beside an error.
+fn told_hint(told: &Told) -> Option<String> {
+    if let Some(help) = told.helps.first() {
+        return Some(unwrapped(&help.message));
+    }
+    let types: Vec<&str> = told.notes.iter().filter_map(|note| note.message.strip_prefix("has type ")).collect();
+    if let [one, other] = types.as_slice() {
+        return Some(in_dialect(&format!("one is {one}, the other {other}: CAST one of the two")));
+    }
+    told.notes.first().map(|note| unwrapped(&note.message))
 }
 
 /// Splits the planner's `Did you mean 'x'?` off.
 fn split_hint(message: &str) -> (String, Option<String>) {
-    let said = first_part(message);
+    let said = unwrapped(message);
     // The planner says the same thing again with all types spelled out.
     let lower = said.split(" (DataType:").next().and_then(|said| said.split(". No function matches").next());
     let lower = lower.unwrap_or_default().to_owned();

@@ -310,8 +310,6 @@ fn last_ident(name: &ObjectName) -> Ident {
 fn bad_name(source: &Arc<SourceText>, span: TextSpan, error: &Error, what: &str) -> Diagnostic {
     let message = error.message().replace(" is not a name", &format!(" cannot be the name of a {what}"));
     let diagnostic = Diagnostic::new(code::BAD_NAME, source, span, message);
-    match error.hint() {
-        Some(hint) => diagnostic.with_hint(hint),
-        None => diagnostic,
-    }
+    let otherwise = "write another name, of letters, digits and '_'";
+    diagnostic.with_hint(error.hint().unwrap_or(otherwise))
 }

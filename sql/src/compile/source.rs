@@ -80,7 +80,8 @@ pub(super) fn resolve_source(
     // A column that is refused may well have been meant to be it.
     if fields.is_empty() && diagnostics.len() == before {
         let message = "a source needs a column that is not computed";
-        diagnostics.push(Diagnostic::new(code::BAD_COLUMN, source, span.clone(), message));
+        let hint = "declare a field of the record, as in (id BIGINT), or a METADATA column";
+        diagnostics.push(Diagnostic::new(code::BAD_COLUMN, source, span.clone(), message).with_hint(hint));
     }
     let settings = source_settings(source, span.clone(), &created.options, diagnostics);
     let schema = Arc::new(Schema::new(fields));
@@ -146,7 +147,8 @@ fn check_key_fields(
     for field in fields.iter().filter(|field| !values.contains(&field.as_str())) {
         let span = settings.key_fields_span.clone();
         let message = format!("'key.fields' names '{field}', which is not a column of the record's value");
-        let diagnostic = Diagnostic::new(code::UNKNOWN_COLUMN, source, span, message);
+        let diagnostic = Diagnostic::new(code::UNKNOWN_COLUMN, source, span, message)
+            .with_hint(format!("declare {field} with its type in CREATE SOURCE"));
         diagnostics.push(diagnostic.with_nearest(field, values.iter().copied()));
     }
 }
@@ -266,7 +268,9 @@ pub(super) fn column_type(
         Err(error) => {
             let span = column.data_type.span.clone();
             let diagnostic = Diagnostic::new(code::BAD_TYPE, source, span, error.message());
-            diagnostics.push(diagnostic.with_hint(error.hint().unwrap_or_default()));
+            diagnostics.push(
+                diagnostic.with_hint(error.hint().unwrap_or("flatten it: declare the inner fields that are needed")),
+            );
             None
         }
     }

@@ -92,10 +92,12 @@ impl Visitor for Relations {
                 offend(code::UNSUPPORTED, "a flow looks up the current version of a table", Some("leave AS OF out"));
             }
             (None, TableFactor::Table { sample: Some(_), .. }) => {
-                offend(code::UNSUPPORTED, "TABLESAMPLE is not supported yet", None);
+                let hint = Some("leave it out; WHERE says which rows of the table are joined");
+                offend(code::UNSUPPORTED, "TABLESAMPLE is not supported yet", hint);
             }
             (None, TableFactor::Table { args: Some(_), .. } | TableFactor::Function { .. }) => {
-                offend(code::UNSUPPORTED, "table functions are not supported yet in a flow", None);
+                let hint = Some("join a table; an array of the record becomes rows by unnest(column) in SELECT");
+                offend(code::UNSUPPORTED, "table functions are not supported yet in a flow", hint);
             }
             (None, TableFactor::Table { name, .. }) => self.lookups.push(name.clone()),
             (None, _) => {}
@@ -127,10 +129,10 @@ impl Visitor for Batches<'_> {
                 LimitClause::LimitOffset { .. } => query.span(),
                 LimitClause::OffsetCommaLimit { limit, .. } => limit.span(),
             };
-            self.offend("LIMIT", span, None);
+            self.offend("LIMIT", span, Some(BOUNDS));
         }
         if query.fetch.is_some() {
-            self.offend("FETCH", query.span(), None);
+            self.offend("FETCH", query.span(), Some(BOUNDS));
         }
         self.body(&query.body);
         ControlFlow::Continue(())
@@ -193,6 +195,7 @@ impl Batches<'_> {
     }
 }
 
+const BOUNDS: &str = "leave it out, and limit rows when reading the table; 'commit.rows' of the flow bounds a batch";
 const UPSERT: &str = "AUTO CDC INTO a table with PRIMARY KEY keeps one row a key";
 const WINDOWS: &str = "windows over streams are not supported yet; aggregate when reading the table";
 

@@ -129,7 +129,8 @@ fn location(
         Ok(location) => Some(location),
         Err(error) => {
             let diagnostic = Diagnostic::new(code::BAD_OPTION, source, span, error.message());
-            diagnostics.push(diagnostic.with_hint(error.hint().unwrap_or_default()));
+            diagnostics
+                .push(diagnostic.with_hint(error.hint().unwrap_or("write LOCATION 's3://bucket/folder', or a path")));
             None
         }
     }

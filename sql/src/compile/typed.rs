@@ -18,8 +18,9 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, Volatility};
 use datafusion::sql::sqlparser::ast::Visit;
 
-use super::places::{Place, root_message};
+use super::places::Place;
 use crate::diagnostic::{Diagnostic, code};
+use crate::session::failure::words::plain_words;
 use crate::types::{quoted, sql_type};
 
 /// Returns `plan`, which `written` at `place` means, with all casts that it needs.
@@ -257,12 +258,8 @@ fn broken_constants(plan: &LogicalPlan, state: &SessionState) -> DfResult<Vec<Da
 }
 
 fn constant_error(cause: &DataFusionError, place: &Place<'_>, written: &impl Visit) -> Diagnostic {
-    let why = root_message(cause);
-    let span = if why.starts_with("divide by zero") {
-        place.of_division_by_zero(written)
-    } else {
-        place.of_literal_in(&why, written)
-    };
+    let why = plain_words(cause);
+    let span = place.of_failure(&why, written);
     let message = format!("a constant has no value: {why}");
     Diagnostic::new(code::NO_VALUE, place.source, span.unwrap_or(place.span.clone()), message)
         .with_label("would fail with every record")

@@ -137,7 +137,8 @@ impl Feed<'_> {
         let mut diagnostics = Vec::new();
         if !can_be_key(column.field.data_type()) {
             let message = format!("key column '{}' cannot be {}", ident.value, sql_type(column.field.data_type()));
-            diagnostics.push(self.place.error_at(code::BAD_KEYS, ident, message));
+            let hint = "a key is of integers, DECIMAL, STRING, BINARY, BOOLEAN, DATE or TIMESTAMP";
+            diagnostics.push(self.place.error_at(code::BAD_KEYS, ident, message).with_hint(hint));
         }
         // What an expression gives is not known to be NULL or not; such a row is a reject when it comes.
         let declared = column.plain.as_ref().and_then(|name| source.schema.field_with_name(name).ok());
@@ -184,7 +185,8 @@ impl Feed<'_> {
         let Some(data_type) = self.expression_type(&written.value, written, state, diagnostics) else { return };
         if data_type != DataType::Boolean {
             let message = format!("APPLY AS DELETE WHEN needs a condition, but this is {}", sql_type(&data_type));
-            diagnostics.push(Diagnostic::new(code::TYPE_MISMATCH, self.place.source, written.span.clone(), message));
+            let error = Diagnostic::new(code::TYPE_MISMATCH, self.place.source, written.span.clone(), message);
+            diagnostics.push(error.with_hint(format!("compare it with a value, as in {} = ..", written.value)));
         }
     }
 

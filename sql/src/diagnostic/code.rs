@@ -73,5 +73,14 @@ pub const UNLIKE: &str = "AL0309";
 /// A constant that cannot be computed.
 pub const NO_VALUE: &str = "AL0310";
 
+/// A value that a query met while it ran, or a row that it cannot compute.
+pub const BAD_VALUE: &str = "AL0401";
+/// A query that wants more memory or disk than it may take.
+pub const EXHAUSTED: &str = "AL0402";
+
 /// The catalog could not be asked.
 pub const CATALOG: &str = "AL0901";
+/// A store, disk or service that failed while a statement ran.
+pub const UNAVAILABLE: &str = "AL0902";
+/// A defect of this program.
+pub const DEFECT: &str = "AL0903";

@@ -9,7 +9,7 @@ use super::TextSpan;
 use super::mask::masked;
 
 /// What a file may begin with, to say that it is UTF-8. It is no part of the first line.
-const BYTE_ORDER_MARK: char = '\u{feff}';
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// A line and a column, both from 1; the column counts characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -67,7 +67,8 @@ pub(crate) fn connection_options(
                 Err(error) => {
                     let span = option.value.span.clone();
                     let diagnostic = Diagnostic::new(code::BAD_OPTION, source, span, error.message());
-                    reading.report(diagnostic.with_hint(error.hint().unwrap_or_default()));
+                    let otherwise = "write secret('env', 'NAME') or secret('file', '/path')";
+                    reading.report(diagnostic.with_hint(error.hint().unwrap_or(otherwise)));
                     continue;
                 }
             },

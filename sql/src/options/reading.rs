@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use alluvium_catalog::SecretRef;
 
-use super::{Known, Owned};
+use super::{Known, Owned, tuning};
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code, is_credential};
 use crate::statement::{Literal, WrittenOption};
 
@@ -59,7 +59,8 @@ impl Reading<'_> {
             None => {
                 let span = option.value.span.clone();
                 let message = format!("option '{key}' cannot be a secret");
-                self.report(Diagnostic::new(code::BAD_OPTION, self.source, span, message));
+                let hint = "write the value itself: secret(..) is for passwords, keys and users";
+                self.report(Diagnostic::new(code::BAD_OPTION, self.source, span, message).with_hint(hint));
                 None
             }
         }
@@ -107,11 +108,8 @@ impl Reading<'_> {
     /// Reports that an option is missing, and what it is.
     pub(super) fn missing(&mut self, key: &str, message: &str) {
         let diagnostic = Diagnostic::new(code::MISSING_OPTION, self.source, self.owner.clone(), message);
-        let hint = self.known(key).map(|known| format!("'{key}' is {}", known.doc));
-        self.report(match hint {
-            Some(hint) => diagnostic.with_hint(hint),
-            None => diagnostic,
-        });
+        let hint = self.known(key).map_or(format!("add '{key}' = .."), |known| format!("'{key}' is {}", known.doc));
+        self.report(diagnostic.with_hint(hint));
     }
 
     /// Reports the value of an option.
@@ -119,14 +117,15 @@ impl Reading<'_> {
         let span = self.find(key).map_or(self.owner.clone(), |option| option.value.span.clone());
         let message = format!("option '{key}': {}", message.into());
         let diagnostic = Diagnostic::new(code::BAD_OPTION, self.source, span, message);
-        let hint = self.known(key).map(|known| match known.default {
-            Some(default) => format!("'{key}' is {} (default {default})", known.doc),
-            None => format!("'{key}' is {}", known.doc),
-        });
-        self.report(match hint {
-            Some(hint) => diagnostic.with_hint(hint),
-            None => diagnostic,
-        });
+        let hint = match self.known(key) {
+            Some(Known { default: Some(default), doc, .. }) => format!("'{key}' is {doc} (default {default})"),
+            Some(Known { doc, .. }) => format!("'{key}' is {doc}"),
+            None => {
+                let written = self.find(key).and_then(|option| plain(&option.value.value));
+                tuning::advice(key, &written.unwrap_or_default())
+            }
+        };
+        self.report(diagnostic.with_hint(hint));
     }
 
     /// Returns an option as written.

@@ -5,6 +5,8 @@
 
 use std::ops::RangeInclusive;
 
+use alluvium_catalog::nearest;
+
 use super::reading::{Reading, one_of, switch};
 
 /// What a setting takes.
@@ -99,7 +101,34 @@ pub(super) fn check(reading: &mut Reading<'_>) {
     }
 }
 
+/// Returns what to write for the setting `key` in the place of `text`, which it does not take.
+pub(super) fn advice(key: &str, text: &str) -> String {
+    TUNING
+        .iter()
+        .find(|(known, _)| *known == key)
+        .map_or(format!("take '{key}' out"), |(_, takes)| takes.advice(key, text))
+}
+
 impl Takes {
+    fn advice(&self, key: &str, text: &str) -> String {
+        match self {
+            Whole(range) => {
+                let meant = text.parse::<i64>().unwrap_or(*range.start()).clamp(*range.start(), *range.end());
+                format!("write a number within the two, as in '{key}' = {meant}, or take the option out")
+            }
+            Switch => format!("write '{key}' = true, or '{key}' = false"),
+            One(words) | Several(words) => {
+                let unknown = |word: &&str| !words.iter().any(|known| known.eq_ignore_ascii_case(word));
+                let word = text.split(',').map(str::trim).find(unknown).unwrap_or_default();
+                match nearest(word, words.iter().copied()) {
+                    Some(meant) => format!("did you mean '{meant}'?"),
+                    None => format!("write '{key}' = '{}', or take the option out", words.join("' or '")),
+                }
+            }
+            Text => "write a text that is not empty, or take the option out".to_owned(),
+        }
+    }
+
     fn check(&self, text: &str) -> Result<(), String> {
         match self {
             Whole(range) => match text.parse::<i64>() {

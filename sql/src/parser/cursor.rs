@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
 use super::depth::check_depth;
 use super::dialect::AlluviumDialect;
+use super::hints;
 use super::tokens::{Chunk, is_word, lowercase_first, normalized};
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
 use crate::statement::Spanned;
@@ -26,6 +27,8 @@ pub(super) struct Cursor<'a> {
     source: &'a Arc<SourceText>,
     /// The statement's place.
     span: TextSpan,
+    /// How the statement is written.
+    form: &'static str,
 }
 
 impl<'a> Cursor<'a> {
@@ -35,10 +38,12 @@ impl<'a> Cursor<'a> {
     /// Where the statement is nested too deeply.
     pub(super) fn new(source: &'a Arc<SourceText>, chunk: Chunk) -> Result<Self> {
         check_depth(source, &chunk)?;
+        let form = hints::form_of(&chunk.tokens);
         let parser = DFParserBuilder::new(normalized(&chunk.tokens)).with_dialect(&AlluviumDialect).build();
-        let parser = parser
-            .map_err(|error| Diagnostic::new(code::SYNTAX, source, chunk.span.clone(), error.strip_backtrace()))?;
-        Ok(Self { parser, source, span: chunk.span })
+        let parser = parser.map_err(|error| {
+            Diagnostic::new(code::SYNTAX, source, chunk.span.clone(), error.strip_backtrace()).with_hint(form)
+        })?;
+        Ok(Self { parser, source, span: chunk.span, form })
     }
 
     /// Returns the byte at which the next token begins.
@@ -65,6 +70,14 @@ impl<'a> Cursor<'a> {
     /// Tells whether the token `ahead` of the next is this unquoted word.
     pub(super) fn at_word(&self, ahead: usize, name: &str) -> bool {
         matches!(&self.parser.parser.peek_nth_token_ref(ahead).token, Token::Word(word) if is_word(word, name))
+    }
+
+    /// Returns the unquoted word that the token `ahead` of the next is.
+    pub(super) fn bare_word(&self, ahead: usize) -> Option<String> {
+        match &self.parser.parser.peek_nth_token_ref(ahead).token {
+            Token::Word(word) if word.quote_style.is_none() => Some(word.value.clone()),
+            _ => None,
+        }
     }
 
     /// Tells whether the token `ahead` of the next is a name or word.
@@ -123,7 +136,8 @@ impl<'a> Cursor<'a> {
         Err(self.expected(&format!("'{token}'")))
     }
 
-    /// Returns the error that something else than `what` comes next; a word of the grammar in it that is near is the hint.
+    /// Returns the error that something else than `what` comes next. The hint is a word of the grammar in `what` that is
+    /// near, an example of it, or how the statement is written.
     pub(super) fn expected(&self, what: &str) -> Diagnostic {
         let found = self.parser.parser.peek_token_ref();
         let (shown, meant) = match &found.token {
@@ -133,11 +147,14 @@ impl<'a> Cursor<'a> {
             }
             token => (format!("'{token}'"), None),
         };
-        let error = self.error(code::SYNTAX, format!("expected {what}, found {shown}"));
-        match meant {
-            Some(meant) => error.with_hint(format!("did you mean '{meant}'?")),
-            None => error,
-        }
+        let hint = match meant {
+            Some(meant) => format!("did you mean '{meant}'?"),
+            None if what == hints::END => {
+                hints::of_surplus(&found.token, &self.parser.parser.get_current_token().token, self.form)
+            }
+            None => hints::of_expected(what, self.form).to_owned(),
+        };
+        self.error(code::SYNTAX, format!("expected {what}, found {shown}")).with_hint(hint)
     }
 
     /// Returns an error at the next token.
@@ -150,9 +167,10 @@ impl<'a> Cursor<'a> {
         Diagnostic::new(code, self.source, span, message)
     }
 
-    /// Returns the error that `what`, which begins with the next token, belongs to the grammar but not to this version.
-    pub(super) fn unsupported(&self, what: &str) -> Diagnostic {
-        self.error(code::UNSUPPORTED, format!("{what} is not supported yet"))
+    /// Returns the error that `what`, which begins with the next token, belongs to the grammar but not to this version;
+    /// `instead` says what does.
+    pub(super) fn unsupported(&self, what: &str, instead: &str) -> Diagnostic {
+        self.error(code::UNSUPPORTED, format!("{what} is not supported yet")).with_hint(instead)
     }
 
     /// Reads a name.
@@ -219,7 +237,7 @@ impl<'a> Cursor<'a> {
             Some(parser_error) => self.refused(parser_error),
             None => {
                 let message = lowercase_first(&error.strip_backtrace());
-                self.error_at(code::SYNTAX, self.current_span(), message)
+                self.error_at(code::SYNTAX, self.current_span(), message).with_hint(self.form)
             }
         })
     }
@@ -242,6 +260,9 @@ impl<'a> Cursor<'a> {
     /// Reads `( name, .. )`.
     pub(super) fn names(&mut self, what: &str) -> Result<Spanned<Vec<Ident>>> {
         let start = self.start();
+        if let Some(bare) = self.bare_word(0) {
+            return Err(self.expected("'('").with_hint(format!("write ({bare})")));
+        }
         let names = self.parenthesized(|cursor| cursor.ident(what))?;
         Ok(Spanned::new(names, self.since(start)))
     }
@@ -286,7 +307,9 @@ impl<'a> Cursor<'a> {
         };
         let message =
             message.replace("Expected: ", "expected ").replace(", found: EOF", ", found the end of the statement");
-        Diagnostic::new(code::SYNTAX, self.source, span, lowercase_first(&message.replace(", found: ", ", found ")))
+        let message = lowercase_first(&message.replace(", found: ", ", found "));
+        let hint = hints::of_refusal(&message, self.form);
+        Diagnostic::new(code::SYNTAX, self.source, span, message).with_hint(hint)
     }
 
     /// Returns the place of the token that begins at `start`: the current one, the next, or one character.

@@ -8,6 +8,9 @@ use super::source::comment;
 use crate::diagnostic::code;
 use crate::statement::{AutoCdc, ChangeFeed, ColumnChoice, CreateFlow, FlowAction, Statement};
 
+/// What does instead of a flow that runs ONCE.
+const ONCE_HINT: &str = "leave ONCE out: alluvium run --once FILE reads what is there and ends";
+
 /// Reads `name [COMMENT 'text'] [WITH (..)] AS (INSERT INTO .. | AUTO CDC INTO ..)`.
 pub(super) fn flow(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Statement> {
     let name = cursor.ident("the flow's name")?;
@@ -26,7 +29,7 @@ pub(super) fn flow(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Statemen
 
 fn append(cursor: &mut Cursor<'_>) -> Result<FlowAction> {
     if cursor.at(&["ONCE"]) && !cursor.at_word(1, "BY") {
-        return Err(cursor.unsupported("INSERT INTO ONCE"));
+        return Err(cursor.unsupported("INSERT INTO ONCE", ONCE_HINT));
     }
     let into = cursor.object_name("the table's name")?;
     if !cursor.accept(&["BY", "NAME"]) {
@@ -38,7 +41,7 @@ fn append(cursor: &mut Cursor<'_>) -> Result<FlowAction> {
 
 fn auto_cdc(cursor: &mut Cursor<'_>) -> Result<AutoCdc> {
     if cursor.at(&["ONCE"]) {
-        return Err(cursor.unsupported("AUTO CDC ONCE"));
+        return Err(cursor.unsupported("AUTO CDC ONCE", ONCE_HINT));
     }
     cursor.expect(&["INTO"])?;
     let into = cursor.object_name("the table's name")?;
@@ -70,14 +73,14 @@ fn change_feed(cursor: &mut Cursor<'_>) -> Result<ChangeFeed> {
 
 /// Reads one clause behind KEYS, in any order, or tells that none comes.
 fn clause(cursor: &mut Cursor<'_>, cdc: &mut AutoCdc) -> Result<bool> {
-    for (words, what) in [
-        (&["IGNORE", "NULL"][..], "IGNORE NULL UPDATES"),
-        (&["APPLY", "AS", "TRUNCATE"], "APPLY AS TRUNCATE WHEN"),
-        (&["SYSTEM", "SEQUENCE"], "SYSTEM SEQUENCE BY"),
-        (&["TRACK", "HISTORY"], "TRACK HISTORY"),
+    for (words, what, instead) in [
+        (&["IGNORE", "NULL"][..], "IGNORE NULL UPDATES", "leave it out: a change gives all columns of its row"),
+        (&["APPLY", "AS", "TRUNCATE"], "APPLY AS TRUNCATE WHEN", "delete rows by key: APPLY AS DELETE WHEN condition"),
+        (&["SYSTEM", "SEQUENCE"], "SYSTEM SEQUENCE BY", "order changes by a column of theirs: SEQUENCE BY updated_at"),
+        (&["TRACK", "HISTORY"], "TRACK HISTORY", "keep every change with INSERT INTO a table of its own"),
     ] {
         if cursor.at(words) {
-            return Err(cursor.unsupported(what));
+            return Err(cursor.unsupported(what, instead));
         }
     }
     let again = (cursor.at(&["APPLY"]) && cdc.delete_when.is_some())
@@ -117,7 +120,8 @@ fn stored_as(cursor: &mut Cursor<'_>) -> Result<()> {
     if !cursor.begin(&["STORED", "AS", "SCD", "TYPE"])? {
         return Err(cursor.expected("APPLY AS DELETE WHEN, SEQUENCE BY, COLUMNS or STORED AS SCD TYPE 1"));
     }
-    let (span, unsupported) = (cursor.next_span(), cursor.unsupported("SCD TYPE 2"));
+    let instead = "write STORED AS SCD TYPE 1, or keep every change with INSERT INTO a table of its own";
+    let (span, unsupported) = (cursor.next_span(), cursor.unsupported("SCD TYPE 2", instead));
     match cursor.count("1")? {
         1 => Ok(()),
         2 => Err(unsupported),

@@ -6,6 +6,9 @@ use super::cursor::{Cursor, Result};
 use super::options::options;
 use crate::statement::{Column, CreateConnection, CreateSource, SourceColumn, Spanned, Statement};
 
+/// What does instead of a WATERMARK.
+pub(super) const WATERMARK_HINT: &str = "leave it out: SEQUENCE BY of a flow tells which of two changes is newer";
+
 /// Reads `[IF NOT EXISTS] name TYPE kafka WITH (..)`.
 pub(super) fn connection(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Statement> {
     let if_not_exists = cursor.accept(&["IF", "NOT", "EXISTS"]);
@@ -30,7 +33,7 @@ pub(super) fn source(cursor: &mut Cursor<'_>, or_replace: bool) -> Result<Statem
 
 fn source_column(cursor: &mut Cursor<'_>) -> Result<SourceColumn> {
     if cursor.at(&["WATERMARK", "FOR"]) {
-        return Err(cursor.unsupported("WATERMARK"));
+        return Err(cursor.unsupported("WATERMARK", WATERMARK_HINT));
     }
     if cursor.at(&["PRIMARY", "KEY"]) || cursor.at(&["CONSTRAINT"]) && cursor.at_word(2, "PRIMARY") {
         let error = cursor.expected("a column");
@@ -76,9 +79,16 @@ pub(super) fn column_note(cursor: &mut Cursor<'_>, column: &mut Column) -> Resul
         column.tags = cursor.names("a tag")?.value;
         return Ok(true);
     }
-    for words in [&["GENERATED"][..], &["DEFAULT"], &["MASK"], &["CHECK"], &["UNIQUE"], &["REFERENCES"]] {
-        if cursor.at(words) {
-            return Err(cursor.unsupported(&words.join(" ")));
+    for (word, instead) in [
+        ("GENERATED", "compute the column in the flow's query: SELECT .. AS name"),
+        ("DEFAULT", "give the value in the flow's query: coalesce(column, value) AS column"),
+        ("MASK", "write in the flow's query what may be seen of it, as in left(email, 1) AS email"),
+        ("CHECK", "leave bad rows out with WHERE in the flow's query"),
+        ("UNIQUE", "declare PRIMARY KEY (column) and write the table by AUTO CDC: it keeps one row a key"),
+        ("REFERENCES", "leave it out; a flow's query can JOIN the other table"),
+    ] {
+        if cursor.at(&[word]) {
+            return Err(cursor.unsupported(word, instead));
         }
     }
     if cursor.at(&["PRIMARY", "KEY"]) {

@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 
 use super::cursor::{Cursor, Result};
 use super::options::options;
-use super::source::{column_note, comment};
+use super::source::{WATERMARK_HINT, column_note, comment};
 use crate::diagnostic::code;
 use crate::statement::{Column, CreateStreamingTable, Spanned, Statement};
 
@@ -44,7 +44,7 @@ fn empty(or_refresh: bool, if_not_exists: bool, name: ObjectName) -> CreateStrea
 fn entry(cursor: &mut Cursor<'_>, table: &mut CreateStreamingTable) -> Result<()> {
     let named = cursor.at(&["CONSTRAINT"]) && cursor.at_any_word(1) && cursor.at_any_word(2);
     if named && cursor.at_word(2, "EXPECT") {
-        return Err(cursor.unsupported("CONSTRAINT .. EXPECT"));
+        return Err(cursor.unsupported("CONSTRAINT .. EXPECT", "leave bad rows out with WHERE in the flow's query"));
     }
     if named && cursor.at_word(2, "PRIMARY") {
         cursor.expect(&["CONSTRAINT"])?;
@@ -60,7 +60,7 @@ fn entry(cursor: &mut Cursor<'_>, table: &mut CreateStreamingTable) -> Result<()
         return Ok(());
     }
     if cursor.at(&["WATERMARK", "FOR"]) {
-        return Err(cursor.unsupported("WATERMARK"));
+        return Err(cursor.unsupported("WATERMARK", WATERMARK_HINT));
     }
     let name = cursor.ident("a column's name")?;
     let data_type = cursor.data_type()?;
@@ -113,15 +113,19 @@ fn cluster_columns(cursor: &mut Cursor<'_>) -> Result<Vec<Ident>> {
         return Ok(Vec::new());
     }
     if cursor.at(&["AUTO"]) {
-        return Err(cursor.unsupported("CLUSTER BY AUTO").with_hint("name the columns that queries filter by"));
+        return Err(cursor.unsupported("CLUSTER BY AUTO", "name the columns that queries filter by"));
     }
     Ok(cursor.names("a clustering column")?.value)
 }
 
 fn refuse_later_clauses(cursor: &Cursor<'_>) -> Result<()> {
-    for words in [&["WITH", "ROW", "FILTER"][..], &["SCHEDULE"], &["FLOW"]] {
+    for (words, instead) in [
+        (&["WITH", "ROW", "FILTER"][..], "leave rows out with WHERE in the flow's query"),
+        (&["SCHEDULE"], "leave it out: a flow runs all the time, and commits by its 'commit.interval'"),
+        (&["FLOW"], "write CREATE FLOW name AS .. as a statement of its own"),
+    ] {
         if cursor.at(words) {
-            return Err(cursor.unsupported(&words.join(" ")));
+            return Err(cursor.unsupported(&words.join(" "), instead));
         }
     }
     if cursor.at(&["USING"]) {

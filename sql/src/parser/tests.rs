@@ -92,6 +92,34 @@ fn a_misspelt_word_is_pointed_at_with_the_word_that_was_meant() {
 }
 
 #[test]
+fn what_nobody_can_create_is_pointed_at_with_the_kind_that_was_meant() {
+    for (text, place, word, meant) in [
+        ("CREATE SORCE x (id INT) WITH ()", "1:8", "SORCE", "SOURCE"),
+        ("CREATE FLWO f AS INSERT INTO t BY NAME SELECT 1", "1:8", "FLWO", "FLOW"),
+        ("CREATE STREMING TABLE t (id INT)", "1:8", "STREMING", "STREAMING TABLE"),
+        ("CREATE TABEL t (id INT)", "1:8", "TABEL", "STREAMING TABLE"),
+        ("create conection c TYPE kafka WITH ()", "1:8", "conection", "CONNECTION"),
+        ("CREATE OR REPLACE SUORCE s (id INT) WITH ()", "1:19", "SUORCE", "SOURCE"),
+        ("CREATE OR REFRESH\n  STREAMNG TABLE t", "2:3", "STREAMNG", "STREAMING TABLE"),
+    ] {
+        let errors = parse_statements(text).err().map(|Diagnostics(errors)| errors).unwrap_or_default();
+        let said: Vec<_> = errors
+            .iter()
+            .map(|error| (error.position().to_string(), error.message.clone(), error.hint.clone()))
+            .collect();
+        let (message, hint) = (format!("there is no CREATE {word}"), format!("did you mean '{meant}'?"));
+        assert_eq!(said, [(place.to_owned(), message, Some(hint))], "{text}");
+    }
+    let errors = parse_statements("CREATE ZEBRA z").err().map(|Diagnostics(errors)| errors).unwrap_or_default();
+    let hints: Vec<_> = errors.into_iter().filter_map(|error| error.hint).collect();
+    assert!(hints.len() == 1 && hints[0].contains("STREAMING TABLE"), "{hints:?}");
+    // What DataFusion's parser reads is left to it, and to the session to refuse.
+    for theirs in ["CREATE TABLE t (id INT)", "CREATE VIEW v AS SELECT 1", "CREATE OR REPLACE VIEW v AS SELECT 1"] {
+        assert!(parse_statements(theirs).is_ok(), "{theirs}");
+    }
+}
+
+#[test]
 fn a_byte_order_mark_is_no_part_of_the_text() -> Result<(), Diagnostics> {
     assert_eq!(only("\u{feff}SELECT 1 AS one")?, only("SELECT 1 AS one")?);
     assert!(parse_statements("\u{feff}")?.is_empty());
@@ -264,6 +292,9 @@ fn every_span_is_within_the_text(text: &str) -> std::result::Result<(), TestCase
         Err(diagnostics) => {
             prop_assert!(!diagnostics.render(false).is_empty());
             prop_assert!(diagnostics.to_json().is_array());
+            for diagnostic in &diagnostics.0 {
+                prop_assert!(diagnostic.hint.as_ref().is_some_and(|hint| !hint.is_empty()), "{diagnostic} in {text:?}");
+            }
             diagnostics.0.into_iter().map(|diagnostic| diagnostic.span).collect()
         }
     };

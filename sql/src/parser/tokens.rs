@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_TABLE_ALIAS};
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::dialect::AlluviumDialect;
+use super::hints;
 use crate::diagnostic::{Diagnostic, SourceText, TextSpan, code};
 
 /// The tokens of one statement, without white space and comments, and its place without the semicolon.
@@ -25,6 +26,7 @@ pub(super) fn chunks(source: &Arc<SourceText>) -> Result<Vec<Chunk>, Diagnostic>
         let first = source.text()[start..].chars().next().map_or(0, char::len_utf8);
         Diagnostic::new(code::TOKEN, source, start..start + first, lowercase_first(&error.message))
             .with_label("begins here")
+            .with_hint(hints::of_token(&error.message))
     })?;
     let mut chunks = Vec::new();
     let mut current = Vec::new();

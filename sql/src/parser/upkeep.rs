@@ -12,8 +12,8 @@ pub(super) fn optimize(cursor: &mut Cursor<'_>) -> Result<Statement> {
     let table = Spanned::new(table, cursor.since(start));
     let is_full = cursor.accept(&["FULL"]);
     if cursor.at(&["WHERE"]) {
-        let error = cursor.unsupported("OPTIMIZE .. WHERE");
-        return Err(error.with_hint("OPTIMIZE table takes all partitions, and leaves alone what is in shape"));
+        let instead = "OPTIMIZE table takes all partitions, and leaves alone what is in shape";
+        return Err(cursor.unsupported("OPTIMIZE .. WHERE", instead));
     }
     if cursor.at(&["ZORDER", "BY"]) {
         let error = cursor.error(code::SYNTAX, "the columns to order by belong to the table");
@@ -30,7 +30,8 @@ pub(super) fn vacuum(cursor: &mut Cursor<'_>) -> Result<Statement> {
     let table = Spanned::new(table, cursor.since(start));
     for words in [&["LITE"][..], &["USING", "INVENTORY"]] {
         if cursor.at(words) {
-            return Err(cursor.unsupported(&format!("VACUUM .. {}", words.join(" "))));
+            let instead = "leave it out: VACUUM table compares the table's folder with its log";
+            return Err(cursor.unsupported(&format!("VACUUM .. {}", words.join(" ")), instead));
         }
     }
     let mut retain_hours = None;

@@ -4,6 +4,7 @@
 //! and a statement typed into a pipe runs as soon as its `;` arrives.
 
 use super::lex::{Kind, Lexeme, Lexer};
+use crate::diagnostic::BYTE_ORDER_MARK;
 
 /// A part of a script, with the byte it begins at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +49,10 @@ pub(super) struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    /// Returns a walk over `text`.
+    /// Returns a walk over `text`. A byte order mark at its beginning is no part of the first piece.
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        let at = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len_utf8() } else { 0 };
+        Self { text, at }
     }
 
     /// Returns the byte that the next piece is looked for at.
@@ -158,6 +160,15 @@ mod tests {
         check("-- then\n.tables\nquit ;\nEXIT", &["8 command .tables", "16 command quit ;", "23 command EXIT"]);
         check("SELECT\n.5;", &["0 SELECT\n.5"]);
         check("\\o it's.csv\nSELECT 1;", &["0 command \\o it's.csv", "12 SELECT 1"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_what_follows_it() {
+        check("\u{feff}\\d t\nSELECT 1;", &["3 command \\d t", "8 SELECT 1"]);
+        check("\u{feff}.tables", &["3 command .tables"]);
+        check("\u{feff}quit;", &["3 command quit;"]);
+        check("\u{feff}SELECT 1;", &["3 SELECT 1"]);
+        check("\u{feff}", &[]);
     }
 
     #[test]

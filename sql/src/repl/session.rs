@@ -76,7 +76,8 @@ impl SessionBackend {
         let named = |relation: &&String| sources.iter().any(|source| source.name.as_str() == relation.as_str());
         let Some(source) = relations.iter().find(named) else { return Ok(()) };
         let Some(peeking) = &self.peeking else {
-            return Err(Error::invalid(format!("cannot look at source {source}: this session reads no topics")));
+            return Err(Error::invalid(format!("cannot look at source {source}: this session reads no topics"))
+                .with_hint("query the table that a flow writes: \\flows lists them"));
         };
         let limit = match sql {
             ast::Statement::Query(query) => limit_of(query),

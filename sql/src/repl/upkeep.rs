@@ -89,7 +89,8 @@ fn hours_long(hours: u64) -> Result<Duration> {
 async fn find(session: &Session, catalog: &dyn CatalogStore, verb: &str, written: &ObjectName) -> Result<Tended> {
     let name = table_name(written)?;
     if name.schema() == system::SCHEMA {
-        return Err(Error::invalid(format!("cannot {verb} {name}: it is the catalog's, and has no files")));
+        return Err(Error::invalid(format!("cannot {verb} {name}: it is the catalog's, and has no files"))
+            .with_hint("\\dt lists the tables that have"));
     }
     let datasets = session.datasets().await?;
     let Some(dataset) = datasets.iter().find(|dataset| dataset.name == name) else {

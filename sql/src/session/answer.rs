@@ -50,5 +50,5 @@ impl Answer {
 }
 
 fn failed(cause: datafusion::error::DataFusionError) -> alluvium_catalog::Error {
-    failure::from_datafusion("cannot answer the query", cause)
+    failure::from_datafusion(failure::ANSWERING, cause)
 }

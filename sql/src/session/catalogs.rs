@@ -94,7 +94,7 @@ impl QueryCatalogs {
 
     /// Turns the failure to plan `statement` into this program's error, with the nearest name where a table is unknown.
     pub(super) fn explain(&self, state: &SessionState, statement: &DfStatement, cause: DataFusionError) -> Error {
-        let error = failure::from_datafusion("cannot plan the query", cause);
+        let error = failure::from_datafusion(failure::PLANNING, cause);
         if error.hint().is_some() {
             return error;
         }

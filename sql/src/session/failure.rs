@@ -1,9 +1,57 @@
 //! Turns what DataFusion says into this program's error.
 //!
-//! DataFusion's error stays the source, so that whoever shows it finds the place in the query that it knows of.
+//! DataFusion's error stays within the source, so that whoever shows it finds the place in the query that it knows of; what
+//! the source says are [plain words](words), without the names of the libraries on the way.
+
+pub(crate) mod words;
+
+use std::fmt;
 
 use alluvium_catalog::{Error, ErrorKind};
 use datafusion::error::DataFusionError;
+
+use words::{advice, plain_words};
+
+/// What is tried with every query.
+pub(crate) const PLANNING: &str = "cannot plan the query";
+pub(crate) const RUNNING: &str = "cannot run the statement";
+pub(crate) const ANSWERING: &str = "cannot answer the query";
+
+/// The messages that say no more than that there was a query.
+pub(crate) const OF_QUERY: [&str; 3] = [PLANNING, RUNNING, ANSWERING];
+
+/// DataFusion's error as the source of this program's.
+#[derive(Debug)]
+pub(crate) struct Cause {
+    said: String,
+    error: DataFusionError,
+}
+
+impl Cause {
+    /// Returns DataFusion's error.
+    pub(crate) fn error(&self) -> &DataFusionError {
+        &self.error
+    }
+
+    /// Returns what the innermost cause says.
+    pub(crate) fn said(&self) -> &str {
+        &self.said
+    }
+
+    /// Tells whether the query wanted more memory or disk than it may take.
+    pub(crate) fn is_exhaustion(&self) -> bool {
+        matches!(self.error.find_root(), DataFusionError::ResourcesExhausted(_))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.said)
+    }
+}
+
+/// It has no source of its own: what DataFusion's error says is said already.
+impl std::error::Error for Cause {}
 
 /// Returns `cause` as an error that says `message`: what was tried and with what.
 ///
@@ -19,8 +67,10 @@ pub(crate) fn from_datafusion(message: impl Into<String>, cause: DataFusionError
         Root::Ours(error) => return *error,
         Root::Theirs(cause) => cause,
     };
-    let error = Error::new(kind(&cause), message);
-    let error = match hint(&cause) {
+    let cause = Cause { said: plain_words(&cause), error: cause };
+    let kind = kind(cause.error());
+    let error = Error::new(kind, message);
+    let error = match hint(&cause, kind) {
         Some(hint) => error.with_hint(hint),
         None => error,
     };
@@ -60,6 +110,8 @@ pub(crate) fn root(cause: DataFusionError) -> Root {
 
 fn kind(cause: &DataFusionError) -> ErrorKind {
     match cause.find_root() {
+        // A function that takes no such arguments is no defect, whatever the planner calls it.
+        DataFusionError::Internal(said) if said.contains(words::NO_SIGNATURE) => ErrorKind::Invalid,
         DataFusionError::SQL(..)
         | DataFusionError::NotImplemented(_)
         | DataFusionError::Plan(_)
@@ -72,13 +124,15 @@ fn kind(cause: &DataFusionError) -> ErrorKind {
     }
 }
 
-fn hint(cause: &DataFusionError) -> Option<&'static str> {
-    match cause.find_root() {
-        DataFusionError::ResourcesExhausted(_) => {
-            Some("ask for less at once, or raise limits.sql_memory (ALLUVIUM_SQL_MEMORY)")
-        }
-        _ => None,
+/// Returns what to do where no look at the query is needed to tell: the planner's errors are looked into by
+/// [`planner_errors`](crate::compile::places::Place::planner_errors).
+fn hint(cause: &Cause, kind: ErrorKind) -> Option<String> {
+    const MEMORY: &str = "ask for less at once, or raise limits.sql_memory (ALLUVIUM_SQL_MEMORY)";
+    const ROWS: &str = "narrow the query down with WHERE or LIMIT to the rows that cannot be computed";
+    if cause.is_exhaustion() {
+        return Some(MEMORY.to_owned());
     }
+    (kind == ErrorKind::Data).then(|| advice(cause.said()).unwrap_or_else(|| ROWS.to_owned()))
 }
 
 #[cfg(test)]
@@ -98,5 +152,16 @@ mod tests {
         check(DataFusionError::Plan("no such column".into()), ErrorKind::Invalid);
         check(DataFusionError::Execution("cannot cast".into()).context("row"), ErrorKind::Data);
         check(DataFusionError::ResourcesExhausted("pool".into()), ErrorKind::Invalid);
+        check(DataFusionError::Internal("Function 'sum' failed to match any signature".into()), ErrorKind::Invalid);
+        check(DataFusionError::Internal("no such state".into()), ErrorKind::Internal);
+    }
+
+    #[test]
+    fn the_chain_says_what_was_tried_and_the_innermost_cause() {
+        let cause =
+            DataFusionError::Execution("Arrow error: Cast error: Cannot cast string 'x'.".into()).context("scan");
+        let error = from_datafusion("cannot answer the query", cause);
+        assert_eq!(error.chain(), "cannot answer the query: cannot cast string 'x'");
+        assert!(error.hint().is_some_and(|hint| hint.contains("TRY_CAST")), "{:?}", error.hint());
     }
 }

@@ -256,9 +256,8 @@ async fn an_unknown_name_has_its_place_and_the_nearest_name() -> TestResult {
     let session = open(&lake)?;
     let error = refusal(&session, "SELECT *\nFROM silver.ordrs").await?;
     assert_eq!(error.hint(), Some("did you mean 'silver.orders'?"));
-    let cause =
-        std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<datafusion::error::DataFusionError>());
-    let place = cause.and_then(|cause| cause.diagnostic()).and_then(|diagnostic| diagnostic.span);
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<failure::Cause>());
+    let place = cause.and_then(|cause| cause.error().diagnostic()).and_then(|diagnostic| diagnostic.span);
     assert_eq!(place.map(|span| span.start.line), Some(2));
     let error = refusal(&session, "SELECT nam FROM names").await?;
     assert!(error.chain().contains("nam"), "{}", error.chain());

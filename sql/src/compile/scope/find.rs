@@ -13,6 +13,9 @@ use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, TextSpan, code};
 use crate::parser::parse_file;
 use crate::statement::{connection_text, source_text, table_text};
 
+/// What to do when the catalog does not answer.
+const CATALOG_HINT: &str = "the setting catalog (ALLUVIUM_CATALOG) says where the catalog is; can that be read?";
+
 impl Scope<'_> {
     /// Returns a connection; reports one that is unknown, and returns `None` for that and for a broken one.
     pub(in crate::compile) async fn connection(
@@ -28,7 +31,9 @@ impl Scope<'_> {
                 let known = self.connections.keys().map(Name::as_str);
                 let message = format!("connection '{name}' is not defined");
                 let diagnostic = Diagnostic::new(code::UNKNOWN_NAME, source, span, message);
-                let diagnostic = diagnostic.with_nearest(name.as_str(), known);
+                let hint =
+                    format!("write CREATE CONNECTION {name} TYPE kafka WITH ('bootstrap.servers' = 'host:port')");
+                let diagnostic = diagnostic.with_hint(hint).with_nearest(name.as_str(), known);
                 self.report(diagnostic);
                 // It keeps its name, so that it is reported once.
                 self.connections.insert(name.clone(), None);
@@ -63,7 +68,8 @@ impl Scope<'_> {
                 let known = self.sources.keys().map(Name::as_str);
                 let message = format!("source '{name}' is not defined");
                 let diagnostic = Diagnostic::new(code::UNKNOWN_NAME, source, span, message);
-                let diagnostic = diagnostic.with_nearest(name.as_str(), known);
+                let hint = format!("write CREATE SOURCE {name} (..) WITH ('connection' = '..', 'topic' = '..')");
+                let diagnostic = diagnostic.with_hint(hint).with_nearest(name.as_str(), known);
                 self.report(diagnostic);
                 return None;
             };
@@ -126,7 +132,9 @@ impl Scope<'_> {
         let diagnostic = if self.has_source(&written) {
             diagnostic.with_hint(format!("{written} is a source: write STREAM({written})"))
         } else {
-            diagnostic.with_nearest(&written, known.iter().map(String::as_str))
+            let hint =
+                format!("write CREATE STREAMING TABLE {written} (..), or register it: alluvium catalog register");
+            diagnostic.with_hint(hint).with_nearest(&written, known.iter().map(String::as_str))
         };
         self.report(diagnostic);
         None
@@ -142,7 +150,8 @@ impl Scope<'_> {
             Ok(answer) => Some(answer),
             Err(error) => {
                 let message = format!("cannot ask the catalog: {}", error.chain());
-                self.report(Diagnostic::new(code::CATALOG, source, span, message));
+                let diagnostic = Diagnostic::new(code::CATALOG, source, span, message);
+                self.report(diagnostic.with_hint(error.hint().unwrap_or(CATALOG_HINT)));
                 None
             }
         }

@@ -54,7 +54,7 @@ impl Plain {
             text if text.starts_with("WRONG") => {
                 let statement = Arc::new(SourceText::new(written.source.name(), text));
                 let diagnostic = Diagnostic::new(code::SYNTAX, &statement, 0..5, "expected a statement, found WRONG");
-                return Err(Error::from(diagnostic));
+                return Err(Error::from(diagnostic.with_hint("write SELECT")));
             }
             _ => {}
         }
@@ -152,11 +152,22 @@ async fn the_first_error_ends_a_script_and_is_shown_in_its_place() -> TestResult
 }
 
 #[tokio::test]
+async fn a_file_with_a_byte_order_mark_may_begin_with_a_command() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("marked.sql");
+    std::fs::write(&path, "\u{feff}\\format ndjson\nSELECT 1 AS a;\nSELECT wrng;\n")?;
+    let ran = run_with(ReplOptions { is_quiet: true, ..csv() }, "", vec![ScriptFrom::File(path)]).await;
+    assert_eq!((ran.exit, ran.out.as_str()), (Exit::SqlError, "{\"a\":1}\n"), "{}", ran.err);
+    assert!(ran.err.contains("marked.sql:3:8]"), "{}", ran.err);
+    Ok(())
+}
+
+#[tokio::test]
 async fn keep_going_runs_the_rest_and_still_fails() {
     let options = ReplOptions { keep_going: true, ..csv() };
     let ran = run_with(options, "", arguments(&["WRONG; SELECT 1 AS a; GONE", "SELECT 2 AS b"])).await;
     assert_eq!((ran.exit, ran.out.as_str()), (Exit::SqlError, "a\n1\nb\n2\n"));
-    assert!(ran.err.contains("hint: is the service up?"), "{}", ran.err);
+    assert!(ran.err.contains("[argument 1:1:23]") && ran.err.contains("help: is the service up?"), "{}", ran.err);
 }
 
 #[tokio::test]

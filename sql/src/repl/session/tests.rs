@@ -188,6 +188,123 @@ async fn errors_point_into_the_script() -> TestResult {
     Ok(())
 }
 
+/// What libraries put before a cause, in lowercase; none of it is of use to whoever wrote the query.
+const WRAPPERS: [&str; 10] = [
+    "arrow error",
+    "parquet error",
+    "external:",
+    "external error",
+    "execution error",
+    "internal error",
+    "compute error",
+    "cast error",
+    "during planning",
+    "datafusion",
+];
+
+/// Runs `statement` as the second line of a script and checks that its error has a place on that line, a hint, and `said`.
+async fn fails_at_its_place(lake: &Lake, session: Session, statement: &str, said: &str) -> TestResult {
+    let (exit, _, err) = run_in(session, lake, None, &format!("SELECT 1 AS one;\n{statement};\n")).await?;
+    assert_ne!(exit, Exit::Ok, "{statement}");
+    assert!(err.contains("[argument 1:2:"), "{statement}:\n{err}");
+    // The picture between message and hint repeats the statement, whose words prove nothing.
+    let lower = err.to_lowercase();
+    let message = lower.split("[argument").next().unwrap_or_default();
+    let hint = lower.split("help: ").nth(1).ok_or_else(|| format!("{statement} has no hint:\n{err}"))?;
+    assert!(message.contains(said) || hint.contains(said), "{statement}:\n{err}");
+    assert!(!WRAPPERS.iter().any(|wrapper| message.contains(wrapper)), "{statement}:\n{err}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_error_of_a_statement_names_its_line_and_column_and_says_what_to_do() -> TestResult {
+    let lake = lake().await?;
+    let folder = tempfile::tempdir()?;
+    let csv = folder.path().join("numbers.csv");
+    std::fs::write(&csv, "n\n1\nthree\n")?;
+    let external = format!("CREATE EXTERNAL TABLE numbers (n INT) STORED AS CSV LOCATION '{}'", csv.display());
+    let external = format!("{external} OPTIONS ('format.has_header' 'true')");
+    for (statement, said) in [
+        (
+            "SELECT CAST(name AS INT) AS n FROM silver.people WHERE id = 1",
+            "cannot cast string 'ann' to value of int type",
+        ),
+        ("SELECT * FROM silver.people WHERE name = 3", "cannot cast string"),
+        ("SELECT name::DATE AS d FROM silver.people", "cannot cast string"),
+        ("SELECT CAST(name AS TIMESTAMP) AS t FROM silver.people", "parsing timestamp"),
+        ("SELECT CAST(id + 300 AS TINYINT) AS n FROM silver.people WHERE id = 1", "301 to type tinyint"),
+        ("SELECT CAST(id * 1000 AS DECIMAL(3,1)) AS n FROM silver.people", "decimal"),
+        ("SELECT id / 0 AS n FROM silver.people", "divide by zero"),
+        ("SELECT id % (id - id) AS n FROM silver.people", "divide by zero"),
+        ("SELECT * FROM silver.people WHERE 1 / (id - 1) = 0", "divide by zero"),
+        ("SELECT regexp_like(name, '(' || name) AS n FROM silver.people", "regular expression"),
+        ("SELECT date_trunc('fortnight', TIMESTAMP '2026-01-01T00:00:00Z') AS t FROM silver.people", "fortnight"),
+        ("SELECT TIMESTAMP '2026-99-99' AS t", "2026-99-99"),
+        ("SELECT INTERVAL 'soon' AS t", "soon"),
+        ("SELECT decode(name, 'hex') AS b FROM silver.people", "hex"),
+        ("SELECT arrow_cast(id, 'Nonsense') AS n FROM silver.people", "nonsense"),
+        ("SELECT sum(name) AS n FROM silver.people", "function 'sum' takes no such arguments: sum(string)"),
+        ("SELECT upper(name, name) AS n FROM silver.people", "received 2"),
+        ("SELECT abss(id) AS n FROM silver.people", "invalid function 'abss'"),
+        ("SELECT nme FROM silver.people", "column 'nme' not found"),
+        ("SELECT name, count(*) AS n FROM silver.people", "name"),
+        ("SELECT id FROM silver.people UNION SELECT id, name FROM silver.people", "union"),
+        ("SELECT id FROM silver.people WHERE name", "name"),
+        ("SELECT id AS n FROM silver.people VERSION AS OF 99", "version 99"),
+        ("SELECT id FROM silver.people ORDER BY 9", "order by"),
+        ("CREATE TABLE t (id INT)", "a session only reads"),
+        ("CREATE SORCE s (id INT)", "there is no create sorce"),
+        ("OPTIMIZE silver.peple", "silver.peple"),
+    ] {
+        fails_at_its_place(&lake, open(&lake)?, statement, said).await?;
+    }
+    let session = open(&lake)?;
+    session.sql(&external).await?.collect().await?;
+    fails_at_its_place(&lake, session, "SELECT sum(n) AS n FROM numbers", "three").await
+}
+
+#[tokio::test]
+async fn a_query_that_wants_too_much_memory_says_which_setting_gives_more() -> TestResult {
+    let lake = lake().await?;
+    let settings = SessionSettings { threads: 1, memory_bytes_max: 4096, ..SessionSettings::default() };
+    let session =
+        Session::open(Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>, Arc::clone(&lake.reader), &settings)?;
+    let statement = "SELECT value FROM generate_series(1, 100000) ORDER BY value DESC";
+    fails_at_its_place(&lake, session, statement, "alluvium_sql_memory").await
+}
+
+#[tokio::test]
+async fn a_data_file_that_is_gone_fails_its_statement_at_its_place() -> TestResult {
+    let lake = lake().await?;
+    let folder = lake.location("silver.people")?.local_path().ok_or("the lake is not on disk")?;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "parquet") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    fails_at_its_place(&lake, open(&lake)?, "SELECT name FROM silver.people", "not found").await
+}
+
+#[tokio::test]
+async fn the_error_of_a_value_points_at_the_one_place_that_it_can_come_from() -> TestResult {
+    let lake = lake().await?;
+    for (statement, place) in [
+        ("SELECT id, id / 0 AS n FROM silver.people", "1:1:12"),
+        ("SELECT id, id / (id - id) AS n FROM silver.people", "1:1:12"),
+        ("SELECT id FROM silver.people WHERE name = 3", "1:1:36"),
+        ("SELECT 1 + sum(name) AS n FROM silver.people", "1:1:12"),
+        ("SELECT id, CAST(name AS INT) AS n FROM silver.people", "1:1:17"),
+        // Of two that it can come from neither is taken.
+        ("SELECT CAST(name AS INT) AS n, CAST(name AS DATE) AS d FROM silver.people", "1:1:1"),
+        ("SELECT CAST(id AS NUMBR) AS n FROM silver.people", "1:1:19"),
+    ] {
+        let (_, _, err) = run(&lake, None, statement).await?;
+        assert!(err.contains(&format!("[argument {place}]")), "{statement}:\n{err}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_name_that_nothing_has_is_not_described_and_the_nearest_one_is_named() -> TestResult {
     let lake = lake().await?;

@@ -14,6 +14,7 @@ mod columns;
 mod copy_on_write;
 mod decide;
 mod draw;
+mod forget;
 mod lookup;
 mod order_cache;
 mod relocate;
@@ -142,44 +143,6 @@ impl UpsertWriter {
         &self.index
     }
 
-    /// Forgets deletes older than the retention, in memory and beside the table.
-    ///
-    /// # Errors
-    /// `Unavailable` when the store does not answer.
-    pub async fn forget(&mut self) -> Result<()> {
-        let before_ms = self.retained_since_ms();
-        self.lender.take_back();
-        Arc::make_mut(&mut self.index).forget(before_ms);
-        self.lend();
-        self.tombstones.forget(before_ms).await.map(drop)
-    }
-
-    /// Returns the moment before which deletes are no longer remembered.
-    fn retained_since_ms(&self) -> i64 {
-        self.folder.clock.now().0 - i64::try_from(self.settings.retention.as_millis()).unwrap_or(i64::MAX)
-    }
-
-    /// Forgets old deletes now and then: each turn in memory looks at all of them, each beside the table lists a folder.
-    fn forget_sometimes(&mut self) {
-        const TURN_MS: i64 = 60_000;
-        const SWEEP_MS: i64 = 3_600_000;
-        let (now_ms, before_ms) = (self.folder.clock.now().0, self.retained_since_ms());
-        if now_ms - self.forgot_ms >= TURN_MS {
-            self.forgot_ms = now_ms;
-            Arc::make_mut(&mut self.index).forget(before_ms);
-        }
-        if now_ms - self.swept_ms >= SWEEP_MS {
-            self.swept_ms = now_ms;
-            let tombstones = self.tombstones.clone();
-            let sweep = tokio::spawn(async move {
-                if let Err(error) = tombstones.forget(before_ms).await {
-                    tracing::warn!(error = %error.chain(), "sidecars of old deletes stay a while");
-                }
-            });
-            self.sweep = Some(AbortOnDropHandle::new(sweep));
-        }
-    }
-
     /// Returns what the changes mean to the index as it is now.
     async fn verdicts(&mut self, columns: &Columns) -> Result<Arc<Verdicts>> {
         if columns.verdicts.epoch == self.index.epoch() {
@@ -241,11 +204,12 @@ impl Writer for UpsertWriter {
             after_delete: changes.order.after_delete.clone(),
             stored: vec![Stored::Nowhere; n_changes],
             verdicts: Arc::default(),
+            marks: Vec::new(),
         };
         let is_delete = |index: usize| changes.deletes.as_ref().is_some_and(|deletes| deletes.value(index));
         let verdicts = self.decide(&columns, &is_delete).await?;
         self.rewrites.clear();
-        if let Some(excess) = self.excess(changes.fate.records_in, || self.touched_by(&verdicts))? {
+        if let Some(excess) = self.excess(changes.fate.records_in, &verdicts.superseded)? {
             return Ok(Staged::exceeding(excess, changes));
         }
         for (index, verdict) in verdicts.each.iter().enumerate() {
@@ -261,7 +225,13 @@ impl Writer for UpsertWriter {
             .filter(|(index, verdict)| is_kept(*index as usize, **verdict))
             .map(|(index, _)| Some(index))
             .collect();
-        let files = self.folder.write(&self.stored_rows(&changes, &kept)?).await?;
+        let rows = self.stored_rows(&changes, &kept)?;
+        // One does not wait for the other: where each is flushed to disk, a small batch is nothing but waits.
+        let (files, marks, tombstones) = tokio::try_join!(
+            self.folder.write(&rows),
+            self.mark_ahead(&verdicts),
+            self.remember_deletes(&columns.key_columns, &verdicts.deletes),
+        )?;
         for (file, written) in (0_u32..).zip(&files) {
             for (row, index) in (0_u32..).zip(&written.indices) {
                 let change = kept.values().get(*index as usize).copied().unwrap_or_default();
@@ -270,8 +240,8 @@ impl Writer for UpsertWriter {
                 }
             }
         }
-        let tombstones = self.remember_deletes(&columns.key_columns, &verdicts.deletes).await?;
         columns.verdicts = Arc::new(verdicts);
+        columns.marks = marks;
         let Changes { lookups, fate, span, spent, .. } = changes;
         let changes = KeyChanges { columns: Some(columns) };
         Ok(Staged { files, changes, tombstones, lookups, fate, span, spent, excess: None })
@@ -284,8 +254,8 @@ impl Writer for UpsertWriter {
         self.drafted = state.version + 1;
         self.lender.expect(self.drafted);
         let verdicts = self.verdicts(columns).await?;
-        let mut decision = Decision::new(columns, verdicts, self.index.doubles());
-        let excess = self.excess(staged.fate.records_in, || decision.superseded.clone())?;
+        let mut decision = Decision::new(columns, verdicts);
+        let excess = self.excess(staged.fate.records_in, decision.superseded())?;
         if excess.is_some() {
             return Ok(Draft { excess, ..Draft::default() });
         }
@@ -295,7 +265,7 @@ impl Writer for UpsertWriter {
             tombstones = self.remember_deletes(&columns.key_columns, &decision.verdicts.deletes).await?;
         }
         let drawn = match self.settings.options.mode {
-            UpsertMode::MergeOnRead => self.mark_rows(staged, &decision, state).await?,
+            UpsertMode::MergeOnRead => self.mark_rows(staged, (columns, &decision), state).await?,
             UpsertMode::CopyOnWrite => self.rewrite_files(staged, &mut decision, state).await?,
         };
         self.warn_above_cap(drawn.bytes);
@@ -310,7 +280,7 @@ impl Writer for UpsertWriter {
             rows_deleted: decision.n_deleted,
             vectors_written: drawn.n_vectors,
             effort: Effort {
-                files_touched: decision.superseded.len() as u64,
+                files_touched: decision.superseded().len() as u64,
                 batch_bytes: staged.bytes(),
                 bytes_written: staged.bytes() + drawn.bytes,
             },
@@ -340,7 +310,7 @@ impl Writer for UpsertWriter {
             let change = *change as usize;
             index.put_delete((keys.get(change), keys.hashes()[change]), order.clone(), now_ms);
         }
-        for (ordinal, rows) in &decision.superseded {
+        for (ordinal, rows) in decision.superseded() {
             index.delete_rows(*ordinal, rows);
         }
         for action in &draft.actions {
@@ -392,7 +362,8 @@ impl Writer for UpsertWriter {
 impl UpsertWriter {
     /// Returns the files of which a decision leaves no row: the commit has removed them whole.
     fn emptied(&self, decision: &Decision) -> Vec<(super::index::FileOrdinal, String)> {
-        let files = decision.superseded.iter().filter_map(|(ordinal, _)| Some((*ordinal, self.index.file(*ordinal)?)));
+        let touched = decision.superseded().iter();
+        let files = touched.filter_map(|(ordinal, _)| Some((*ordinal, self.index.file(*ordinal)?)));
         files.filter(|(_, file)| file.n_live() == 0).map(|(ordinal, file)| (ordinal, file.path.clone())).collect()
     }
 }

@@ -5,15 +5,10 @@
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::{RewriteCap, RewritePolicy, UpsertMode};
-use roaring::RoaringTreemap;
 
 use super::UpsertWriter;
-use super::changes::{Verdict, Verdicts, by_file};
+use super::changes::RowsOfFile;
 use crate::write::Excess;
-use crate::write::index::FileOrdinal;
-
-/// Rows that go, by file.
-type Touched = Vec<(FileOrdinal, RoaringTreemap)>;
 
 /// The bytes of a serialised vector beside its bitmap.
 const VECTOR_MARK_BYTES: u64 = 4;
@@ -24,10 +19,9 @@ impl UpsertWriter {
     ///
     /// # Errors
     /// `Invalid`, with all that it takes to decide, where the policy is to halt.
-    pub(super) fn excess(&self, n_records: u64, touched: impl FnOnce() -> Touched) -> Result<Option<Excess>> {
+    pub(super) fn excess(&self, n_records: u64, touched: &[RowsOfFile]) -> Result<Option<Excess>> {
         let Some(cap) = self.settings.options.cap else { return Ok(None) };
-        let touched = touched();
-        let bytes = self.cost(&touched);
+        let bytes = self.cost(touched);
         if bytes <= cap.bytes_max {
             return Ok(None);
         }
@@ -63,18 +57,9 @@ impl UpsertWriter {
         }
     }
 
-    /// Returns the rows that `verdicts` take out of live files, and those that the next commit takes out beside.
-    pub(super) fn touched_by(&self, verdicts: &Verdicts) -> Touched {
-        let superseded = verdicts.each.iter().filter_map(|verdict| match verdict {
-            Verdict::Supersedes(place) | Verdict::OnlyDeletes(place) => Some(*place),
-            Verdict::New | Verdict::Late => None,
-        });
-        by_file(superseded.chain(self.index.doubles()).collect())
-    }
-
     /// Returns the bytes that are written because these rows go. A file of which no row is left costs nothing.
-    fn cost(&self, touched: &[(FileOrdinal, RoaringTreemap)]) -> u64 {
-        let cost = |(ordinal, rows): &(FileOrdinal, RoaringTreemap)| {
+    fn cost(&self, touched: &[RowsOfFile]) -> u64 {
+        let cost = |(ordinal, rows): &RowsOfFile| {
             let file = self.index.file(*ordinal)?;
             let gone = &*file.deleted | rows;
             if gone.len() >= file.n_rows {

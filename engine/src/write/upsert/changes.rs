@@ -4,12 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int64Array};
+use deltalake::kernel::DeletionVectorDescriptor;
 use roaring::RoaringTreemap;
 
 use crate::hop::Keyed;
 use crate::order::Order;
 use crate::write::index::{FileOrdinal, RowPlace};
 use crate::write::rewrite::Rewrite;
+
+/// Rows of a file by their numbers.
+pub(super) type RowsOfFile = (FileOrdinal, RoaringTreemap);
 
 /// The changes of a batch, one a key, in the order of the batch. Appends have none.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +33,17 @@ pub(super) struct Columns {
     pub(super) stored: Vec<Stored>,
     /// What the changes meant when they were staged.
     pub(super) verdicts: Arc<Verdicts>,
+    /// The vectors that were written then, by file.
+    pub(super) marks: Vec<Mark>,
+}
+
+/// A deletion vector of a file, uploaded before its commit is drawn up. It is the commit's if the file has lost no other
+/// rows by then.
+#[derive(Debug, Clone)]
+pub(super) struct Mark {
+    pub(super) file: FileOrdinal,
+    pub(super) gone: RoaringTreemap,
+    pub(super) vector: DeletionVectorDescriptor,
 }
 
 /// The row of a change: the file among those staged, and the row in it.
@@ -65,6 +80,8 @@ pub(super) struct Verdicts {
     pub(super) each: Vec<Verdict>,
     /// The changes that leave their key deleted, each with the order that it has over what it deletes.
     pub(super) deletes: Vec<(u32, Order)>,
+    /// Rows of live files that are gone after the commit, those included that it takes out beside; by file.
+    pub(super) superseded: Vec<RowsOfFile>,
 }
 
 /// What a batch does to the table: drawn up for one commit, applied when it has landed.
@@ -76,8 +93,6 @@ pub struct Decision {
     pub(super) n_deleted: u64,
     /// Records that have no effect at all.
     pub(super) n_merged: u64,
-    /// Rows of live files that are gone after the commit, by file.
-    pub(super) superseded: Vec<(FileOrdinal, RoaringTreemap)>,
     /// Rows of staged files that never count, by the file's place.
     pub(super) late_rows: HashMap<u32, RoaringTreemap>,
     /// Copy-on-write: the files that were written anew, without rows that are gone.
@@ -88,6 +103,12 @@ impl Columns {
     pub(super) fn after_delete(&self, index: usize) -> Option<i64> {
         self.after_delete.as_ref().filter(|after| after.is_valid(index)).map(|after| after.value(index))
     }
+
+    /// Returns the vector that was written ahead for a file of which the rows `gone` go, if they are just those.
+    pub(super) fn marked(&self, file: FileOrdinal, gone: &RoaringTreemap) -> Option<DeletionVectorDescriptor> {
+        let at = self.marks.binary_search_by_key(&file, |mark| mark.file).ok()?;
+        self.marks.get(at).filter(|mark| mark.gone == *gone).map(|mark| mark.vector.clone())
+    }
 }
 
 impl Stored {
@@ -96,11 +117,21 @@ impl Stored {
     }
 }
 
+impl Verdicts {
+    /// Takes down which rows go: those that the verdicts take out, and `doubles`, which the next commit takes out beside.
+    pub(super) fn take_out(&mut self, doubles: impl Iterator<Item = RowPlace>) {
+        let superseded = self.each.iter().filter_map(|verdict| match verdict {
+            Verdict::Supersedes(place) | Verdict::OnlyDeletes(place) => Some(*place),
+            Verdict::New | Verdict::Late => None,
+        });
+        self.superseded = by_file(superseded.chain(doubles).collect());
+    }
+}
+
 impl Decision {
-    /// Draws up what `columns` do by `verdicts`; `doubles` are rows to be deleted beside.
-    pub(super) fn new(columns: &Columns, verdicts: Arc<Verdicts>, doubles: impl Iterator<Item = RowPlace>) -> Self {
+    /// Draws up what `columns` do by `verdicts`.
+    pub(super) fn new(columns: &Columns, verdicts: Arc<Verdicts>) -> Self {
         let (mut n_inserted, mut n_updated, mut n_deleted) = (0, 0, 0);
-        let mut gone: Vec<RowPlace> = doubles.collect();
         let mut late_rows: HashMap<u32, RoaringTreemap> = HashMap::new();
         let mut late_records: HashSet<(i64, i32)> = HashSet::new();
         let orders = &columns.keyed.orders;
@@ -112,13 +143,9 @@ impl Decision {
                 Verdict::Late => {
                     late_records.insert(orders.get(index).position());
                 }
-                Verdict::OnlyDeletes(place) => {
-                    gone.push(*place);
-                    n_deleted += 1;
-                }
+                Verdict::OnlyDeletes(_) => n_deleted += 1,
                 Verdict::New => n_inserted += u64::from(!stored.is_nowhere()),
-                Verdict::Supersedes(place) => {
-                    gone.push(*place);
+                Verdict::Supersedes(_) => {
                     let counter = if stored.is_nowhere() { &mut n_deleted } else { &mut n_updated };
                     *counter += 1;
                 }
@@ -132,14 +159,18 @@ impl Decision {
             }
         }
         let n_merged = late_records.len() as u64;
-        let superseded = by_file(gone);
         let rewrites = Vec::new();
-        Self { verdicts, n_inserted, n_updated, n_deleted, n_merged, superseded, late_rows, rewrites }
+        Self { verdicts, n_inserted, n_updated, n_deleted, n_merged, late_rows, rewrites }
+    }
+
+    /// Returns the rows of live files that are gone after the commit, by file.
+    pub(super) fn superseded(&self) -> &[RowsOfFile] {
+        &self.verdicts.superseded
     }
 }
 
 /// Returns the rows of each file.
-pub(super) fn by_file(mut places: Vec<RowPlace>) -> Vec<(FileOrdinal, RoaringTreemap)> {
+fn by_file(mut places: Vec<RowPlace>) -> Vec<RowsOfFile> {
     places.sort_unstable();
     places.dedup();
     places

@@ -36,7 +36,7 @@ impl UpsertWriter {
     ) -> Result<Drawn> {
         let now_ms = self.folder.clock.now().0;
         let (mut actions, mut worn) = (Vec::new(), Vec::new());
-        for (ordinal, superseded) in &decision.superseded {
+        for (ordinal, superseded) in decision.superseded() {
             let Some(file) = self.index.file(*ordinal) else { continue };
             let add = self.live_add(file, state)?;
             actions.push(Action::Remove(removal(add, now_ms)));

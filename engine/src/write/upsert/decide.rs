@@ -43,7 +43,7 @@ impl UpsertWriter {
         let judged = Judged::new(&self.index, columns, &places, is_delete);
         let rows = self.orders_of_rows(&judged.unsure).await?;
         let epoch = self.index.epoch();
-        let mut verdicts = Verdicts { epoch, each: Vec::with_capacity(places.len()), deletes: Vec::new() };
+        let mut verdicts = Verdicts { epoch, each: Vec::with_capacity(places.len()), ..Verdicts::default() };
         let mut next = 0;
         for (index, place) in places.into_iter().enumerate() {
             let standing = judged.standings[index];
@@ -63,6 +63,7 @@ impl UpsertWriter {
             }
             verdicts.each.push(verdict);
         }
+        verdicts.take_out(self.index.doubles());
         Ok(verdicts)
     }
 

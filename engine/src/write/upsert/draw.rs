@@ -1,8 +1,11 @@
 //! Draws up the actions of a commit: what is staged comes in, what it supersedes goes out by deletion vectors.
 
 use alluvium_catalog::{Error, Result};
+use alluvium_sql::UpsertMode;
+use deltalake::kernel::DeletionVectorDescriptor;
 use roaring::RoaringTreemap;
 
+use super::changes::{Columns, Mark, Verdicts};
 use super::{Decision, UpsertWriter};
 use crate::delta::action::{Action, Add, Remove};
 use crate::delta::state::TableState;
@@ -19,41 +22,76 @@ pub(super) struct Drawn {
     pub(super) bytes: u64,
 }
 
+/// A file of which some rows go, all of which they are, and their vector where it was written ahead.
+struct Hidden {
+    add: Add,
+    gone: RoaringTreemap,
+    vector: Option<DeletionVectorDescriptor>,
+}
+
 impl UpsertWriter {
+    /// Writes the vectors that the commit of a batch will need if the index does not change until it is drawn up.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not take them.
+    pub(super) async fn mark_ahead(&self, verdicts: &Verdicts) -> Result<Vec<Mark>> {
+        if self.settings.options.mode == UpsertMode::CopyOnWrite {
+            return Ok(Vec::new());
+        }
+        let left = verdicts.superseded.iter().filter_map(|(ordinal, superseded)| {
+            let file = self.index.file(*ordinal)?;
+            let gone = &*file.deleted | superseded;
+            (gone.len() < file.n_rows).then_some((*ordinal, gone))
+        });
+        let (files, gone): (Vec<_>, Vec<_>) = left.unzip();
+        let vectors = self.vectors.write(&gone).await?;
+        let marks = files.into_iter().zip(gone).zip(vectors);
+        Ok(marks.map(|((file, gone), vector)| Mark { file, gone, vector }).collect())
+    }
+
     /// Returns the actions that a decision makes of staged files and of the rows that they supersede, which are marked in
     /// deletion vectors.
-    pub(super) async fn mark_rows(&self, staged: &Staged, decision: &Decision, state: &TableState) -> Result<Drawn> {
+    pub(super) async fn mark_rows(
+        &self,
+        staged: &Staged,
+        (columns, decision): (&Columns, &Decision),
+        state: &TableState,
+    ) -> Result<Drawn> {
         let mut actions = Vec::new();
-        let mut hidden: Vec<(Add, RoaringTreemap)> = Vec::new();
+        let mut hidden = Vec::new();
         let with_count =
             |add: &Add, n_rows: u64| Add { stats: Some(marked(add.stats.as_deref(), n_rows)), ..add.clone() };
-        for (ordinal, superseded) in &decision.superseded {
+        for (ordinal, superseded) in decision.superseded() {
             let Some(file) = self.index.file(*ordinal) else { continue };
             let add = self.live_add(file, state)?;
             actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
             let gone = &*file.deleted | superseded;
             if gone.len() < file.n_rows {
-                hidden.push((with_count(add, file.n_rows), gone));
+                let vector = columns.marked(*ordinal, &gone);
+                hidden.push(Hidden { add: with_count(add, file.n_rows), gone, vector });
             }
         }
         for (place, file) in (0_u32..).zip(&staged.files) {
             match decision.late_rows.get(&place) {
                 Some(late) if late.len() == file.indices.len() as u64 => {}
-                Some(late) => hidden.push((with_count(&file.add, file.indices.len() as u64), late.clone())),
+                Some(late) => {
+                    let add = with_count(&file.add, file.indices.len() as u64);
+                    hidden.push(Hidden { add, gone: late.clone(), vector: None });
+                }
                 None => actions.push(Action::Add(file.add.clone())),
             }
         }
-        let (adds, gone): (Vec<_>, Vec<_>) = hidden.into_iter().unzip();
-        let descriptors = self.vectors.write(&gone).await?;
-        let size = |size: i32| u64::try_from(size).unwrap_or_default();
-        let bytes = descriptors.iter().map(|vector| size(vector.size_in_bytes)).sum();
-        let n_vectors = descriptors.len() as u64;
-        for (mut add, descriptor) in adds.into_iter().zip(descriptors) {
-            add.deletion_vector = Some(descriptor);
-            add.data_change = true;
-            actions.push(Action::Add(add));
+        let missing = hidden.iter_mut().filter(|file| file.vector.is_none());
+        let gone: Vec<RoaringTreemap> = missing.map(|file| std::mem::take(&mut file.gone)).collect();
+        let mut written = self.vectors.write(&gone).await?.into_iter();
+        let mut drawn = Drawn { actions, n_vectors: hidden.len() as u64, bytes: 0 };
+        for Hidden { add, vector, .. } in hidden {
+            let deletion_vector = vector.or_else(|| written.next());
+            let size = deletion_vector.as_ref().map_or(0, |vector| vector.size_in_bytes);
+            drawn.bytes += u64::try_from(size).unwrap_or_default();
+            drawn.actions.push(Action::Add(Add { deletion_vector, data_change: true, ..add }));
         }
-        Ok(Drawn { actions, n_vectors, bytes })
+        Ok(drawn)
     }
 
     /// Returns the action that made a file part of the table.

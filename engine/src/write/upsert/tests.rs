@@ -688,6 +688,43 @@ async fn data_files(history: &History) -> Result<usize> {
     Ok(files.iter().filter(|path| path.extension() == Some("parquet") && !path.as_ref().contains('/')).count())
 }
 
+/// Returns the files of vectors beside the table, those that no version names included.
+async fn vector_files(history: &History) -> Result<usize> {
+    let files = files(history.store.as_ref(), "").await?;
+    Ok(files.iter().filter(|path| path.extension() == Some("bin")).count())
+}
+
+#[tokio::test]
+async fn vectors_are_written_with_the_rows_and_anew_only_where_a_conflict_changes_them() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    history.land(&upserts(0..400, 1), &BTreeSet::new()).await?;
+    let first = history.newest().await?.files.into_keys().next().ok_or_else(|| Error::internal("no file"))?;
+    let every = |n, from: i64| (from..400).step_by(n);
+    // What another writer adds between: nothing, a newer row of a key of the first file, a row of a new key.
+    let batches = [
+        (upserts(every(2, 0), 2), &[][..], 0, 200),
+        (upserts(every(4, 1), 3), &[(3, 100)][..], 1, 301),
+        (upserts(every(8, 7), 4), &[(1_000, 100)][..], 0, 351),
+    ];
+    let mut n_files = 0;
+    for (records, foreign, n_again, n_gone) in batches {
+        let (changes, signature) = (history.changes(&records)?, history.signature()?);
+        history.next += records.len() as i64;
+        let staged = history.landing.writer().stage(changes).await?;
+        n_files += 1;
+        assert_eq!(vector_files(&history).await?, n_files, "the vector was not written beside the rows");
+        if !foreign.is_empty() {
+            history.append_with_order(foreign).await?;
+        }
+        assert!(matches!(history.landing.land(&staged, &signature).await?, Outcome::Landed(_)));
+        n_files += n_again;
+        assert_eq!(vector_files(&history).await?, n_files, "after {foreign:?}");
+        let vector = history.newest().await?.files.remove(&first).and_then(|add| add.deletion_vector);
+        assert_eq!(vector.map_or(0, |vector| vector.cardinality), n_gone, "after {foreign:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn rows_newer_than_all_of_a_file_replace_its_rows_without_reading_it() -> Result<()> {
     let mut history = History::begin(UpsertSettings::default()).await?;

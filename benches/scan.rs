@@ -26,6 +26,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::DeltaTableBuilder;
 use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
 use deltalake::kernel::Add;
+use futures::TryStreamExt;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use roaring::RoaringTreemap;
@@ -40,7 +41,7 @@ const ROUNDS: usize = 14;
 
 /// What is asked, with a name for it.
 const QUERIES: [(&str, &str); 9] = [
-    ("full scan, all columns", "SELECT max(id), max(ref), max(amount), max(name), max(note) FROM t"),
+    ("full scan, all columns", "SELECT * FROM t"),
     ("full scan, two columns", "SELECT sum(ref), sum(amount) FROM t"),
     ("the same, filtered", "SELECT sum(ref), sum(amount) FROM t WHERE ref >= 0"),
     ("group by", "SELECT name, count(*), sum(amount) FROM t GROUP BY name"),
@@ -66,8 +67,12 @@ impl Subject {
 
     async fn ask(&self, query: &str) -> Outcome<(Duration, usize)> {
         let start = Instant::now();
-        let batches = self.session.sql(query).await?.collect().await?;
-        Ok((start.elapsed(), batches.iter().map(RecordBatch::num_rows).sum()))
+        let mut batches = self.session.sql(query).await?.execute_stream().await?;
+        let mut n_rows = 0;
+        while let Some(batch) = batches.try_next().await? {
+            n_rows += batch.num_rows();
+        }
+        Ok((start.elapsed(), n_rows))
     }
 }
 

@@ -13,6 +13,7 @@ mod head;
 mod history;
 mod kept;
 mod live;
+mod live_rows;
 mod log;
 mod point;
 mod prune;

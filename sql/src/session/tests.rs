@@ -1,7 +1,7 @@
 //! What the module `session` promises, tested.
 
 use alluvium_catalog::{Effort, FlowKind};
-use arrow::array::Int64Array;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::execution::SessionStateDefaults;
 
 use super::*;
@@ -44,6 +44,27 @@ async fn queries_see_what_was_registered_and_committed_since() -> TestResult {
     check(&session, "SELECT * FROM later", &["id|name", "1|ann"]).await?;
     append(&location, people(&[(2, "bob")])?).await?;
     check(&session, "SELECT count(*) AS n FROM later", &["n", "2"]).await
+}
+
+/// DataFusion 55 would skip the second file: it forgets a least value when a batch has none.
+#[tokio::test]
+async fn least_and_greatest_values_are_found_past_rows_that_have_none() -> TestResult {
+    let lake = Lake::new()?;
+    let column = |ids: std::ops::Range<i64>, name: Option<&str>| -> TestResult<RecordBatch> {
+        let names: StringArray = ids.clone().map(|_| name).collect();
+        let columns: [(&str, ArrayRef, bool); 2] =
+            [("id", Arc::new(Int64Array::from_iter_values(ids)), true), ("name", Arc::new(names), true)];
+        Ok(RecordBatch::try_from_iter_with_nullable(columns)?)
+    };
+    lake.table("t", &[column(100..30_000, None)?, column(1..3, Some("ann"))?]).await?;
+    for threads in [1, 2] {
+        let settings = SessionSettings { threads, ..SessionSettings::default() };
+        let catalog = Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>;
+        let session = Session::open(catalog, Arc::clone(&lake.reader), &settings)?;
+        let sql = "SELECT min(name) AS least, max(id) AS most FROM t";
+        check(&session, sql, &["least|most", "ann|29999"]).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

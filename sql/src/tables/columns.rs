@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::datasource::table_schema::TableSchema;
+use datafusion::parquet::arrow::RowNumber;
 
 /// The columns of a table.
 #[derive(Debug, Clone)]
@@ -15,6 +16,8 @@ pub(super) struct Columns {
     pub(super) declared: SchemaRef,
     /// Those of the data files, then those that the table is partitioned by.
     pub(super) scanned: TableSchema,
+    /// The same, and the place of each row: the number of its file, and its own in that file.
+    pub(super) placed: TableSchema,
     /// For each declared column its place in a scan.
     places: Vec<usize>,
 }
@@ -28,8 +31,20 @@ impl Columns {
         let (mut next_in_file, mut next_in_log) = (0..in_files.len(), in_files.len()..declared.fields().len());
         let place = |field| if is_partition(field) { next_in_log.next() } else { next_in_file.next() };
         let places = declared.fields().iter().filter_map(place).collect();
-        let scanned = TableSchema::builder(Arc::new(Schema::new(in_files))).with_table_partition_cols(in_log).build();
-        Self { declared, scanned, places }
+        let unused = |name: &str| {
+            let is_taken = |name: &String| declared.field_with_name(name).is_ok();
+            std::iter::successors(Some(name.to_owned()), |name| Some(format!("{name}_"))).find(|name| !is_taken(name))
+        };
+        let place_of_row = |name, data_type| Field::new(unused(name).unwrap_or_default(), data_type, false);
+        let file = Arc::new(place_of_row("_alluvium_file", DataType::UInt32));
+        let row = Arc::new(place_of_row("_alluvium_row", DataType::Int64).with_extension_type(RowNumber));
+        let in_files = Arc::new(Schema::new(in_files));
+        let placed = TableSchema::builder(Arc::clone(&in_files))
+            .with_table_partition_cols([&in_log[..], &[file]].concat())
+            .with_virtual_columns(vec![row])
+            .build();
+        let scanned = TableSchema::builder(in_files).with_table_partition_cols(in_log).build();
+        Self { declared, scanned, placed, places }
     }
 
     /// Returns the schema of the data files.
@@ -48,6 +63,15 @@ impl Columns {
             Some(wanted) => wanted.iter().map(|&index| self.places[index]).collect(),
             None => self.places.clone(),
         }
+    }
+
+    /// Returns the places in a scan of the declared columns `projection`, or of all, and of the columns that say where a
+    /// row is.
+    pub(super) fn places_and_rows(&self, projection: Option<&Vec<usize>>) -> Vec<usize> {
+        let n_columns = self.scanned.table_schema().fields().len();
+        let mut places = self.places(projection);
+        places.extend(n_columns..self.placed.table_schema().fields().len());
+        places
     }
 
     /// Tells whether a nested column has members that may not be NULL. Writers do not keep that in their files, so such a

@@ -1,10 +1,10 @@
 //! Reads the live rows of one version of a Delta table by DataFusion's parquet source.
 //!
 //! ```text
-//! files of the version --prune--> files that may match --vectors--> row selections --group--> one parquet scan
+//! files of the version --prune--> files that may match --group--> one parquet scan --vectors--> live rows
 //! ```
-//! Filters, limits and projections reach the parquet reader as they do for a table without deletion vectors, and so do
-//! ranges of a file: a selection counts the rows of the whole file, whichever of its row groups a partition reads. Only
+//! Filters and projections reach the parquet reader as they do for a table without deletion vectors, and so do ranges of a
+//! file: selections and numbers of rows are those of the whole file, whichever of its row groups a partition reads. Only
 //! the vectors of files that are left after pruning are read. Nothing here knows how a log is written, and tables whose
 //! features need more (column mapping) are not for it: [`delta`](super::delta) decides.
 
@@ -15,13 +15,14 @@ use std::sync::Arc;
 use alluvium_catalog::{Error, Location, Result};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DataFusionError, Statistics};
+use datafusion::common::{ColumnStatistics, DataFusionError, ScalarValue, Statistics};
 use datafusion::config::TableParquetOptions;
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
-use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetRowSelection};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
@@ -35,8 +36,9 @@ use url::Position;
 
 use super::columns::Columns;
 use super::live::{LiveFile, LiveFiles};
+use super::live_rows::{DeletedRows, LiveRowsExec};
 use super::prune;
-use super::vectors::{VectorCache, VectorSource};
+use super::vectors::{Deleted, VectorCache, VectorSource};
 use crate::scan_by::scan_by;
 
 /// How many deletion vectors are read at once: enough to hide the way to S3, few enough for any store.
@@ -109,21 +111,14 @@ impl LiveScan {
         self.live.get().map_or(0, LiveFiles::bytes)
     }
 
-    /// Returns `file` as DataFusion reads it, with the selection of its live rows.
-    async fn partitioned(&self, file: &LiveFile, session: &dyn Session) -> DfResult<PartitionedFile> {
-        let mut partitioned = PartitionedFile::new_from_meta(file.meta.clone());
-        partitioned.partition_values.clone_from(&file.partition);
-        partitioned.statistics = Some(Arc::clone(&file.statistics));
-        if let Some(vector) = &file.vector {
-            let n_rows = match file.n_rows {
-                Some(n_rows) => n_rows,
-                None => self.count_rows(file, session).await?,
-            };
-            let selection: Arc<ParquetRowSelection> =
-                self.vectors.selection(&self.source, vector, n_rows).await.map_err(external)?;
-            partitioned.extensions.insert_arc(selection);
-        }
-        Ok(partitioned)
+    /// Returns the deleted rows of `file`, if it has any.
+    async fn deleted(&self, file: &LiveFile, session: &dyn Session) -> DfResult<Option<Deleted>> {
+        let Some(vector) = &file.vector else { return Ok(None) };
+        let n_rows = match file.n_rows {
+            Some(n_rows) => n_rows,
+            None => self.count_rows(file, session).await?,
+        };
+        self.vectors.deleted(&self.source, vector, n_rows).await.map(Some).map_err(external)
     }
 
     /// Asks a file itself how many rows it has, where the log does not tell.
@@ -137,7 +132,7 @@ impl LiveScan {
             .map_err(|_| DataFusionError::Execution(format!("{} has less than no row", file.meta.location)))
     }
 
-    fn parquet(&self, session: &dyn Session) -> ParquetSource {
+    fn parquet(&self, columns: &TableSchema, session: &dyn Session) -> ParquetSource {
         let mut options =
             TableParquetOptions { global: session.config_options().execution.parquet.clone(), ..Default::default() };
         options.global.pruning = true;
@@ -146,7 +141,7 @@ impl LiveScan {
         options.global.pushdown_filters = true;
         let footers = session.runtime_env().cache_manager.get_file_metadata_cache();
         let reader = CachedParquetFileReaderFactory::new(Arc::clone(&self.source.store), footers);
-        ParquetSource::new(self.columns.scanned.clone())
+        ParquetSource::new(columns.clone())
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(reader))
     }
@@ -167,23 +162,90 @@ impl LiveScan {
         if let Some(limit) = limit {
             prune::first_rows(live, &mut chosen, limit);
         }
-        let places = self.columns.places(projection);
         if chosen.is_empty() {
-            let schema = self.columns.scanned.table_schema().project(&places)?;
+            let schema = self.columns.scanned.table_schema().project(&self.columns.places(projection))?;
             return Ok(Arc::new(EmptyExec::new(Arc::new(schema))));
         }
         let summary = live.summary(&chosen)?;
-        let files: Vec<_> = chosen.iter().map(|&index| self.partitioned(&live.files[index], session)).collect();
-        let files = futures::stream::iter(files).buffered(VECTORS_AT_ONCE).try_collect().await?;
-        let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(self.parquet(session)))
-            .with_file_groups(groups(files, session.config().target_partitions()))
+        let files: Vec<&LiveFile> = chosen.iter().map(|&index| &live.files[index]).collect();
+        let vectors: Vec<_> = files.iter().map(|file| self.deleted(file, session)).collect();
+        let deleted: Vec<_> = futures::stream::iter(vectors).buffered(VECTORS_AT_ONCE).try_collect().await?;
+        let mut files: Vec<PartitionedFile> = files.into_iter().map(partitioned).collect();
+        let mut scattered = Vec::with_capacity(files.len());
+        for (file, deleted) in files.iter_mut().zip(deleted) {
+            scattered.push(match deleted {
+                Some(Deleted::Scattered(rows)) => Some(rows),
+                Some(Deleted::Between(runs, _)) => {
+                    file.extensions.insert_arc(runs);
+                    None
+                }
+                None => None,
+            });
+        }
+        let wanted = Wanted {
+            files,
             // A limit takes some of the rows, so what is known of all is not exact for them.
-            .with_statistics(if limit.is_some() { summary.to_inexact() } else { summary })
-            .with_projection_indices(Some(places))?
+            statistics: if limit.is_some() { summary.to_inexact() } else { summary },
+            projection,
+            limit,
+        };
+        match scattered.iter().any(Option::is_some) {
+            true => self.live_rows(wanted, scattered.into(), session),
+            false => self.all_rows(wanted, session),
+        }
+    }
+
+    /// Reads the rows that the reader itself can tell to be live.
+    fn all_rows(&self, wanted: Wanted<'_>, session: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let Wanted { files, statistics, projection, limit } = wanted;
+        let source = self.parquet(&self.columns.scanned, session);
+        let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
+            .with_file_groups(groups(files, session.config().target_partitions()))
+            .with_statistics(statistics)
+            .with_projection_indices(Some(self.columns.places(projection)))?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
+
+    /// Reads all rows of files that have lost some, and leaves these out. Where a limit stands above, it ends the scan: how
+    /// many rows have to be read for it is not known before.
+    fn live_rows(
+        &self,
+        wanted: Wanted<'_>,
+        deleted: DeletedRows,
+        session: &dyn Session,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let Wanted { mut files, mut statistics, projection, limit: _ } = wanted;
+        for (number, file) in (0_u32..).zip(&mut files) {
+            file.partition_values.push(ScalarValue::UInt32(Some(number)));
+        }
+        let n_columns = self.columns.placed.table_schema().fields().len();
+        statistics.column_statistics.resize_with(n_columns, ColumnStatistics::new_unknown);
+        let source = self.parquet(&self.columns.placed, session);
+        let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
+            .with_file_groups(groups(files, session.config().target_partitions()))
+            .with_statistics(statistics)
+            .with_projection_indices(Some(self.columns.places_and_rows(projection)))?
+            .build();
+        Ok(Arc::new(LiveRowsExec::try_new(DataSourceExec::from_data_source(config), deleted)?))
+    }
+}
+
+/// What of which files a scan is to read.
+struct Wanted<'a> {
+    files: Vec<PartitionedFile>,
+    statistics: Statistics,
+    projection: Option<&'a Vec<usize>>,
+    limit: Option<usize>,
+}
+
+/// Returns `file` as DataFusion reads it.
+fn partitioned(file: &LiveFile) -> PartitionedFile {
+    let mut partitioned = PartitionedFile::new_from_meta(file.meta.clone());
+    partitioned.partition_values.clone_from(&file.partition);
+    partitioned.statistics = Some(Arc::clone(&file.statistics));
+    partitioned
 }
 
 impl TableProvider for LiveScan {

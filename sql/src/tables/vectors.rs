@@ -1,16 +1,15 @@
-//! Deletion vectors, as the parquet reader takes them: which rows of a data file are still part of the table.
+//! Deletion vectors: which rows of a data file are no longer part of the table.
 //!
 //! A vector is read once for all queries of a [`TableReader`](super::TableReader): it never changes, since another
-//! vector has another id. What is kept is the selection that the reader wants, in the smaller of its two shapes: runs of
-//! rows where few runs suffice, a bit per row where deletes are scattered. How a selection is carried out, by skipping
-//! or by decoding and filtering, is decided by the parquet reader for each row group, by the mean length of its runs.
+//! vector has another id. Where few runs say which rows are left, the parquet reader is given them, and skips what lies
+//! between without decoding it. Where deletes are scattered it would decode all rows and filter them, which
+//! [`LiveRowsExec`](super::live_rows::LiveRowsExec) does at less cost.
 //! Source: Delta transaction log protocol, sections "Deletion Vectors" and "Deletion Vector Format".
 
 use std::fmt;
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result, storage_error};
-use arrow::array::BooleanBufferBuilder;
 use datafusion::common::TableReference;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::execution::cache::default_cache::DefaultCache;
@@ -22,7 +21,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use roaring::RoaringTreemap;
 use uuid::Uuid;
 
-/// How many bytes of selections are kept: at a bit per row those of 500 million rows.
+/// How many bytes of vectors are kept: at a bit per row, which is the most, those of 500 million rows.
 const CACHE_BYTES_MAX: usize = 64 << 20;
 
 /// Begins every serialised vector, little endian.
@@ -43,9 +42,9 @@ pub(super) struct VectorSource {
     pub(super) location: Location,
 }
 
-/// The selections that were read last.
+/// The vectors that were read last.
 pub(super) struct VectorCache {
-    kept: DefaultCache<VectorKey, Selection>,
+    kept: DefaultCache<VectorKey, Deleted>,
 }
 
 impl VectorCache {
@@ -54,17 +53,17 @@ impl VectorCache {
         Self { kept: DefaultCache::new(CACHE_BYTES_MAX) }
     }
 
-    /// Returns the rows, of the `n_rows` of a data file, that the vector of `descriptor` leaves.
+    /// Returns the rows, of the `n_rows` of a data file, that the vector of `descriptor` marks.
     ///
     /// # Errors
     /// `Unavailable` when the store does not answer; `Data` when the vector is damaged, lies outside the table, or deletes
     /// rows that the file does not have.
-    pub(super) async fn selection(
+    pub(super) async fn deleted(
         &self,
         source: &VectorSource,
         descriptor: &DeletionVectorDescriptor,
         n_rows: u64,
-    ) -> Result<Arc<ParquetRowSelection>> {
+    ) -> Result<Deleted> {
         let key = VectorKey(format!(
             "{}\n{}{}@{}\n{n_rows}",
             source.location,
@@ -73,17 +72,16 @@ impl VectorCache {
             descriptor.offset.unwrap_or_default()
         ));
         if let Some(found) = self.kept.get(&key) {
-            return Ok(found.rows);
+            return Ok(found);
         }
         let deleted = source.read(descriptor).await?;
         if deleted.max().is_some_and(|last| last >= n_rows) {
             return Err(source.damaged(&format!("deletes row {:?} of a file of {n_rows} rows", deleted.max())));
         }
         let n_rows = usize::try_from(n_rows).map_err(|_| source.damaged("is for a file too large for this machine"))?;
-        let selection = Selection::new(&deleted, n_rows);
-        let rows = Arc::clone(&selection.rows);
-        self.kept.put(&key, selection);
-        Ok(rows)
+        let deleted = Deleted::new(deleted, n_rows);
+        self.kept.put(&key, deleted.clone());
+        Ok(deleted)
     }
 }
 
@@ -107,25 +105,33 @@ impl CacheKey for VectorKey {
     }
 }
 
+/// The rows of a data file that are deleted, in the shape in which they are left out.
 #[derive(Debug, Clone)]
-struct Selection {
-    rows: Arc<ParquetRowSelection>,
-    bytes: usize,
+pub(super) enum Deleted {
+    /// The reader is to read the rows between them, in few runs.
+    Between(Arc<ParquetRowSelection>, usize),
+    /// They are left out after all were read.
+    Scattered(Arc<RoaringTreemap>),
 }
 
-impl Selection {
-    fn new(deleted: &RoaringTreemap, n_rows: usize) -> Self {
-        let runs = runs(deleted, n_rows);
-        let (as_runs, as_bits) = (runs.len() * size_of::<RowSelector>(), n_rows.div_ceil(8));
-        let (rows, bytes) =
-            if as_runs <= as_bits { (RowSelection::from(runs), as_runs) } else { (bits(deleted, n_rows), as_bits) };
-        Self { rows: Arc::new(ParquetRowSelection::new(rows)), bytes }
+impl Deleted {
+    /// Returns the shape for `deleted` rows of a file of `n_rows`: runs where they take no more bytes than a bit a row.
+    fn new(deleted: RoaringTreemap, n_rows: usize) -> Self {
+        let runs = runs(&deleted, n_rows);
+        let n_bytes = runs.len() * size_of::<RowSelector>();
+        match n_bytes <= n_rows.div_ceil(8) {
+            true => Self::Between(Arc::new(ParquetRowSelection::new(RowSelection::from(runs))), n_bytes),
+            false => Self::Scattered(Arc::new(deleted)),
+        }
     }
 }
 
-impl CacheValue for Selection {
+impl CacheValue for Deleted {
     fn size(&self) -> usize {
-        self.bytes
+        match self {
+            Self::Between(_, n_bytes) => *n_bytes,
+            Self::Scattered(rows) => rows.serialized_size(),
+        }
     }
 }
 
@@ -152,15 +158,6 @@ fn runs(deleted: &RoaringTreemap, n_rows: usize) -> Vec<RowSelector> {
         runs.push(RowSelector::select(n_rows - end));
     }
     runs
-}
-
-fn bits(deleted: &RoaringTreemap, n_rows: usize) -> RowSelection {
-    let mut kept = BooleanBufferBuilder::new(n_rows);
-    kept.append_n(n_rows, true);
-    for row in deleted.iter().filter_map(|row| usize::try_from(row).ok()) {
-        kept.set_bit(row, false);
-    }
-    RowSelection::from_boolean_buffer(kept.finish())
 }
 
 impl VectorSource {
@@ -241,16 +238,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_shapes_of_a_selection_leave_the_same_rows() {
+    fn runs_leave_the_rows_that_are_not_deleted() {
         let check = |deleted: &[u64], n_rows: usize| {
             let deleted = RoaringTreemap::from_iter(deleted.iter().copied());
             let expected: Vec<bool> = (0..n_rows).map(|row| !deleted.contains(row as u64)).collect();
-            let flatten = |selection: RowSelection| -> Vec<bool> {
-                let runs: Vec<RowSelector> = selection.into();
-                runs.iter().flat_map(|run| std::iter::repeat_n(!run.skip, run.row_count)).collect()
-            };
-            assert_eq!(flatten(RowSelection::from(runs(&deleted, n_rows))), expected);
-            assert_eq!(flatten(bits(&deleted, n_rows)), expected);
+            let runs = runs(&deleted, n_rows);
+            let flat: Vec<bool> = runs.iter().flat_map(|run| std::iter::repeat_n(!run.skip, run.row_count)).collect();
+            assert_eq!(flat, expected);
         };
         check(&[], 3);
         check(&[0], 1);
@@ -262,10 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn scattered_deletes_are_kept_as_bits_and_others_as_runs() {
-        let scattered = RoaringTreemap::from_iter((0..1_000).map(|row| row * 3));
-        assert_eq!(Selection::new(&scattered, 3_000).bytes, 375);
-        let one_run = RoaringTreemap::from_iter(10..900);
-        assert_eq!(Selection::new(&one_run, 3_000).bytes, 3 * size_of::<RowSelector>());
+    fn few_runs_are_skipped_by_the_reader_and_scattered_rows_left_out_after_it() {
+        let scattered = Deleted::new(RoaringTreemap::from_iter((0..1_000).map(|row| row * 3)), 3_000);
+        assert!(matches!(&scattered, Deleted::Scattered(rows) if rows.len() == 1_000));
+        let one_run = Deleted::new(RoaringTreemap::from_iter(10..900), 3_000);
+        assert!(matches!(one_run, Deleted::Between(_, n_bytes) if n_bytes == 3 * size_of::<RowSelector>()));
     }
 }

@@ -42,10 +42,13 @@ impl LiveScan {
             Arc::new(EmptyExec::new(Arc::new(schema)))
         } else {
             let files = files.into_iter().map(|(file, rows)| selected(file, rows)).collect();
-            let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(self.parquet(asked.session)))
-                .with_file_groups(vec![FileGroup::new(files)])
-                .with_projection_indices(Some(places))?
-                .build();
+            let config = FileScanConfigBuilder::new(
+                self.url.clone(),
+                Arc::new(self.parquet(&self.columns.scanned, asked.session)),
+            )
+            .with_file_groups(vec![FileGroup::new(files)])
+            .with_projection_indices(Some(places))?
+            .build();
             DataSourceExec::from_data_source(config)
         };
         Ok(Some(Arc::new(KeyLookupExec::new(reading, located.version, located.rows.len(), n_rows))))

@@ -18,6 +18,7 @@ use super::super::fixture::{
 };
 use super::super::{OpenTable, Version, delta};
 use super::*;
+use crate::compile::plan::dialect_session;
 
 /// Chance that is the same on each run.
 struct Dice(u64);
@@ -40,8 +41,7 @@ impl Dice {
 fn session(threads: usize) -> SessionContext {
     let mut config = SessionConfig::new().with_target_partitions(threads).with_batch_size(50);
     config.options_mut().optimizer.repartition_file_min_size = 1;
-    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-    SessionContext::new_with_config(config)
+    dialect_session(config, Arc::default())
 }
 
 async fn plan(table: &OpenTable, query: &str) -> TestResult<Arc<dyn ExecutionPlan>> {

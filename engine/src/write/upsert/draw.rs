@@ -86,10 +86,10 @@ impl UpsertWriter {
         let mut written = self.vectors.write(&gone).await?.into_iter();
         let mut drawn = Drawn { actions, n_vectors: hidden.len() as u64, bytes: 0 };
         for Hidden { add, vector, .. } in hidden {
-            let deletion_vector = vector.or_else(|| written.next());
-            let size = deletion_vector.as_ref().map_or(0, |vector| vector.size_in_bytes);
-            drawn.bytes += u64::try_from(size).unwrap_or_default();
-            drawn.actions.push(Action::Add(Add { deletion_vector, data_change: true, ..add }));
+            let unwritten = || Error::internal(format!("no vector was written for {}", add.path));
+            let vector = vector.or_else(|| written.next()).ok_or_else(unwritten)?;
+            drawn.bytes += u64::try_from(vector.size_in_bytes).unwrap_or_default();
+            drawn.actions.push(Action::Add(Add { deletion_vector: Some(vector), data_change: true, ..add }));
         }
         Ok(drawn)
     }

@@ -26,7 +26,7 @@ impl Default for UpsertSettings {
         Self {
             retention: Duration::from_secs(7 * 24 * 3_600),
             memory_bytes_max: 2 << 30,
-            order_cache_bytes: 64 << 20,
+            order_cache_bytes: 32 << 20,
             snapshot_interval: 0,
             options: UpsertOptions::default(),
         }

@@ -697,31 +697,49 @@ async fn vector_files(history: &History) -> Result<usize> {
 #[tokio::test]
 async fn vectors_are_written_with_the_rows_and_anew_only_where_a_conflict_changes_them() -> Result<()> {
     let mut history = History::begin(UpsertSettings::default()).await?;
-    history.land(&upserts(0..400, 1), &BTreeSet::new()).await?;
-    let first = history.newest().await?.files.into_keys().next().ok_or_else(|| Error::internal("no file"))?;
-    let every = |n, from: i64| (from..400).step_by(n);
-    // What another writer adds between: nothing, a newer row of a key of the first file, a row of a new key.
+    for keys in [0..400, 400..800] {
+        history.land(&upserts(keys, 1), &BTreeSet::new()).await?;
+    }
+    let first: BTreeSet<String> = history.newest().await?.files.into_keys().collect();
+    let every = |n, from: i64| (from..800).step_by(n);
+    // What another writer adds between: nothing, a newer row of a key of one of both files, a row of a new key. Of the two
+    // vectors that were written ahead so many are the commit's.
     let batches = [
-        (upserts(every(2, 0), 2), &[][..], 0, 200),
-        (upserts(every(4, 1), 3), &[(3, 100)][..], 1, 301),
-        (upserts(every(8, 7), 4), &[(1_000, 100)][..], 0, 351),
+        (upserts(every(2, 0), 2), &[][..], 2, [200, 200]),
+        (upserts(every(4, 1), 3), &[(3, 100)][..], 1, [300, 301]),
+        (upserts(every(8, 7), 4), &[(1_000, 100)][..], 2, [350, 351]),
     ];
     let mut n_files = 0;
-    for (records, foreign, n_again, n_gone) in batches {
+    for (records, foreign, n_taken, n_gone) in batches {
         let (changes, signature) = (history.changes(&records)?, history.signature()?);
         history.next += records.len() as i64;
         let staged = history.landing.writer().stage(changes).await?;
         n_files += 1;
-        assert_eq!(vector_files(&history).await?, n_files, "the vector was not written beside the rows");
+        assert_eq!(vector_files(&history).await?, n_files, "the vectors were not written beside the rows");
         if !foreign.is_empty() {
             history.append_with_order(foreign).await?;
         }
         assert!(matches!(history.landing.land(&staged, &signature).await?, Outcome::Landed(_)));
-        n_files += n_again;
+        n_files += usize::from(n_taken < 2);
         assert_eq!(vector_files(&history).await?, n_files, "after {foreign:?}");
-        let vector = history.newest().await?.files.remove(&first).and_then(|add| add.deletion_vector);
-        assert_eq!(vector.map_or(0, |vector| vector.cardinality), n_gone, "after {foreign:?}");
+        let files = history.newest().await?.files.into_values();
+        let vectors: Vec<_> =
+            files.filter(|add| first.contains(&add.path)).filter_map(|add| add.deletion_vector).collect();
+        let mut counts: Vec<i64> = vectors.iter().map(|vector| vector.cardinality).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, n_gone, "after {foreign:?}");
+        let ahead = staged.changes.columns.iter().flat_map(|columns| &columns.marks);
+        assert_eq!(ahead.filter(|mark| vectors.contains(&mark.vector)).count(), n_taken, "after {foreign:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn files_that_are_rewritten_get_no_vectors_ahead() -> Result<()> {
+    let mut history = History::begin(copy_on_write()).await?;
+    history.land(&upserts(0..400, 1), &BTreeSet::new()).await?;
+    history.land(&upserts((0..400).step_by(2), 2), &BTreeSet::new()).await?;
+    assert_eq!(vector_files(&history).await?, 0);
     Ok(())
 }
 

@@ -152,7 +152,9 @@ fn a_run_with_settings_that_are_no_settings_ends_with_two_and_touches_nothing() 
     }
     std::fs::remove_file(program.folder().join("alluvium.toml"))?;
     std::fs::write(program.folder().join("latin.toml"), b"warehouse = \"\xe9\"\n")?;
-    program.run(&["--config", "latin.toml", "run", "--once", "pipeline.sql"])?.check(2)?;
+    let ended = program.run(&["--config", "latin.toml", "run", "--once", "pipeline.sql"])?;
+    ended.check(2)?;
+    assert!(ended.err.contains("hint: --config names a file of TOML, in UTF-8"), "{}", ended.err);
     let ended = program.run(&["--config", ".", "run", "--once", "pipeline.sql"])?;
     ended.check(2)?;
     assert!(ended.err.contains("is a folder"), "{}", ended.err);
@@ -188,7 +190,34 @@ fn a_missing_file_ends_every_command_alike() -> TestResult {
         let ended = program.run(arguments)?;
         ended.check(1)?;
         assert!(ended.err.contains("cannot read nowhere.sql"), "{arguments:?}: {}", ended.err);
+        assert!(ended.err.contains("hint: is the name spelt right?"), "{arguments:?}: {}", ended.err);
     }
+    Ok(())
+}
+
+#[test]
+fn what_is_no_text_ends_every_command_alike_and_says_what_to_do() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let program = Program::on(&lake);
+    std::fs::write(program.folder().join("latin.sql"), b"SELECT '\xe9';")?;
+    std::fs::create_dir(program.folder().join("folder.sql"))?;
+    for (file, hint) in [("latin.sql", "hint: save the file as UTF-8"), ("folder.sql", "hint: name the files in")] {
+        for arguments in [&["check", file][..], &["run", file], &["sql", "-f", file]] {
+            let ended = program.run(arguments)?;
+            ended.check(1)?;
+            assert!(ended.err.contains(&format!("cannot read {file}")), "{arguments:?}: {}", ended.err);
+            assert!(ended.err.contains(hint), "{arguments:?}: {}", ended.err);
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_format_that_there_is_not_is_refused_with_those_that_there_are() -> TestResult {
+    let lake = Lake::on_disk()?;
+    let ended = Program::on(&lake).run(&["sql", "--format", "xml", "-c", "SELECT 1"])?;
+    ended.check(2)?;
+    assert!(ended.err.contains("formats are table, csv, tsv, json, ndjson, markdown"), "{}", ended.err);
     Ok(())
 }
 
@@ -214,7 +243,7 @@ fn help_names_every_command() -> TestResult {
 #[test]
 fn the_demo_runs_to_its_end_with_nothing_else_installed() -> TestResult {
     let lake = Lake::on_disk()?;
-    let program = Program::on(&lake);
+    let program = Program::on(&lake).alone()?;
     let ended = program.start(&["demo"])?.wait(Duration::from_secs(180))?;
     ended.check(0)?;
     for word in ["silver.orders", "rejected", "agree", "catalog history"] {

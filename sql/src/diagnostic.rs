@@ -17,7 +17,7 @@ use serde_json::json;
 
 pub(crate) use mask::is_credential;
 pub(crate) use source_text::BYTE_ORDER_MARK;
-pub use source_text::{Position, SourceText};
+pub use source_text::{Position, SourceText, unreadable};
 
 /// A place in a text: the half-open range of its bytes.
 pub type TextSpan = Range<usize>;

@@ -23,7 +23,7 @@ pub mod session;
 pub mod repl;
 
 pub use compile::{Compiler, Definitions, Names};
-pub use diagnostic::{Diagnostic, Diagnostics, SourceText};
+pub use diagnostic::{Diagnostic, Diagnostics, SourceText, unreadable};
 pub use parser::{parse_file, parse_statements};
 pub use pipeline::{
     BatchLimits, Change, ErrorMode, Flow, HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE, KeyFormat, Pipeline,

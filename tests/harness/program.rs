@@ -59,6 +59,15 @@ impl Program {
         self
     }
 
+    /// Takes everything away that a machine may have set up: all variables, what is on the PATH, and what is at home.
+    pub(crate) fn alone(mut self) -> TestResult<Self> {
+        let home = self.folder.join("home");
+        fs::create_dir_all(&home)?;
+        let bare = [("PATH", String::new()), ("HOME", home.display().to_string())];
+        self.variables = bare.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        Ok(self)
+    }
+
     /// Returns the folder that processes are started in.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
-use alluvium_sql::{Change, Compiler, ErrorMode, Flow, Pipeline, SourceText, TableReader, sql_type};
+use alluvium_sql::{Change, Compiler, ErrorMode, Flow, Pipeline, SourceText, TableReader, sql_type, unreadable};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -92,12 +92,13 @@ pub(crate) fn compiler(workspace: &Workspace) -> Compiler {
 fn read(file: &Path) -> Result<Arc<SourceText>> {
     use std::io::Read;
 
-    let failed = |source| Error::invalid(format!("cannot read {}", file.display())).with_source(source);
+    let failed = |cause| unreadable(file, cause);
     let mut text = String::new();
     let opened = std::fs::File::open(file).map_err(failed)?;
     opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(Error::invalid(format!("{} is longer than {}", file.display(), sized(FILE_BYTES_MAX))));
+        let error = Error::invalid(format!("{} is longer than {}", file.display(), sized(FILE_BYTES_MAX)));
+        return Err(error.with_hint("split it into several files: they see each other's definitions"));
     }
     Ok(Arc::new(SourceText::new(file.display().to_string(), text)))
 }

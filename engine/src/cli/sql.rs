@@ -31,7 +31,7 @@ pub(crate) struct SqlArgs {
     #[arg(short = 'f', long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
     /// table, csv, tsv, json, ndjson or markdown
-    #[arg(long, value_name = "FORMAT")]
+    #[arg(long, value_name = "FORMAT", value_parser = format_named)]
     format: Option<Format>,
     /// Write JSON, as --format json
     #[arg(long, conflicts_with = "format")]
@@ -100,6 +100,14 @@ async fn run_in(
         repl::Exit::SqlError => Exit::Failed,
         repl::Exit::Unavailable => Exit::Unavailable,
         repl::Exit::Interrupted => Exit::Interrupted,
+    })
+}
+
+/// Reads a format; of what is none the command line says which there are.
+fn format_named(text: &str) -> Result<Format, String> {
+    text.parse::<Format>().map_err(|error| match error.hint() {
+        Some(hint) => format!("{}: {hint}", error.message()),
+        None => error.message().to_owned(),
     })
 }
 

@@ -18,12 +18,16 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// # Errors
 /// `Invalid`, with line and column, when it cannot be read, is no TOML, or holds what no setting is.
 pub(super) fn read(file: &Path) -> Result<Values> {
-    let failed = |source| Error::invalid(format!("cannot read settings file {}", file.display())).with_source(source);
+    const HINT: &str = "--config names a file of TOML, in UTF-8";
+    let failed = |source| {
+        Error::invalid(format!("cannot read settings file {}", file.display())).with_source(source).with_hint(HINT)
+    };
     let mut text = String::new();
     let opened = std::fs::File::open(file).map_err(failed)?;
     opened.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(Error::invalid(format!("settings file {} is longer than 1 MiB", file.display())));
+        let error = Error::invalid(format!("settings file {} is longer than 1 MiB", file.display()));
+        return Err(error.with_hint(HINT));
     }
     parse(file, &text)
 }

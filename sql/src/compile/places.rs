@@ -1,17 +1,20 @@
 //! Finds the places in the file that errors of the planner mean.
 //!
 //! DataFusion tells the place of most errors about names and functions, and none of the others; those point at the
-//! expression or query that was planned. Names that the planner did not place are looked for in the text.
+//! expression or query that was planned. Names that the planner did not place are looked for in the text, and so is
+//! [what failed](value).
+
+mod value;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::common::{Column, Diagnostic as Told, SchemaError, Span as PlannerSpan, TableReference};
 use datafusion::error::DataFusionError;
-use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, Expr, Ident, Spanned, Value, ValueWithSpan, Visit, Visitor,
-};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Visit, Visitor};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+
+pub(crate) use value::Met;
 
 use super::plan::STREAM_TABLE;
 use super::streamed::Offence;
@@ -63,52 +66,6 @@ impl Place<'_> {
         placed.or_else(|| self.find(&column.name, planned)).unwrap_or(self.span.clone())
     }
 
-    /// Returns the first place of a literal that is `text`, apart from quotes.
-    pub(super) fn of_literal(&self, text: &str, planned: &impl Visit) -> Option<TextSpan> {
-        self.first_literal(planned, |value| match value {
-            Value::SingleQuotedString(written) | Value::Number(written, _) => written == text,
-            _ => false,
-        })
-    }
-
-    /// Returns the first place of a string that `message` quotes.
-    pub(super) fn of_literal_in(&self, message: &str, planned: &impl Visit) -> Option<TextSpan> {
-        self.first_literal(planned, |value| match value {
-            Value::SingleQuotedString(written) => message.contains(&format!("'{written}'")),
-            _ => false,
-        })
-    }
-
-    /// Returns the first place at which a literal zero divides.
-    pub(super) fn of_division_by_zero(&self, planned: &impl Visit) -> Option<TextSpan> {
-        struct Find;
-        impl Visitor for Find {
-            type Break = Span;
-            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Span> {
-                match expr {
-                    Expr::BinaryOp { op: BinaryOperator::Divide | BinaryOperator::Modulo, right, .. }
-                        if is_zero(right) =>
-                    {
-                        ControlFlow::Break(expr.span())
-                    }
-                    _ => ControlFlow::Continue(()),
-                }
-            }
-        }
-        planned.visit(&mut Find).break_value().and_then(|span| self.source.range(span))
-    }
-
-    fn first_literal(&self, planned: &impl Visit, is_meant: impl Fn(&Value) -> bool) -> Option<TextSpan> {
-        struct Find<F>(F);
-        impl<F: Fn(&Value) -> bool> Visitor for Find<F> {
-            type Break = Span;
-            fn pre_visit_value(&mut self, literal: &ValueWithSpan) -> ControlFlow<Span> {
-                if (self.0)(&literal.value) { ControlFlow::Break(literal.span) } else { ControlFlow::Continue(()) }
-            }
-        }
-        planned.visit(&mut Find(is_meant)).break_value().and_then(|span| self.source.range(span))
-    }
-
     /// Returns the planner's errors about `planned`, which is the piece.
     pub(crate) fn planner_errors(&self, error: &DataFusionError, planned: &impl Visit) -> Vec<Diagnostic> {
         error.iter().map(|error| self.planner_error(error, planned)).collect()
@@ -130,66 +87,10 @@ impl Place<'_> {
             .or_else(|| advice(&message))
             .unwrap_or_else(|| PLAN_HINT.to_owned());
         let span = told
-            .or_else(|| self.of_failure(&message, planned))
-            .or_else(|| self.of_type(&message))
+            .or_else(|| self.of_failure(&message, Met::Planning, planned))
+            .or_else(|| self.of_refusal(&message, planned))
             .unwrap_or(self.span.clone());
         Diagnostic::new(code::PLAN, self.source, span, message).with_hint(hint)
-    }
-
-    /// Returns the place of what a value's failure is about, if only one can be meant: a call, a zero that divides, a
-    /// literal that `message` quotes, or the only operation of the kind.
-    pub(crate) fn of_failure(&self, message: &str, planned: &impl Visit) -> Option<TextSpan> {
-        let called = function_name(message).and_then(|name| self.find_call(name, planned));
-        if called.is_some() {
-            return called;
-        }
-        let lower = message.to_lowercase();
-        if lower.starts_with("divide by zero") {
-            let literal = self.of_division_by_zero(planned);
-            return literal.or_else(|| self.only(planned, |expr| is_operation(expr, is_division)));
-        }
-        let quoted = self.of_literal_in(message, planned);
-        if quoted.is_some() {
-            return quoted;
-        }
-        if lower.contains("overflow") {
-            return self.only(planned, |expr| is_operation(expr, is_arithmetic));
-        }
-        if lower.contains("cast") || lower.contains("parsing") {
-            let is_cast = |expr: &Expr| matches!(expr, Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, .. });
-            return self.only(planned, is_cast).or_else(|| self.only(planned, compares_number));
-        }
-        None
-    }
-
-    /// Returns the place of the type that a message of the planner's is about.
-    fn of_type(&self, message: &str) -> Option<TextSpan> {
-        let name = message.strip_prefix("unsupported SQL type ")?.split([' ', '(']).next()?;
-        let at = self.source.text().get(self.span.start..)?.find(name)?;
-        Some(self.span.start + at..self.span.start + at + name.len())
-    }
-
-    /// Returns the place of the one expression that `is_meant` tells; nothing where there are several.
-    fn only(&self, planned: &impl Visit, is_meant: impl Fn(&Expr) -> bool) -> Option<TextSpan> {
-        struct Find<F> {
-            is_meant: F,
-            found: Vec<Span>,
-        }
-        impl<F: Fn(&Expr) -> bool> Visitor for Find<F> {
-            type Break = ();
-            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-                if (self.is_meant)(expr) {
-                    self.found.push(expr.span());
-                }
-                ControlFlow::Continue(())
-            }
-        }
-        let mut find = Find { is_meant, found: Vec::new() };
-        let _ = planned.visit(&mut find);
-        match find.found.as_slice() {
-            [span] => self.source.range(*span),
-            _ => None,
-        }
     }
 
     fn schema_error(&self, error: &SchemaError, told: Option<&TextSpan>, planned: &impl Visit) -> Diagnostic {
@@ -208,26 +109,6 @@ impl Place<'_> {
                 Diagnostic::new(code::DUPLICATE_COLUMN, self.source, span, format!("two columns are named '{name}'"))
                     .with_hint("give one another name with AS")
             }
-        }
-    }
-
-    /// Returns the first place at which a function of this name is called.
-    fn find_call(&self, name: &str, planned: &impl Visit) -> Option<TextSpan> {
-        struct Find<'a>(&'a str);
-        impl Visitor for Find<'_> {
-            type Break = Span;
-            fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Span> {
-                match expr {
-                    Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case(self.0) => {
-                        ControlFlow::Break(call.name.span())
-                    }
-                    _ => ControlFlow::Continue(()),
-                }
-            }
-        }
-        match planned.visit(&mut Find(name)) {
-            ControlFlow::Break(span) => self.source.range(span),
-            ControlFlow::Continue(()) => None,
         }
     }
 
@@ -283,12 +164,6 @@ fn not_found(mut diagnostic: Diagnostic, field: &Column, valid_fields: &[Column]
     diagnostic.with_nearest(&field.name, here.map(|column| column.name.as_str())).or_hint(otherwise)
 }
 
-/// Returns the function that a message of the planner's is about.
-fn function_name(message: &str) -> Option<&str> {
-    let named = message.strip_prefix("function '").or_else(|| message.strip_prefix('\''))?;
-    named.split_once('\'').map(|(name, _)| name)
-}
-
 /// Returns how a function is called that was given too many arguments or too few.
 fn call_hint(said: &str) -> Option<String> {
     /// Some functions take a dozen lists of types; a few show how many arguments there are.
@@ -305,37 +180,6 @@ fn call_hint(said: &str) -> Option<String> {
 fn is_hidden(column: &Column) -> bool {
     column.name.starts_with(HIDDEN_PREFIX)
         || column.relation.as_ref().is_some_and(|relation| relation.table() == STREAM_TABLE)
-}
-
-fn is_zero(expression: &Expr) -> bool {
-    match expression {
-        Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
-            digits.chars().all(|digit| matches!(digit, '0' | '.'))
-        }
-        _ => false,
-    }
-}
-
-fn is_operation(expression: &Expr, is_meant: impl Fn(&BinaryOperator) -> bool) -> bool {
-    matches!(expression, Expr::BinaryOp { op, .. } if is_meant(op))
-}
-
-fn is_division(operator: &BinaryOperator) -> bool {
-    matches!(operator, BinaryOperator::Divide | BinaryOperator::Modulo)
-}
-
-fn is_arithmetic(operator: &BinaryOperator) -> bool {
-    matches!(operator, BinaryOperator::Plus | BinaryOperator::Minus | BinaryOperator::Multiply) || is_division(operator)
-}
-
-/// Tells whether `expression` compares something with a number that is written out.
-fn compares_number(expression: &Expr) -> bool {
-    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
-    let is_number = |side: &Expr| matches!(side, Expr::Value(ValueWithSpan { value: Value::Number(..), .. }));
-    match expression {
-        Expr::BinaryOp { left, op: Eq | NotEq | Lt | LtEq | Gt | GtEq, right } => is_number(left) || is_number(right),
-        _ => false,
-    }
 }
 
 /// Returns the hint that the planner tells beside an error.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Connection, Error, Location, Name, TableName, Topic};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{self, Ident, ObjectName};
 
 use super::plan::dialect_session;
 use super::source::{ResolvedSource, resolve_connection, resolve_source};
@@ -157,14 +158,14 @@ impl<'a> Scope<'a> {
                 }
             }
             Statement::CreateFlow(statement) => self.add_flow(source, span, *statement, flows),
-            Statement::DescribeHistory(_)
+            other @ (Statement::DescribeHistory(_)
             | Statement::ExplainUpsert(_)
             | Statement::Show(_)
             | Statement::Optimize(_)
             | Statement::Vacuum(_)
-            | Statement::Sql(_) => {
+            | Statement::Sql(_)) => {
                 let diagnostic = Diagnostic::new(code::MISPLACED, source, span, "a pipeline file only defines things");
-                self.report(diagnostic.with_hint("ask questions in alluvium sql"));
+                self.report(diagnostic.with_hint(instead_of(&other)));
             }
         }
     }
@@ -293,6 +294,18 @@ fn named(written: &ObjectName) -> Result<TableName, Error> {
         Some([table]) => TableName::try_new(TableName::DEFAULT_SCHEMA, table),
         Some([schema, table]) => TableName::try_new(schema, table),
         _ => Err(Error::invalid(format!("{written} is not a table name")).with_hint("write schema.table")),
+    }
+}
+
+/// Returns what to write or where to go instead of a statement that defines nothing of a pipeline.
+fn instead_of(statement: &Statement) -> &'static str {
+    let is_table = |sql: &DfStatement| match sql {
+        DfStatement::Statement(sql) => matches!(sql.as_ref(), ast::Statement::CreateTable(_)),
+        _ => false,
+    };
+    match statement {
+        Statement::Sql(sql) if is_table(sql) => "write CREATE STREAMING TABLE",
+        _ => "ask questions in alluvium sql",
     }
 }
 

@@ -18,7 +18,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, Volatility};
 use datafusion::sql::sqlparser::ast::Visit;
 
-use super::places::Place;
+use super::places::{Met, Place};
 use crate::diagnostic::{Diagnostic, code};
 use crate::session::failure::words::plain_words;
 use crate::types::{quoted, sql_type};
@@ -259,7 +259,7 @@ fn broken_constants(plan: &LogicalPlan, state: &SessionState) -> DfResult<Vec<Da
 
 fn constant_error(cause: &DataFusionError, place: &Place<'_>, written: &impl Visit) -> Diagnostic {
     let why = plain_words(cause);
-    let span = place.of_failure(&why, written);
+    let span = place.of_failure(&why, Met::Planning, written);
     let message = format!("a constant has no value: {why}");
     Diagnostic::new(code::NO_VALUE, place.source, span.unwrap_or(place.span.clone()), message)
         .with_label("would fail with every record")

@@ -1,4 +1,6 @@
 //! The codes of this dialect's errors. A code never changes its meaning, so that it can be searched for.
+//!
+//! The guide lists them (`docs/guide/errors.md`) in the words that stand above them here; a test compares the two.
 
 /// The text cannot be cut into tokens: an open string, a stray character.
 pub const TOKEN: &str = "AL0001";

@@ -1,7 +1,9 @@
 //! A SQL file as it was read, and the way from lines and columns to bytes and back.
 
-use std::fmt;
+use std::path::Path;
+use std::{fmt, io};
 
+use alluvium_catalog::Error;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
@@ -101,6 +103,20 @@ impl SourceText {
         let start = floor(span.start);
         start..floor(span.end).max(start)
     }
+}
+
+/// Returns the error that the file at `path` could not be read as text, with what to do about it.
+pub fn unreadable(path: &Path, cause: io::Error) -> Error {
+    let hint = match cause.kind() {
+        io::ErrorKind::NotFound => {
+            "is the name spelt right? paths count from the folder that the program was started in"
+        }
+        io::ErrorKind::InvalidData => "save the file as UTF-8",
+        io::ErrorKind::IsADirectory => "name the files in the folder",
+        io::ErrorKind::PermissionDenied => "let the user that runs the program read it",
+        _ => "see whether it opens elsewhere; it is to be a file of text",
+    };
+    Error::invalid(format!("cannot read {}", path.display())).with_source(cause).with_hint(hint)
 }
 
 impl fmt::Debug for SourceText {

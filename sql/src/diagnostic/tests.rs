@@ -23,6 +23,32 @@ fn columns_count_characters_and_lines_end_at_line_feeds() {
     assert_eq!(source.byte(Location { line: 0, column: 0 }), None);
 }
 
+/// Returns the codes of `code.rs` with what stands above each, in the order of the codes.
+fn codes() -> Vec<(String, String)> {
+    let mut codes = Vec::new();
+    let mut meaning = "";
+    for line in include_str!("code.rs").lines() {
+        if let Some(above) = line.strip_prefix("/// ") {
+            meaning = above.trim_end_matches('.');
+        }
+        let value = line.strip_prefix("pub const ").and_then(|constant| constant.split('"').nth(1));
+        codes.extend(value.map(|code| (code.to_owned(), meaning.to_owned())));
+    }
+    codes.sort();
+    codes
+}
+
+#[test]
+fn codes_mean_what_the_guide_says() {
+    let guide = include_str!("../../../docs/guide/errors.md");
+    let rows = guide.lines().filter_map(|line| line.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+    let told: Vec<(String, String)> = rows.map(|(code, meaning)| (code.to_owned(), meaning.to_owned())).collect();
+    assert_eq!(told, codes());
+    assert!(told.iter().any(|(code, _)| code == code::UNKNOWN_COLUMN), "no code was read: {told:?}");
+    let n_codes = told.iter().map(|(code, _)| code).collect::<std::collections::BTreeSet<_>>().len();
+    assert_eq!(n_codes, told.len(), "a code means two things");
+}
+
 #[test]
 fn an_error_is_drawn_below_its_text() {
     let shown = Diagnostics::from(at("SELECT ä, custmer_id\nFROM t", 11..21)).render(false);

@@ -24,6 +24,9 @@ const BEGINNINGS: [&str; 11] =
 /// The words that clauses of a query begin with.
 const CLAUSES: [&str; 9] = ["FROM", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "JOIN", "UNION", "VERSION"];
 
+/// What can stand behind the columns of a table.
+const TABLE_CLAUSES: [&str; 5] = ["PARTITIONED BY", "CLUSTER BY", "LOCATION", "COMMENT", "TBLPROPERTIES"];
+
 const QUERY: &str = "a query is SELECT columns FROM table [WHERE ..] [GROUP BY ..] [ORDER BY ..] [LIMIT n]";
 const BEGIN: &str = "a statement begins with SELECT, WITH, CREATE, DESCRIBE, EXPLAIN, SHOW, OPTIMIZE or VACUUM";
 const CREATED: &str = "what can be created is a CONNECTION, SOURCE, STREAMING TABLE, FLOW or EXTERNAL TABLE";
@@ -110,7 +113,11 @@ pub(super) fn of_surplus(found: &Token, before: &Token, form: &'static str) -> S
     if matches!(found, Token::RParen) {
         return "take the ')' out, or open it with a '(' before it".to_owned();
     }
-    if let Some(meant) = word_of(found).and_then(|word| near(word, CLAUSES)) {
+    if form == TABLE && word_of(found).is_some_and(|word| word.eq_ignore_ascii_case("PRIMARY")) {
+        return "write PRIMARY KEY (column) among the columns, within their parentheses".to_owned();
+    }
+    let of_table = TABLE_CLAUSES.into_iter().filter(|_| form == TABLE);
+    if let Some(meant) = word_of(found).and_then(|word| near(word, of_table.chain(CLAUSES))) {
         return format!("did you mean '{meant}'?");
     }
     // A word that nothing knows is read as a name: SELECT a FRM t is a column called FRM, and only then goes wrong.
@@ -210,6 +217,24 @@ mod tests {
         for word in ["from", "ORDER", "a", "fr", "silver", "'from'", "\u{1f600}\u{1f600}\u{1f600}"] {
             assert_eq!(near(word, CLAUSES), None, "{word}");
         }
+    }
+
+    #[test]
+    fn a_clause_of_a_table_is_told_how_it_is_spelt() {
+        let hint = |found: &str, form| of_surplus(&Token::make_word(found, None), &Token::RParen, form);
+        for (found, meant) in [
+            ("PARTITION", "PARTITIONED BY"),
+            ("partioned", "PARTITIONED BY"),
+            ("CLUSTERED", "CLUSTER BY"),
+            ("LOCATON", "LOCATION"),
+            ("COMENT", "COMMENT"),
+            ("TBLPROPERTY", "TBLPROPERTIES"),
+        ] {
+            assert_eq!(hint(found, TABLE), format!("did you mean '{meant}'?"), "{found}");
+            assert_ne!(hint(found, QUERY), format!("did you mean '{meant}'?"), "{found}");
+        }
+        assert!(hint("PRIMARY", TABLE).starts_with("write PRIMARY KEY (column) among the columns"));
+        assert_eq!(hint("ZEBRA", TABLE), TABLE);
     }
 
     #[test]

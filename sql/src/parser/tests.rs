@@ -120,6 +120,21 @@ fn what_nobody_can_create_is_pointed_at_with_the_kind_that_was_meant() {
 }
 
 #[test]
+fn a_clause_that_is_misspelt_behind_the_columns_of_a_table_is_pointed_at_with_the_one_that_was_meant() {
+    for (clause, meant) in [
+        ("PARTITION BY (day)", "did you mean 'PARTITIONED BY'?"),
+        ("CLUSTERED BY (day)", "did you mean 'CLUSTER BY'?"),
+        ("LOCATON 's3://lake/t'", "did you mean 'LOCATION'?"),
+        ("PRIMARY KEY (id)", "write PRIMARY KEY (column) among the columns, within their parentheses"),
+    ] {
+        let text = format!("CREATE STREAMING TABLE t (id BIGINT, day DATE) {clause}");
+        let errors = parse_statements(&text).err().map(|Diagnostics(errors)| errors).unwrap_or_default();
+        let said: Vec<_> = errors.iter().map(|error| (error.position().to_string(), error.hint.as_deref())).collect();
+        assert_eq!(said, [("1:48".to_owned(), Some(meant))], "{text}");
+    }
+}
+
+#[test]
 fn a_byte_order_mark_is_no_part_of_the_text() -> Result<(), Diagnostics> {
     assert_eq!(only("\u{feff}SELECT 1 AS one")?, only("SELECT 1 AS one")?);
     assert!(parse_statements("\u{feff}")?.is_empty());

@@ -179,7 +179,7 @@ impl FromStr for Command {
         let word = word.strip_suffix('+').unwrap_or(word).to_ascii_lowercase();
         let rest = unquoted(rest.trim());
         match ENTRIES.iter().find(|entry| entry.words.contains(&word.as_str())) {
-            Some(entry) => (entry.parse)(Argument { word: entry.words[0], rest }),
+            Some(entry) => (entry.parse)(Argument { word: entry.words[0], takes: entry.takes, rest }),
             None => Err(unknown(&word)),
         }
     }
@@ -202,6 +202,7 @@ impl FromStr for RowsMax {
 /// What stands behind a command's word.
 struct Argument<'a> {
     word: &'static str,
+    takes: &'static str,
     rest: &'a str,
 }
 
@@ -217,12 +218,16 @@ impl Argument<'_> {
     fn none(&self, command: Command) -> Result<Command> {
         match self.text() {
             None => Ok(command),
-            Some(text) => Err(Error::invalid(format!("\\{} takes no argument, not '{text}'", self.word))),
+            Some(text) => {
+                let error = Error::invalid(format!("\\{} takes no argument, not '{text}'", self.word));
+                Err(error.with_hint("leave it out; '\\?' lists what the commands take"))
+            }
         }
     }
 
     fn missing(&self, what: &str) -> Error {
-        Error::invalid(format!("\\{} needs {what}", self.word))
+        let error = Error::invalid(format!("\\{} needs {what}", self.word));
+        error.with_hint(format!("write \\{} {}", self.word, self.takes))
     }
 }
 
@@ -235,7 +240,10 @@ pub(super) fn on_or_off(text: &str) -> Result<bool> {
     match text.to_ascii_lowercase().as_str() {
         "on" | "true" | "1" => Ok(true),
         "off" | "false" | "0" => Ok(false),
-        _ => Err(Error::invalid(format!("'{text}' is neither 'on' nor 'off'"))),
+        _ => {
+            let error = Error::invalid(format!("'{text}' is neither 'on' nor 'off'"));
+            Err(error.with_hint("write one of them, or none to turn it over"))
+        }
     }
 }
 

@@ -13,10 +13,10 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{ObjectName, Spanned, visit_relations};
 
 use super::backend::Written;
-use crate::compile::places::Place;
+use crate::compile::places::{Met, Place};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, code};
 use crate::parser::parse_file;
-use crate::session::failure::{Cause, OF_QUERY};
+use crate::session::failure::{ANSWERING, Cause, OF_QUERY};
 use crate::statement::Statement;
 
 /// Returns what a reader of the screen should see of `error`.
@@ -73,7 +73,8 @@ fn found_diagnostics(error: &Error, written: &Written) -> Diagnostics {
             // That a query was planned or run says nothing to whoever wrote it; what else was tried does.
             let said = cause.filter(|_| OF_QUERY.contains(&error.message()));
             let message = said.map_or_else(|| error.chain(), |cause| cause.said().to_owned());
-            let of_value = || place.of_failure(&message, sql.filter(|_| cause.is_some())?);
+            let met = if error.message() == ANSWERING { Met::Running } else { Met::Planning };
+            let of_value = || place.of_failure(&message, met, sql.filter(|_| cause.is_some())?);
             let of_table = || text.range(table_in(statement.as_ref()?, &message)?.span());
             let span = of_value().or_else(of_table).unwrap_or(place.span.clone());
             vec![Diagnostic::new(code_of(error, cause), &text, span, message)]
@@ -121,8 +122,14 @@ fn table_in(statement: &Statement, message: &str) -> Option<ObjectName> {
             name.0.iter().filter_map(|part| part.as_ident()).map(|ident| ident.value.as_str()).collect();
         has_word(message, &parts.join("."))
     };
-    if let Statement::DescribeHistory(describe) = statement {
-        return Some(describe.table.clone()).filter(is_named);
+    let table = match statement {
+        Statement::DescribeHistory(describe) => Some(&describe.table),
+        Statement::Optimize(optimize) => Some(&optimize.table.value),
+        Statement::Vacuum(vacuum) => Some(&vacuum.table.value),
+        _ => None,
+    };
+    if let Some(table) = table {
+        return Some(table.clone()).filter(is_named);
     }
     let found = visit_relations(sql_of(statement)?, |name| {
         if is_named(name) { ControlFlow::Break(name.clone()) } else { ControlFlow::Continue(()) }

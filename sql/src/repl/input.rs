@@ -111,7 +111,10 @@ fn read_line(reader: &mut dyn BufRead) -> Result<Option<String>> {
         return Err(too_long());
     }
     let text = String::from_utf8(bytes);
-    text.map(Some).map_err(|source| Error::data("cannot read standard input: it is not UTF-8").with_source(source))
+    text.map(Some).map_err(|source| {
+        let error = Error::data("cannot read standard input: it is not UTF-8").with_source(source);
+        error.with_hint("convert it, as by iconv -t UTF-8")
+    })
 }
 
 /// Says that a statement is longer than any statement.

@@ -97,7 +97,10 @@ impl FromStr for Expanded {
             "on" => Ok(Self::On),
             "off" => Ok(Self::Off),
             "auto" => Ok(Self::Auto),
-            _ => Err(Error::invalid(format!("'{text}' is none of 'on', 'off' and 'auto'"))),
+            _ => {
+                let error = Error::invalid(format!("'{text}' is none of 'on', 'off' and 'auto'"));
+                Err(error.with_hint("write one of them, or none to turn it over"))
+            }
         }
     }
 }

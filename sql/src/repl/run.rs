@@ -21,7 +21,7 @@ use super::render::{Appetite, Expanded, Format, RenderOptions, Rendered, Rendere
 use super::script::{Piece, Script};
 use super::work::{Part, Work};
 use super::{Exit, ReplOptions};
-use crate::diagnostic::SourceText;
+use crate::diagnostic::{SourceText, unreadable};
 
 /// Scripts within scripts: a script that includes itself ends here.
 const DEPTH_MAX: usize = 16;
@@ -99,10 +99,7 @@ impl Runner {
     pub(super) async fn file(&mut self, path: &Path) -> Result<Next, Exit> {
         match tokio::fs::read_to_string(path).await {
             Ok(text) => self.text(&Arc::new(SourceText::new(path.display().to_string(), text))).await,
-            Err(source) => {
-                let error = Error::invalid(format!("cannot read {}", path.display())).with_source(source);
-                self.settle(Failure::Error(error), None, Exit::SqlError)
-            }
+            Err(cause) => self.settle(Failure::Error(unreadable(path, cause)), None, Exit::SqlError),
         }
     }
 
@@ -374,7 +371,10 @@ impl Runner {
         }
         let Some(path) = path else { return Ok(()) };
         let created = File::create(path);
-        let failed = |source| Error::invalid(format!("cannot write to {}", path.display())).with_source(source);
+        let failed = |source| {
+            let error = Error::invalid(format!("cannot write to {}", path.display())).with_source(source);
+            error.with_hint("name a file in a folder that is there and may be written to")
+        };
         self.file = Some(BufWriter::new(created.map_err(failed)?));
         Ok(())
     }

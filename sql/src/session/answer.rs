@@ -36,8 +36,11 @@ impl Answer {
     /// What planning says; later, as items, what running says: `Data` for a row that cannot be computed, `Unavailable`
     /// when a store does not answer or memory runs out.
     pub async fn stream(self) -> Result<Rows> {
-        let rows = self.frame.execute_stream().await.map_err(failed)?;
-        Ok(rows.map(|batch| batch.map_err(failed)).boxed())
+        // No row is read before the first is asked for.
+        let planned = self.frame.execute_stream().await;
+        let rows = planned.map_err(|cause| failure::from_datafusion(failure::PLANNING, cause))?;
+        let answered = |cause| failure::from_datafusion(failure::ANSWERING, cause);
+        Ok(rows.map(move |batch| batch.map_err(answered)).boxed())
     }
 
     /// Runs the statement and returns all its rows.
@@ -47,8 +50,4 @@ impl Answer {
     pub async fn collect(self) -> Result<Vec<RecordBatch>> {
         self.stream().await?.try_collect().await
     }
-}
-
-fn failed(cause: datafusion::error::DataFusionError) -> alluvium_catalog::Error {
-    failure::from_datafusion(failure::ANSWERING, cause)
 }

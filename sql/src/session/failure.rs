@@ -12,9 +12,11 @@ use datafusion::error::DataFusionError;
 
 use words::{advice, plain_words};
 
-/// What is tried with every query.
+/// What is tried with every query before its first row is read.
 pub(crate) const PLANNING: &str = "cannot plan the query";
+/// What is tried with every statement.
 pub(crate) const RUNNING: &str = "cannot run the statement";
+/// What is tried with every query while its rows are read.
 pub(crate) const ANSWERING: &str = "cannot answer the query";
 
 /// The messages that say no more than that there was a query.

@@ -253,6 +253,37 @@ async fn scripts_include_scripts_but_not_themselves() -> TestResult {
 }
 
 #[tokio::test]
+async fn every_error_of_a_command_and_of_a_file_says_what_to_do() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let latin = folder.path().join("latin.sql");
+    std::fs::write(&latin, b"SELECT '\xe9';")?;
+    let (latin, here) = (latin.display().to_string(), folder.path().display().to_string());
+    for (command, hint) in [
+        ("\\i nope.sql", "is the name spelt right?"),
+        (format!("\\i {latin}").as_str(), "save the file as UTF-8"),
+        (format!("\\i {here}").as_str(), "name the files in the folder"),
+        (format!("\\o {here}/none/x").as_str(), "name a file in a folder that is there"),
+        ("\\timing maybe", "write one of them"),
+        ("\\x maybe", "write one of them"),
+        ("\\rows 0", "write a number or 'all'"),
+        ("\\dt zzz", "leave it out"),
+        ("\\lineage", "write \\lineage NAME"),
+        ("\\lineage nothing", "'\\d' lists what there is"),
+        ("\\i", "write \\i FILE"),
+        ("\\format xml", "formats are table, csv"),
+        ("\\d nothing", "'\\d' lists what there is"),
+        ("\\d a.b.c", "write schema.table"),
+        ("\\nope", "lists the commands"),
+    ] {
+        let ran = run_with(csv(), "", arguments(&[command])).await;
+        assert_eq!((ran.exit, ran.out.as_str()), (Exit::SqlError, ""), "{command}");
+        let said = ran.err.split_once("\n  hint: ").map(|(_, said)| said).unwrap_or_default();
+        assert!(ran.err.starts_with("error: ") && said.contains(hint), "{command}: {}", ran.err);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn settings_change_what_follows() {
     let options = ReplOptions { is_quiet: true, ..csv() };
     let script = "\\format table\n\\rows 2\nSELECT * FROM (VALUES (1), (2), (3)) AS t(n);\n\\x on\nSELECT 1 AS a;\n\

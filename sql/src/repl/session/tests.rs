@@ -202,11 +202,16 @@ const WRAPPERS: [&str; 10] = [
     "datafusion",
 ];
 
-/// Runs `statement` as the second line of a script and checks that its error has a place on that line, a hint, and `said`.
-async fn fails_at_its_place(lake: &Lake, session: Session, statement: &str, said: &str) -> TestResult {
+/// Runs `statement` as the second line of a script and checks that its error is shown at `column` of that line, with a
+/// hint, and `said`.
+async fn fails_at_its_place(
+    lake: &Lake,
+    session: Session,
+    (statement, column, said): (&str, usize, &str),
+) -> TestResult {
     let (exit, _, err) = run_in(session, lake, None, &format!("SELECT 1 AS one;\n{statement};\n")).await?;
     assert_ne!(exit, Exit::Ok, "{statement}");
-    assert!(err.contains("[argument 1:2:"), "{statement}:\n{err}");
+    assert!(err.contains(&format!("[argument 1:2:{column}]")), "{statement}, expected at {column}:\n{err}");
     // The picture between message and hint repeats the statement, whose words prove nothing.
     let lower = err.to_lowercase();
     let message = lower.split("[argument").next().unwrap_or_default();
@@ -216,51 +221,73 @@ async fn fails_at_its_place(lake: &Lake, session: Session, statement: &str, said
     Ok(())
 }
 
-#[tokio::test]
-async fn every_error_of_a_statement_names_its_line_and_column_and_says_what_to_do() -> TestResult {
-    let lake = lake().await?;
+/// Returns a session with a table `numbers` over a file that holds a word among them, and the folder of the file.
+async fn with_numbers(lake: &Lake) -> TestResult<(tempfile::TempDir, Session)> {
     let folder = tempfile::tempdir()?;
     let csv = folder.path().join("numbers.csv");
     std::fs::write(&csv, "n\n1\nthree\n")?;
     let external = format!("CREATE EXTERNAL TABLE numbers (n INT) STORED AS CSV LOCATION '{}'", csv.display());
     let external = format!("{external} OPTIONS ('format.has_header' 'true')");
-    for (statement, said) in [
+    let session = open(lake)?;
+    session.sql(&external).await?.collect().await?;
+    Ok((folder, session))
+}
+
+#[tokio::test]
+async fn every_error_of_a_statement_names_its_line_and_column_and_says_what_to_do() -> TestResult {
+    let lake = lake().await?;
+    for case in [
         (
             "SELECT CAST(name AS INT) AS n FROM silver.people WHERE id = 1",
+            13,
             "cannot cast string 'ann' to value of int type",
         ),
-        ("SELECT * FROM silver.people WHERE name = 3", "cannot cast string"),
-        ("SELECT name::DATE AS d FROM silver.people", "cannot cast string"),
-        ("SELECT CAST(name AS TIMESTAMP) AS t FROM silver.people", "parsing timestamp"),
-        ("SELECT CAST(id + 300 AS TINYINT) AS n FROM silver.people WHERE id = 1", "301 to type tinyint"),
-        ("SELECT CAST(id * 1000 AS DECIMAL(3,1)) AS n FROM silver.people", "decimal"),
-        ("SELECT id / 0 AS n FROM silver.people", "divide by zero"),
-        ("SELECT id % (id - id) AS n FROM silver.people", "divide by zero"),
-        ("SELECT * FROM silver.people WHERE 1 / (id - 1) = 0", "divide by zero"),
-        ("SELECT regexp_like(name, '(' || name) AS n FROM silver.people", "regular expression"),
-        ("SELECT date_trunc('fortnight', TIMESTAMP '2026-01-01T00:00:00Z') AS t FROM silver.people", "fortnight"),
-        ("SELECT TIMESTAMP '2026-99-99' AS t", "2026-99-99"),
-        ("SELECT INTERVAL 'soon' AS t", "soon"),
-        ("SELECT decode(name, 'hex') AS b FROM silver.people", "hex"),
-        ("SELECT arrow_cast(id, 'Nonsense') AS n FROM silver.people", "nonsense"),
-        ("SELECT sum(name) AS n FROM silver.people", "function 'sum' takes no such arguments: sum(string)"),
-        ("SELECT upper(name, name) AS n FROM silver.people", "received 2"),
-        ("SELECT abss(id) AS n FROM silver.people", "invalid function 'abss'"),
-        ("SELECT nme FROM silver.people", "column 'nme' not found"),
-        ("SELECT name, count(*) AS n FROM silver.people", "name"),
-        ("SELECT id FROM silver.people UNION SELECT id, name FROM silver.people", "union"),
-        ("SELECT id FROM silver.people WHERE name", "name"),
-        ("SELECT id AS n FROM silver.people VERSION AS OF 99", "version 99"),
-        ("SELECT id FROM silver.people ORDER BY 9", "order by"),
-        ("CREATE TABLE t (id INT)", "a session only reads"),
-        ("CREATE SORCE s (id INT)", "there is no create sorce"),
-        ("OPTIMIZE silver.peple", "silver.peple"),
+        ("SELECT * FROM silver.people WHERE name = 3", 35, "cannot cast string"),
+        ("SELECT name::DATE AS d FROM silver.people", 8, "cannot cast string"),
+        ("SELECT CAST(name AS TIMESTAMP) AS t FROM silver.people", 13, "parsing timestamp"),
+        ("SELECT CAST(id + 300 AS TINYINT) AS n FROM silver.people WHERE id = 1", 13, "301 to type tinyint"),
+        ("SELECT CAST(id * 1000 AS DECIMAL(3,1)) AS n FROM silver.people", 13, "decimal"),
+        ("SELECT id / 0 AS n FROM silver.people", 8, "divide by zero"),
+        ("SELECT id % (id - id) AS n FROM silver.people", 8, "divide by zero"),
+        ("SELECT * FROM silver.people WHERE 1 / (id - 1) = 0", 35, "divide by zero"),
+        ("SELECT regexp_like(name, '(' || name) AS n FROM silver.people", 8, "regular expression"),
+        ("SELECT date_trunc('fortnight', TIMESTAMP '2026-01-01T00:00:00Z') AS t FROM silver.people", 19, "fortnight"),
+        ("SELECT TIMESTAMP '2026-99-99' AS t", 18, "2026-99-99"),
+        ("SELECT INTERVAL 'soon' AS t", 17, "soon"),
+        ("SELECT decode(name, 'hex') AS b FROM silver.people", 8, "hex"),
+        ("SELECT arrow_cast(id, 'Nonsense') AS n FROM silver.people", 23, "nonsense"),
+        ("SELECT sum(name) AS n FROM silver.people", 8, "function 'sum' takes no such arguments: sum(string)"),
+        ("SELECT upper(name, name) AS n FROM silver.people", 8, "received 2"),
+        ("SELECT abss(id) AS n FROM silver.people", 8, "invalid function 'abss'"),
+        ("SELECT nme FROM silver.people", 8, "column 'nme' not found"),
+        ("SELECT name, count(*) AS n FROM silver.people", 8, "name"),
+        // The whole of it is wrong: one of the two has too many columns.
+        ("SELECT id FROM silver.people UNION SELECT id, name FROM silver.people", 1, "union"),
+        ("SELECT id FROM silver.people WHERE name", 36, "name"),
+        ("SELECT id AS n FROM silver.people VERSION AS OF 99", 21, "version 99"),
+        ("SELECT id FROM silver.people ORDER BY 9", 39, "order by"),
+        // What is wrong is that it is this statement.
+        ("CREATE TABLE t (id INT)", 1, "a session only reads"),
+        ("CREATE SORCE s (id INT)", 8, "there is no create sorce"),
+        ("OPTIMIZE silver.peple", 10, "silver.peple"),
     ] {
-        fails_at_its_place(&lake, open(&lake)?, statement, said).await?;
+        fails_at_its_place(&lake, open(&lake)?, case).await?;
     }
-    let session = open(&lake)?;
-    session.sql(&external).await?.collect().await?;
-    fails_at_its_place(&lake, session, "SELECT sum(n) AS n FROM numbers", "three").await
+    let (_folder, session) = with_numbers(&lake).await?;
+    fails_at_its_place(&lake, session, ("SELECT sum(n) AS n FROM numbers", 25, "three")).await
+}
+
+#[tokio::test]
+async fn the_error_that_the_guide_shows_is_what_a_script_gets() -> TestResult {
+    let guide = include_str!("../../../../docs/guide/sql.md");
+    let shown = guide.split("```text\n").find_map(|block| block.starts_with("AL").then(|| block.split("```").next()));
+    let shown = shown.flatten().ok_or("the guide shows no error")?;
+    let lake = Lake::new()?;
+    let statuses: ArrayRef = Arc::new(StringArray::from(vec!["paid"]));
+    lake.table("silver.orders", &[RecordBatch::try_from_iter_with_nullable([("status", statuses, true)])?]).await?;
+    let (_, _, err) = run(&lake, None, "SELECT 1;\nSELECT * FROM silver.orders\nWHERE status = 3;").await?;
+    assert_eq!(err.replace("argument 1", "report.sql").trim(), shown.trim());
+    Ok(())
 }
 
 #[tokio::test]
@@ -270,7 +297,8 @@ async fn a_query_that_wants_too_much_memory_says_which_setting_gives_more() -> T
     let session =
         Session::open(Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>, Arc::clone(&lake.reader), &settings)?;
     let statement = "SELECT value FROM generate_series(1, 100000) ORDER BY value DESC";
-    fails_at_its_place(&lake, session, statement, "alluvium_sql_memory").await
+    // All of it wants the memory.
+    fails_at_its_place(&lake, session, (statement, 1, "alluvium_sql_memory")).await
 }
 
 #[tokio::test]
@@ -283,24 +311,53 @@ async fn a_data_file_that_is_gone_fails_its_statement_at_its_place() -> TestResu
             std::fs::remove_file(path)?;
         }
     }
-    fails_at_its_place(&lake, open(&lake)?, "SELECT name FROM silver.people", "not found").await
+    fails_at_its_place(&lake, open(&lake)?, ("SELECT name FROM silver.people", 18, "not found")).await
 }
 
 #[tokio::test]
 async fn the_error_of_a_value_points_at_the_one_place_that_it_can_come_from() -> TestResult {
     let lake = lake().await?;
-    for (statement, place) in [
-        ("SELECT id, id / 0 AS n FROM silver.people", "1:1:12"),
-        ("SELECT id, id / (id - id) AS n FROM silver.people", "1:1:12"),
-        ("SELECT id FROM silver.people WHERE name = 3", "1:1:36"),
-        ("SELECT 1 + sum(name) AS n FROM silver.people", "1:1:12"),
-        ("SELECT id, CAST(name AS INT) AS n FROM silver.people", "1:1:17"),
+    for (statement, column) in [
+        ("SELECT id, id / 0 AS n FROM silver.people", 12),
+        ("SELECT id, id / (id - id) AS n FROM silver.people", 12),
+        ("SELECT id FROM silver.people WHERE name = 3", 36),
+        ("SELECT 1 + sum(name) AS n FROM silver.people", 12),
+        ("SELECT id, CAST(name AS INT) AS n FROM silver.people", 17),
         // Of two that it can come from neither is taken.
-        ("SELECT CAST(name AS INT) AS n, CAST(name AS DATE) AS d FROM silver.people", "1:1:1"),
-        ("SELECT CAST(id AS NUMBR) AS n FROM silver.people", "1:1:19"),
+        ("SELECT CAST(name AS INT) AS n, CAST(name || 'x' AS INT) AS d FROM silver.people", 1),
+        ("SELECT sum(id) AS n, sum(name) AS m FROM silver.people", 1),
+        ("SELECT id FROM silver.people WHERE CAST(name AS BIGINT) > id AND name = 3", 1),
+        ("SELECT CAST(name AS TIMESTAMP) AS t, to_timestamp(name) AS u FROM silver.people", 1),
+        ("SELECT id / (id - id) AS n, id % (id - id) AS m FROM silver.people", 1),
+        ("SELECT CAST(id AS NUMBR) AS n, CAST(name AS NUMBR) AS m FROM silver.people", 1),
+        // Arguments, types and quoted values tell them apart.
+        ("SELECT upper(name) AS u, upper(name, name) AS v FROM silver.people", 26),
+        ("SELECT sum(1) AS n, sum(name) AS m FROM silver.people", 21),
+        ("SELECT CAST(id AS DOUBLE) AS n, CAST(name AS INT) AS m FROM silver.people", 38),
+        ("SELECT id FROM silver.people WHERE name = 'ann' AND CAST(name AS INT) = 1", 58),
+        ("SELECT CAST(name AS BIGINT) AS n FROM silver.people WHERE name = 'ann'", 13),
+        ("SELECT CAST(name AS INT) AS n FROM silver.people WHERE id > CAST('x' AS INT)", 66),
+        ("SELECT CAST(id AS NUMBR) AS n FROM silver.people", 19),
+        ("SELECT name AS NUMBR, CAST(id AS NUMBR) AS n FROM silver.people", 34),
     ] {
-        let (_, _, err) = run(&lake, None, statement).await?;
-        assert!(err.contains(&format!("[argument {place}]")), "{statement}:\n{err}");
+        fails_at_its_place(&lake, open(&lake)?, (statement, column, "")).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_error_of_a_value_in_a_file_points_at_its_table_and_speaks_of_the_file() -> TestResult {
+    let lake = lake().await?;
+    let what_to_do = "mend the value in the file";
+    for (statement, column) in [
+        ("SELECT sum(n) AS n FROM numbers", 25),
+        ("SELECT sum(n) AS n FROM numbers WHERE n = 3", 25),
+        ("WITH all_of AS (SELECT n FROM numbers) SELECT CAST(n AS BIGINT) AS n FROM all_of", 31),
+        // Which of two files it is in is not known.
+        ("SELECT count(a.n) AS n FROM numbers AS a, numbers AS b", 1),
+    ] {
+        let (_folder, session) = with_numbers(&lake).await?;
+        fails_at_its_place(&lake, session, (statement, column, what_to_do)).await?;
     }
     Ok(())
 }

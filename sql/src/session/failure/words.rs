@@ -141,12 +141,46 @@ pub(crate) fn in_dialect(text: &str) -> String {
     written
 }
 
+/// Returns `said` without what stands in quotes: names and values, whose words say nothing about what failed.
+pub(crate) fn unquoted(said: &str) -> String {
+    let mut words = String::with_capacity(said.len());
+    let mut open = None;
+    let mut before = ' ';
+    let mut chars = said.chars().peekable();
+    while let Some(char) = chars.next() {
+        let is_quote = matches!(char, '\'' | '"');
+        // An apostrophe stands within a word, or behind one.
+        let begins = is_quote && !before.is_alphanumeric();
+        let ends = open == Some(char) && !chars.peek().is_some_and(|next| next.is_alphanumeric());
+        match open {
+            None if begins => open = Some(char),
+            None => words.push(char),
+            Some(_) if ends => open = None,
+            Some(_) => {}
+        }
+        before = char;
+    }
+    words
+}
+
+/// Tells whether `said` is about a value in a file of text, which its reader found to be of another type than its column.
+pub(crate) fn is_of_file(said: &str) -> bool {
+    let bare = unquoted(said).to_lowercase();
+    bare.starts_with("error while parsing value ") || bare.contains("whilst decoding field ")
+}
+
 /// Returns what to do about `said`, the plain words of a planner or of a row that has no value.
 pub(crate) fn advice(said: &str) -> Option<String> {
-    const TRY: &str = "compare text with text in quotes, or write TRY_CAST(.. AS type), which is NULL where it fails";
-    let lower = said.to_lowercase();
+    const TRY: &str = "compare text with text in quotes, or write TRY_CAST(.. AS type): NULL where it fails";
+    const IN_FILE: &str = "mend the value in the file, or read its column as text: CREATE EXTERNAL TABLE name \
+                           (column STRING, ..) STORED AS CSV LOCATION 'path'";
+    if is_of_file(said) {
+        return Some(IN_FILE.to_owned());
+    }
+    let bare = unquoted(said);
+    let lower = bare.to_lowercase();
     let has = |any: &[&str]| any.iter().any(|part| lower.contains(part));
-    if let Some(hint) = argument_advice(said, &lower) {
+    if let Some(hint) = argument_advice(said, &bare) {
         return Some(hint);
     }
     let hint = match () {
@@ -162,7 +196,7 @@ pub(crate) fn advice(said: &str) -> Option<String> {
         () if has(&["regular expression", "regex"]) => {
             "escape what is meant literally, as in '\\('; there are no look-arounds and backreferences"
         }
-        () if has(&["timestamp", "date32", "parsing date", "interval", "time zone", "timezone"]) => {
+        () if has(&["timestamp", "value of date type", "parsing date", "interval", "time zone", "timezone"]) => {
             "write '2026-01-31' or '2026-01-31T08:30:00Z'; TRY_CAST gives NULL where a text is no time"
         }
         () if has(&["cannot cast string", "error parsing", "error while parsing", "invalid digit"]) => TRY,
@@ -186,13 +220,15 @@ pub(crate) fn advice(said: &str) -> Option<String> {
     Some(hint.to_owned())
 }
 
-/// Returns which type the argument of a function is to be cast to, where a message is about that.
-fn argument_advice(said: &str, lower: &str) -> Option<String> {
+/// Returns which type the argument of a function is to be cast to, where `said` is about that; `bare` is without quotes.
+fn argument_advice(said: &str, bare: &str) -> Option<String> {
+    let lower = bare.to_lowercase();
     let is_about = ["takes no such arguments", "but received", "coercion", "does not support type"];
     if !is_about.iter().any(|part| lower.contains(part)) || lower.contains(" arguments but received ") {
         return None;
     }
-    let Some(name) = lower.split("function '").nth(1).and_then(|rest| rest.split('\'').next()) else {
+    let said = said.to_lowercase();
+    let Some(name) = said.split("function '").nth(1).and_then(|rest| rest.split('\'').next()) else {
         return Some("give it arguments of the types that it takes, by CAST(.. AS type)".to_owned());
     };
     let wanted = match () {
@@ -200,7 +236,7 @@ fn argument_advice(said: &str, lower: &str) -> Option<String> {
         () if lower.contains("requires integer") => "BIGINT",
         () if lower.contains("requires timestamp") || lower.contains("requires date") => "TIMESTAMP",
         () if lower.contains("requires numeric") || lower.contains("expects numeric") => "DOUBLE",
-        () if said.contains("(STRING") => "DOUBLE",
+        () if bare.contains("(STRING") => "DOUBLE",
         () => return Some(format!("cast an argument to a type that {name} takes, as in {name}(CAST(.. AS type))")),
     };
     Some(format!("cast the argument, as in {name}(CAST(.. AS {wanted}))"))
@@ -246,6 +282,53 @@ mod tests {
         assert_eq!(unwrapped(said), "function 'sum' takes no such arguments: sum(STRING)");
         let hint = advice(&unwrapped(said));
         assert_eq!(hint.as_deref(), Some("cast the argument, as in sum(CAST(.. AS DOUBLE))"));
+    }
+
+    #[test]
+    fn what_to_do_about_a_value_does_not_depend_on_what_it_says() {
+        let cast = |value: &str| advice(&format!("cannot cast string '{value}' to value of BIGINT type"));
+        let plain = cast("paid");
+        assert!(plain.as_deref().is_some_and(|hint| hint.contains("TRY_CAST")), "{plain:?}");
+        for value in [
+            "regex",
+            "interval",
+            "divide by zero",
+            "group by",
+            "an overflow",
+            "no such file",
+            "it's a regular expression",
+            "function x, but received a date32",
+            "",
+        ] {
+            assert_eq!(cast(value), plain, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_is_quoted_is_cut_out_and_apostrophes_are_no_quotes() {
+        for (said, bare) in [
+            ("can't cast value 301 to type TINYINT", "can't cast value 301 to type TINYINT"),
+            ("cannot cast string 'it's x' to value", "cannot cast string  to value"),
+            ("invalid input syntax for type interval: \"soon\"", "invalid input syntax for type interval: "),
+            ("function 'f' takes '', not 'open", "function  takes , not "),
+        ] {
+            assert_eq!(unquoted(said), bare, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_value_of_a_file_is_mended_in_the_file_or_declared_as_text() {
+        for said in [
+            "error while parsing value 'three' as type 'Int32' for column 0 at line 2. Row data: '[three]'",
+            "whilst decoding field 'a': expected string got 1",
+        ] {
+            assert!(is_of_file(said), "{said}");
+            let hint = advice(said);
+            assert!(hint.as_deref().is_some_and(|hint| hint.starts_with("mend the value in the file")), "{hint:?}");
+        }
+        for said in ["cannot cast string 'error while parsing value 1' to value of BIGINT type", "error parsing date"] {
+            assert!(!is_of_file(said), "{said}");
+        }
     }
 
     #[test]

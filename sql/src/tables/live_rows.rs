@@ -16,9 +16,16 @@ use datafusion::common::{DataFusionError, Statistics};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::Operator;
+use datafusion::physical_expr::expressions::{
+    BinaryExpr, Column, DynamicFilterPhysicalExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NotExpr,
+};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
-use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildFilterDescription, ChildFilterPushdownResult, ChildPushdownResult, FilterDescription, FilterPushdownPhase,
+    FilterPushdownPropagation, PushedDown,
+};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -155,15 +162,63 @@ impl ExecutionPlan for LiveRowsExec {
         CardinalityEffect::LowerEqual
     }
 
-    /// Filters reach the reader: which rows they are asked of does not matter.
+    /// Filters that cannot fail reach the reader, where they are asked of deleted rows, too; the others stay above. The
+    /// columns of this plan are the first ones of the scan, so nothing has to be renumbered.
     fn gather_filters_for_pushdown(
         &self,
         _: FilterPushdownPhase,
         filters: Vec<Arc<dyn PhysicalExpr>>,
         _: &ConfigOptions,
     ) -> DfResult<FilterDescription> {
-        FilterDescription::from_children(filters, &self.children())
+        let safe = filters.iter().filter(|filter| cannot_fail(filter)).map(Arc::clone).collect();
+        let of_scan = ChildFilterDescription::all_unsupported(&filters).with_self_filters(safe);
+        Ok(FilterDescription::new().with_child(of_scan))
     }
+
+    fn handle_child_pushdown_result(
+        &self,
+        _: FilterPushdownPhase,
+        result: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> DfResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let mut taken = result.self_filters.into_iter().flatten().map(|filter| filter.discriminant);
+        let answer = |parent: &ChildFilterPushdownResult| match cannot_fail(&parent.filter) {
+            true => taken.next().unwrap_or(PushedDown::No),
+            false => PushedDown::No,
+        };
+        let answers = result.parent_filters.iter().map(answer).collect();
+        Ok(FilterPushdownPropagation::with_parent_pushdown_result(answers))
+    }
+}
+
+/// Tells whether `expr` has a value for whatever row it is asked of: columns and literals, compared and combined. Casts,
+/// arithmetic and functions may fail for a row that is deleted, perhaps for that very reason.
+fn cannot_fail(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    let is_comparison = |op: &Operator| {
+        matches!(
+            op,
+            Operator::Eq
+                | Operator::NotEq
+                | Operator::Lt
+                | Operator::LtEq
+                | Operator::Gt
+                | Operator::GtEq
+                | Operator::IsDistinctFrom
+                | Operator::IsNotDistinctFrom
+                | Operator::And
+                | Operator::Or
+        )
+    };
+    let is_safe = expr.is::<Column>()
+        || expr.is::<Literal>()
+        || expr.is::<NotExpr>()
+        || expr.is::<IsNullExpr>()
+        || expr.is::<IsNotNullExpr>()
+        || expr.is::<InListExpr>()
+        || expr.is::<LikeExpr>()
+        || expr.is::<DynamicFilterPhysicalExpr>()
+        || expr.downcast_ref::<BinaryExpr>().is_some_and(|binary| is_comparison(binary.op()));
+    is_safe && expr.children().into_iter().all(cannot_fail)
 }
 
 /// Returns the rows of `batch` that live, without their places.

@@ -5,6 +5,7 @@
 //! vacuum.
 
 mod encode;
+mod nan;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 pub use encode::encode;
 pub(super) use encode::writer_properties;
+pub(super) use nan::columns_with_nan;
 
 use super::partition::{self, Part, PartitionValues};
 use super::stats::stats_json;
@@ -99,3 +101,6 @@ impl DataFolder {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! The statistics that the Delta log keeps of a data file, read out of the parquet footer.
 //!
 //! Bounds are written for top-level columns whose order every reader agrees on: numbers, dates, timestamps, decimals and
-//! strings. Numbers keep all their digits, since a rounded bound would prune rows that match. Source: Delta transaction
-//! log protocol, section "Per-file Statistics".
+//! strings. A column that holds a NaN has none, as it has none in the footer. Numbers keep all their digits, since a
+//! rounded bound would prune rows that match. Source: Delta transaction log protocol, section "Per-file Statistics".
 
 use alluvium_catalog::{Error, Result};
 use arrow::array::{Array, ArrayRef, RecordBatch};

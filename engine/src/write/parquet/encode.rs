@@ -4,6 +4,7 @@
 //! row group are independent until they are put together, so each is encoded by whichever thread is free, the largest
 //! first. Before it: the rows of one part. After it: the upload.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -18,7 +19,9 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
+use super::nan::columns_with_nan;
 use crate::commit::create::ENGINE_INFO;
 
 /// Rows handed to a column's encoder at once: slices of this size encode faster than one large batch (measured: 62-80 ms
@@ -39,7 +42,8 @@ struct ColumnTask {
     writers: Vec<ArrowColumnWriter>,
 }
 
-/// Encodes `rows` as one parquet file, zstd level 1, and returns its bytes and footer.
+/// Encodes `rows` as one parquet file, zstd level 1, and returns its bytes and footer. Columns that hold a NaN have no
+/// statistics in it.
 ///
 /// # Errors
 /// `Internal` when a type cannot be stored.
@@ -52,29 +56,32 @@ pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
     encode_on(rows, n_threads).map_err(failed)
 }
 
-/// Returns how every data file is encoded.
+/// Returns how every data file is encoded; the columns `with_nan` get no statistics.
 ///
 /// # Errors
 /// `Internal` when the codec does not know the level.
-pub(in crate::write) fn writer_properties() -> Result<WriterProperties> {
-    properties().map_err(failed)
+pub(in crate::write) fn writer_properties(with_nan: &HashSet<ColumnPath>) -> Result<WriterProperties> {
+    properties(with_nan).map_err(failed)
 }
 
 fn failed(cause: ParquetError) -> Error {
     Error::internal("cannot encode rows as parquet").with_source(cause)
 }
 
-fn properties() -> Result<WriterProperties, ParquetError> {
-    Ok(WriterProperties::builder()
+fn properties(with_nan: &HashSet<ColumnPath>) -> Result<WriterProperties, ParquetError> {
+    let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_statistics_enabled(EnabledStatistics::Page)
-        .set_created_by(ENGINE_INFO.to_owned())
-        .build())
+        .set_created_by(ENGINE_INFO.to_owned());
+    for column in with_nan {
+        properties = properties.set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
+    }
+    Ok(properties.build())
 }
 
 fn encode_on(rows: &RecordBatch, n_threads: usize) -> Result<(Bytes, ParquetMetaData), ParquetError> {
     let mut bytes = Vec::new();
-    let writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties()?))?;
+    let writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties(&columns_with_nan(rows))?))?;
     let (mut file, groups) = writer.into_serialized_writer()?;
     for (index, start) in (0..rows.num_rows()).step_by(GROUP_ROWS_MAX).enumerate() {
         let group = rows.slice(start, GROUP_ROWS_MAX.min(rows.num_rows() - start));
@@ -150,11 +157,15 @@ fn encode_column(task: ColumnTask) -> Result<Vec<ArrowColumnChunk>, ParquetError
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int64Array, ListArray, StringArray, StructArray};
+    use arrow::array::{ArrayRef, Float32Array, Float64Array, Int64Array, ListArray, StringArray, StructArray};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+    use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
     use super::*;
+    use crate::write::encoder::FileEncoder;
+    use crate::write::stats::stats_json;
 
     fn failed(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::internal("test").with_source(cause)
@@ -196,6 +207,71 @@ mod tests {
                 assert_eq!(bytes, alone, "{n_rows} rows, {n_threads} threads");
             }
             assert_eq!(decode(alone)?.columns(), rows.columns());
+        }
+        Ok(())
+    }
+
+    /// Rows of `high DOUBLE, pair STRUCT<low FLOAT, high FLOAT>, behind DOUBLE`: the first two columns hold `high`, `behind`
+    /// has NaN where it is NULL and nowhere else.
+    fn floats(high: f64) -> Result<RecordBatch> {
+        let wide: ArrayRef = Arc::new(Float64Array::from(vec![1.0, high]));
+        let low: ArrayRef = Arc::new(Float32Array::from(vec![1.0, 2.0]));
+        let narrow: ArrayRef = Arc::new(Float32Array::from(vec![1.0, high as f32]));
+        let pair = StructArray::try_from(vec![("low", low), ("high", narrow)]).map_err(failed)?;
+        let behind = Float64Array::new(vec![5.0, f64::NAN].into(), Some(vec![true, false].into()));
+        let columns: [(&str, ArrayRef, bool); 3] =
+            [("high", wide, true), ("pair", Arc::new(pair), true), ("behind", Arc::new(behind), true)];
+        RecordBatch::try_from_iter_with_nullable(columns).map_err(failed)
+    }
+
+    /// Returns the columns that have bounds in the footer of a file, and those that have some in its page index.
+    fn bounded(bytes: &Bytes) -> Result<(Vec<String>, Vec<String>)> {
+        let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+        reader.try_parse(bytes).map_err(failed)?;
+        let file = reader.finish().map_err(failed)?;
+        let (mut in_footer, mut in_pages) = (Vec::new(), Vec::new());
+        for (place, column) in file.row_group(0).columns().iter().enumerate() {
+            if column.statistics().is_some_and(|known| known.max_bytes_opt().is_some()) {
+                in_footer.push(column.column_path().string());
+            }
+            let index = file.column_index().and_then(|groups| groups.first()?.get(place));
+            if index.is_some_and(|index| !matches!(index, ColumnIndexMetaData::NONE)) {
+                in_pages.push(column.column_path().string());
+            }
+        }
+        Ok((in_footer, in_pages))
+    }
+
+    #[test]
+    fn a_column_with_a_nan_has_no_bounds_and_all_others_have() -> Result<()> {
+        let without =
+            (vec!["pair.low".to_owned(), "behind".to_owned()], r#"{"behind":5.0}"#, r#"{"high":0,"behind":1}"#);
+        let columns = ["high", "pair.low", "pair.high", "behind"].map(str::to_owned).to_vec();
+        let with = (columns, r#"{"high":20.0,"behind":5.0}"#, r#"{"high":0,"behind":1}"#);
+        for (high, (columns, greatest, nulls)) in [(f64::NAN, without), (20.0, with)] {
+            let rows = floats(high)?;
+            let (bytes, footer) = encode(&rows)?;
+            assert_eq!(bounded(&bytes)?, (columns.clone(), columns), "{high}");
+            let stats = stats_json(&rows, &footer)?;
+            assert!(stats.contains(&format!(r#""maxValues":{greatest},"nullCount":{nulls}"#)), "{high}: {stats}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_stream_with_a_nan_anywhere_makes_the_file_that_its_rows_make_at_once() -> Result<()> {
+        for highs in [[20.0, 30.0, 40.0], [f64::NAN, 20.0, 30.0], [20.0, 30.0, f64::NAN]] {
+            let batches = highs.into_iter().map(floats).collect::<Result<Vec<_>>>()?;
+            let rows = arrow::compute::concat_batches(batches[0].schema_ref(), &batches).map_err(failed)?;
+            let (whole, footer) = encode(&rows)?;
+            let mut encoder = FileEncoder::try_new(rows.schema())?;
+            for batch in &batches {
+                encoder.write(batch)?;
+            }
+            let file = encoder.finish()?;
+            assert_eq!(bounded(&file.bytes)?, bounded(&whole)?, "{highs:?}");
+            assert_eq!(file.stats, stats_json(&rows, &footer)?, "{highs:?}");
+            assert_eq!(format!("{:?}", decode(file.bytes)?.columns()), format!("{:?}", rows.columns()), "{highs:?}");
         }
         Ok(())
     }

@@ -27,6 +27,8 @@ pub(crate) struct Written {
     /// Bytes of the data files added, vectors aside.
     pub(crate) file_bytes: u64,
     pub(crate) files: u64,
+    /// Rows that are there in the end.
+    pub(crate) rows: u64,
     /// Seconds in each stage by the flow's own lineage records, all commits together; waiting for records included.
     pub(crate) fetch_seconds: f64,
     pub(crate) decode_seconds: f64,
@@ -92,6 +94,7 @@ impl Lake {
             let lineage: Lineage = serde_json::from_value(lineage.clone())
                 .map_err(|cause| Error::data("a commit's lineage cannot be read").with_source(cause))?;
             written.add(&lineage.millis);
+            written.rows = (written.rows + lineage.rows_inserted).saturating_sub(lineage.rows_deleted);
             for action in &entry.actions {
                 if let Action::Add(add) = action
                     && add.deletion_vector.is_none()

@@ -80,12 +80,18 @@ fn measured_json(measured: &Measured) -> Value {
     })
 }
 
+/// What a flow may hold beside its index.
+const MEMORY_GOAL: f64 = 512e6;
+
+/// What an index may take for a key of 64 bits.
+const KEY_BYTES_GOAL: f64 = 24.0;
+
 /// Returns the ratios that can be told, each with its name.
 fn ratios(asked: &Asked, all: &All) -> Vec<(String, f64)> {
     let cost = |stage: Stage| all.stage(stage).map_or(0.0, Measured::cpu_micros);
     let libraries = cost(Stage::Consume) + cost(Stage::Decode) + cost(Stage::Encode);
     let mut ratios = Vec::new();
-    for (kind, measured, _) in &all.runs {
+    for (kind, measured, written) in &all.runs {
         let (name, own) = (kind.as_str(), measured.cpu_micros());
         ratios.push((
             format!("{name}: CPU a row / consume + decode + transform + encode"),
@@ -94,6 +100,12 @@ fn ratios(asked: &Asked, all: &All) -> Vec<(String, f64)> {
         if *kind == FlowKind::Append {
             ratios.push((format!("{name}: CPU a row / consume + decode + encode"), own / libraries));
         }
+        let (index, goal) = match kind {
+            FlowKind::Append => (0.0, "512 MB"),
+            FlowKind::Upsert => (KEY_BYTES_GOAL * written.rows as f64, "512 MB and 24 bytes a key"),
+        };
+        let peak = measured.spent.rss_peak_bytes as f64;
+        ratios.push((format!("{name}: peak RSS / {goal}"), peak / (MEMORY_GOAL + index)));
         let allowed = asked.n_cores() as f64 * 1e6 / own;
         ratios.push((
             format!("{name}: rate / what {} cores allow at that CPU a row", asked.n_cores()),

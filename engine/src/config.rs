@@ -217,10 +217,10 @@ impl Default for Limits {
 }
 
 impl Default for IndexLimits {
-    /// 2 GiB hold some 85 million keys of 64 bits; 64 MiB hold the orders of some three million rows; replaying 500
+    /// 2 GiB hold some 85 million keys of 64 bits; 32 MiB hold the orders of some one and a half million rows; replaying 500
     /// versions takes less than a restart of the process does.
     fn default() -> Self {
-        Self { memory_bytes_max: 2 << 30, order_cache_bytes: 64 << 20, snapshot_interval: 500 }
+        Self { memory_bytes_max: 2 << 30, order_cache_bytes: 32 << 20, snapshot_interval: 500 }
     }
 }
 

@@ -82,6 +82,13 @@ impl Records {
         });
     }
 
+    /// Makes room for `n_records` more with keys and values of `bytes` in all: an arena that grows by doubling is copied
+    /// several times, and holds up to twice its bytes.
+    pub fn reserve(&mut self, n_records: usize, bytes: usize) {
+        self.entries.reserve(n_records);
+        self.arena.reserve(bytes);
+    }
+
     /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.entries.len()

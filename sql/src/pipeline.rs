@@ -217,9 +217,10 @@ impl BatchLimits {
 }
 
 impl Default for BatchLimits {
-    /// Four batches of 250,000 rows and their Arrow form fit into 512 MiB where a record has 200 bytes; 10 s keeps files few.
+    /// Four batches of 125,000 rows in all their forms fit into 512 MiB with all that a flow holds beside, an index aside, where a
+    /// record has 200 bytes; 10 s keeps files few.
     fn default() -> Self {
-        Self { rows_max: 250_000, bytes_max: 256 << 20, interval: Duration::from_secs(10) }
+        Self { rows_max: 125_000, bytes_max: 256 << 20, interval: Duration::from_secs(10) }
     }
 }
 

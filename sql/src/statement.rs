@@ -78,7 +78,7 @@ pub struct WrittenOption {
 pub enum Literal {
     /// `'text'`
     Text(String),
-    /// `250000`
+    /// `125000`
     Number(String),
     /// `true`
     Boolean(bool),

@@ -107,7 +107,7 @@ pub const KEYS: [Key; 44] = [
     Key {
         path: "batch.rows",
         variable: "ALLUVIUM_BATCH_ROWS",
-        default: "250_000",
+        default: "125_000",
         meaning: "A batch closes at this many records, where its flow does not say otherwise.",
     },
     Key {
@@ -251,7 +251,7 @@ pub const KEYS: [Key; 44] = [
     Key {
         path: "index.order_cache",
         variable: "ALLUVIUM_INDEX_ORDER_CACHE",
-        default: r#""64 MiB""#,
+        default: r#""32 MiB""#,
         meaning: "The memory for the order of rows written lately, by which late records are told from newer ones without reading files.",
     },
     Key {

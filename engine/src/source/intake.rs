@@ -18,6 +18,8 @@ pub(crate) struct Intake {
     limits: BatchLimits,
     cursors: BTreeMap<Partition, Cursor>,
     records: Records,
+    /// Records of the last batch, and the bytes of their keys and values.
+    last: (usize, usize),
     opened: Option<Instant>,
 }
 
@@ -96,7 +98,7 @@ impl Cursor {
 impl Intake {
     /// Returns an intake that reads nothing yet.
     pub(crate) fn new(limits: BatchLimits) -> Self {
-        Self { limits, cursors: BTreeMap::new(), records: Records::default(), opened: None }
+        Self { limits, cursors: BTreeMap::new(), records: Records::default(), last: (0, 0), opened: None }
     }
 
     /// Begins to read `partition`; what the open batch has of it is dropped.
@@ -191,12 +193,16 @@ impl Intake {
             (cursor.first, cursor.records, cursor.announce) = (cursor.next, 0, false);
         }
         let records = std::mem::take(&mut self.records);
+        self.last = (records.len(), records.bytes());
         Ok(Some(Closed { fetched: Fetched { records, span, took: opened.elapsed() }, epochs }))
     }
 
     fn open(&mut self) {
         if self.opened.is_none() {
             self.opened = Some(Instant::now());
+            // A batch is about as large as the one before it.
+            let (n_records, bytes) = self.last;
+            self.records.reserve(n_records + n_records / 16, bytes + bytes / 16);
         }
     }
 }

@@ -119,7 +119,7 @@ async fn what_a_flow_writes_goes_over_the_settings_even_where_it_is_the_built_in
     };
     for (options, expected) in [
         ("", set),
-        ("WITH ('commit.rows' = 250000)", BatchLimits { rows_max: built_in.rows_max, ..set }),
+        ("WITH ('commit.rows' = 125000)", BatchLimits { rows_max: built_in.rows_max, ..set }),
         ("WITH ('commit.interval' = '10 seconds')", BatchLimits { interval: built_in.interval, ..set }),
         ("WITH ('commit.bytes' = '256 MiB')", BatchLimits { bytes_max: built_in.bytes_max, ..set }),
     ] {
@@ -472,6 +472,18 @@ async fn columns_that_no_table_can_have() {
     ])
     .await;
     insta::assert_snapshot!(shown);
+}
+
+#[tokio::test]
+async fn a_table_of_another_dialect_in_a_file_is_told_what_tables_are_called_here() {
+    for (statement, hint) in [
+        ("CREATE TABLE x (a INT)", "write CREATE STREAMING TABLE"),
+        ("CREATE TABLE x AS SELECT 1 AS a", "write CREATE STREAMING TABLE"),
+        ("SELECT 1", "ask questions in alluvium sql"),
+    ] {
+        let shown = refused(&[statement]).await;
+        assert!(shown.contains("AL0005") && shown.contains(&format!("help: {hint}\n")), "{statement}: {shown}");
+    }
 }
 
 #[tokio::test]

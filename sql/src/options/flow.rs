@@ -12,7 +12,7 @@ use crate::statement::WrittenOption;
 
 const KNOWN: [Known; 3] = [
     Known { key: "commit.interval", default: Some("10 seconds"), doc: "the longest time that a batch gathers rows" },
-    Known { key: "commit.rows", default: Some("250000"), doc: "the most records of a batch" },
+    Known { key: "commit.rows", default: Some("125000"), doc: "the most records of a batch" },
     Known { key: "commit.bytes", default: Some("256 MB"), doc: "the most bytes of a batch" },
 ];
 

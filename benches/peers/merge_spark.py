@@ -1,6 +1,6 @@
 """Spark's MERGE on the workload of the upsert benchmark: random keys into a table of that many rows, vectors on.
 
-    tests/services up spark && eval "$(tests/services env)"
+    tests/services up spark && eval "$(tests/services env spark)"
     "$ALLUVIUM_TEST_SPARK" benches/peers/merge_spark.py --rows 10000000 --batches 1000,100000 --rounds 3
 
 The table has the columns of the benchmark's and files of a million rows; each batch lies in a parquet file before the

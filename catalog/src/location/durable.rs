@@ -17,12 +17,16 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 
 /// `bytes::Bytes`, by the name under which `object_store` hands it out.
 type Bytes = <PutPayload as IntoIterator>::Item;
+
+/// What a write answers. Whoever wants the tag of a file asks for its head: another look at each file that is written would
+/// only cost time.
+const UNTAGGED: PutResult = PutResult { e_tag: None, version: None };
 
 /// Makes what was written outlive a power cut.
 pub(super) trait Flush: fmt::Debug + Send + Sync {
@@ -50,10 +54,6 @@ pub(super) struct DurableFiles {
 impl DurableFiles {
     pub(super) fn new(files: LocalFileSystem, disk: Arc<dyn Flush>) -> Self {
         Self { files, disk }
-    }
-
-    async fn put_result(&self, location: &Path) -> Result<PutResult> {
-        Ok(PutResult { e_tag: self.files.head(location).await?.e_tag, version: None })
     }
 
     async fn flush_folders(&self, path: PathBuf) -> Result<()> {
@@ -91,7 +91,7 @@ impl ObjectStore for DurableFiles {
             written.map_err(|source| failure(&path, source))
         })
         .await?;
-        self.put_result(location).await
+        Ok(UNTAGGED)
     }
 
     async fn put_multipart_opts(
@@ -104,7 +104,7 @@ impl ObjectStore for DurableFiles {
         let create = move || Staged::create(path.clone(), disk).map_err(|source| failure(&path, source));
         let staged = on_blocking_thread(create).await?;
         let staged = Arc::new(Mutex::new(Some(staged)));
-        Ok(Box::new(DurableUpload { store: self.clone(), location: location.clone(), path: target, next: 0, staged }))
+        Ok(Box::new(DurableUpload { path: target, next: 0, staged }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -147,8 +147,6 @@ impl ObjectStore for DurableFiles {
 /// An upload in parts, into one staged file.
 #[derive(Debug)]
 struct DurableUpload {
-    store: DurableFiles,
-    location: Path,
     path: PathBuf,
     /// Where the next part begins.
     next: u64,
@@ -184,7 +182,7 @@ impl MultipartUpload for DurableUpload {
 
     async fn complete(&mut self) -> Result<PutResult> {
         self.with_staged(|staged| staged.take().ok_or_else(ended)?.publish(|from, to| fs::rename(from, to))).await?;
-        self.store.put_result(&self.location).await
+        Ok(UNTAGGED)
     }
 
     async fn abort(&mut self) -> Result<()> {

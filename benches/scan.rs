@@ -169,7 +169,8 @@ async fn write_table(stores: &Stores, location: &Location, n_rows: u64) -> Outco
         partitioned_by: Vec::new(),
         clock: Arc::clone(&clock),
     };
-    let vectors = VectorFolder { store, location: location.clone(), clock };
+    let inline_bytes_max = VectorFolder::INLINE_BYTES_MAX;
+    let vectors = VectorFolder { store, location: location.clone(), clock, inline_bytes_max };
     let mut chance = StdRng::seed_from_u64(1);
     let rows_a_file = n_rows / FILES;
     let (mut adds, mut live_adds) = (Vec::new(), Vec::new());

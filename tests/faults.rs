@@ -57,7 +57,7 @@ async fn every_operation_fails_on(bucket: &Bucket) -> TestResult {
     /// Two cores serve both the scenarios and the server.
     const AT_ONCE: usize = 8;
     let lake = &Lake::in_bucket(bucket)?;
-    for (turn, kind) in [Kind::Append, Kind::Upsert].into_iter().enumerate() {
+    for (turn, kind) in [Kind::Append, Kind::Filed].into_iter().enumerate() {
         let n_operations = play(kind, None, folder(lake)?).await?.n_operations;
         let scripts = (0..n_operations).map(|first| {
             let fault = Fault::ALL[(first + turn) % Fault::ALL.len()];
@@ -95,6 +95,16 @@ async fn upserts_land_once_whichever_operation_fails() -> TestResult {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upserts_with_vectors_in_files_land_once_whichever_operation_fails() -> TestResult {
+    every_operation_fails(Kind::Filed, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upserts_with_vectors_in_files_land_once_whichever_three_operations_fail() -> TestResult {
+    every_operation_fails(Kind::Filed, 3).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn upserts_into_rewritten_files_land_once_whichever_operation_fails() -> TestResult {
     every_operation_fails(Kind::Rewrite, 1).await
 }
@@ -128,7 +138,7 @@ async fn each_batch_lands_once_whichever_operation_fails_on_versity() -> TestRes
 
 /// Lets writers of one flow race for every version.
 async fn writers_race(store: Arc<dyn ObjectStore>) -> TestResult {
-    for kind in [Kind::Append, Kind::Upsert, Kind::Rewrite] {
+    for kind in [Kind::Append, Kind::Upsert, Kind::Filed, Kind::Rewrite] {
         let location: Location = "memory:///".parse()?;
         let store: Arc<dyn ObjectStore> =
             Arc::new(object_store::prefix::PrefixStore::new(Arc::clone(&store), format!("{kind:?}")));

@@ -9,6 +9,7 @@ use alluvium::pipeline::FlowRun;
 use alluvium::shutdown::Shutdown;
 use alluvium::source::memory::{MemoryBroker, MemoryRecord, MemorySettings, MemorySource};
 use alluvium::supervise::World;
+use alluvium::write::vectors::VectorFolder;
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
 use alluvium_catalog::{Clock, Partition, Result, StorageSettings, Stores, SystemClock, Topic};
 use alluvium_sql::{Compiler, Flow, SourceText};
@@ -75,6 +76,7 @@ fn world() -> TestResult<World> {
         run: clock.new_id(),
         clock,
         settings: Limits::default(),
+        inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
     })
 }
 

@@ -135,7 +135,7 @@ async fn upkeep_is_asked_for_in_sql() -> TestResult {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_agree_on_tables_that_upkeep_rewrites_on_disk() -> TestResult {
     let lake = Lake::on_disk()?;
-    for kind in [Kind::Append, Kind::Upsert, Kind::Rewrite] {
+    for kind in [Kind::Append, Kind::Upsert, Kind::Filed, Kind::Rewrite] {
         check(&lake, kind).await?;
     }
     Ok(())
@@ -156,5 +156,5 @@ async fn readers_agree_on_tables_that_upkeep_rewrites_on_versity() -> TestResult
     let Some(bucket) = services::versity()? else { return Ok(()) };
     let lake = Lake::in_bucket(&bucket)?;
     check(&lake, Kind::Append).await?;
-    check(&lake, Kind::Upsert).await
+    check(&lake, Kind::Filed).await
 }

@@ -44,6 +44,8 @@ pub struct World {
     pub run: Uuid,
     /// Attempts, waits and memory.
     pub settings: Limits,
+    /// Deletion vectors of at most this many bytes stand in the log.
+    pub inline_bytes_max: usize,
 }
 
 /// How flows are run.

@@ -11,7 +11,8 @@ use alluvium::commit::Outcome;
 use alluvium::commit::create::Blueprint;
 use alluvium::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use alluvium::commit::positions::AppIds;
-use alluvium::delta::log::DeltaLog;
+use alluvium::delta::action::{Action, StorageType};
+use alluvium::delta::log::{DeltaLog, LogEntry};
 use alluvium::hop::{ChangeOrder, Changes, Spent};
 use alluvium::invariant::Watch;
 use alluvium::metrics::Metrics;
@@ -19,6 +20,7 @@ use alluvium::write::Writer;
 use alluvium::write::append::AppendWriter;
 use alluvium::write::parquet::DataFolder;
 use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
+use alluvium::write::vectors::VectorFolder;
 use alluvium_catalog::{
     Clock, Fate, Input, Lineage, Location, Offset, OffsetRange, Partition, PartitionRange, Span, SystemClock,
 };
@@ -37,8 +39,10 @@ pub(crate) const RECORDS: i64 = 6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Append,
-    /// By deletion vectors.
+    /// By deletion vectors, which stand in the log as small as they are.
     Upsert,
+    /// By deletion vectors that stand in files all the same.
+    Filed,
     /// By files that are written anew.
     Rewrite,
 }
@@ -47,6 +51,16 @@ impl Kind {
     /// Tells whether rows replace each other.
     pub(crate) fn is_upsert(self) -> bool {
         self != Self::Append
+    }
+
+    /// Tells whether rows are superseded by deletion vectors.
+    fn has_vectors(self) -> bool {
+        matches!(self, Self::Upsert | Self::Filed)
+    }
+
+    /// Returns how many bytes a vector in the log has at most.
+    fn inline_bytes_max(self) -> usize {
+        if self == Self::Filed { 0 } else { VectorFolder::INLINE_BYTES_MAX }
     }
 }
 
@@ -76,9 +90,10 @@ fn span(first: i64, next: i64) -> TestResult<Span> {
     Ok(span)
 }
 
-/// What record `pos` means: its key, and whether it deletes it.
+/// What record `pos` means: its key, and whether it deletes it. A batch has five of the seven keys, one of them twice, so
+/// that files keep rows when others of theirs are superseded; two batches in a row have all.
 fn record(pos: i64) -> (i64, bool) {
-    (pos % 5, pos % 7 == 3)
+    ((pos / RECORDS * 5 + pos % RECORDS % 5) % 7, pos % 7 == 3)
 }
 
 /// Returns the changes of the records from `first` on, one a key for upserts.
@@ -118,7 +133,7 @@ pub(crate) fn expected(kind: Kind) -> BTreeSet<(i64, i64)> {
     let all = 0..BATCHES * RECORDS;
     match kind {
         Kind::Append => all.map(|pos| (record(pos).0, pos)).collect(),
-        Kind::Upsert | Kind::Rewrite => {
+        Kind::Upsert | Kind::Filed | Kind::Rewrite => {
             let newest = all.clone().filter(|pos| !(pos + 1..all.end).any(|later| record(later).0 == record(*pos).0));
             newest.filter(|pos| !record(*pos).1).map(|pos| (record(pos).0, pos)).collect()
         }
@@ -153,7 +168,7 @@ impl Scene {
             schema: if is_upsert { Self::columns().stored() } else { declared() },
             partitioned_by: Vec::new(),
             clustered_by: None,
-            deletion_vectors: self.kind == Kind::Upsert,
+            deletion_vectors: self.kind.has_vectors(),
             comment: None,
             properties: std::collections::BTreeMap::new(),
         };
@@ -161,14 +176,19 @@ impl Scene {
         let writer: Box<dyn Writer> = if is_upsert {
             let mode = if self.kind == Kind::Rewrite { UpsertMode::CopyOnWrite } else { UpsertMode::MergeOnRead };
             let options = UpsertOptions { mode, cap: None };
-            let settings = UpsertSettings { options, ..UpsertSettings::default() };
+            let inline_bytes_max = self.kind.inline_bytes_max();
+            let settings = UpsertSettings { options, inline_bytes_max, ..UpsertSettings::default() };
             Box::new(UpsertWriter::open(folder, Self::columns(), &state, settings).await?)
         } else {
             Box::new(AppendWriter::new(folder))
         };
         let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
-        let limits =
-            LandLimits { attempts_max: 5, wait_min: Duration::from_millis(1), wait_max: Duration::from_millis(5) };
+        let limits = LandLimits {
+            attempts_max: 5,
+            wait_min: Duration::from_millis(1),
+            wait_max: Duration::from_millis(5),
+            inline_bytes_max: self.kind.inline_bytes_max(),
+        };
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
         Ok(Landing::new(LandingParts { log, state, writer, ids }, Arc::clone(&self.clock), limits, watch))
     }
@@ -252,9 +272,10 @@ impl Scene {
         Ok(())
     }
 
-    /// Checks the rows and the log, on the store without its faults.
+    /// Checks the rows, the log and where vectors stand, on the store without its faults.
     pub(crate) async fn check(&self, store: &Arc<dyn ObjectStore>) -> TestResult {
         self.check_log(store).await?;
+        self.check_vectors(store).await?;
         let rows = self.rows(store).await?;
         let found: BTreeSet<(i64, i64)> = rows.iter().copied().collect();
         assert_eq!(found.len(), rows.len(), "a row is there twice: {rows:?}");
@@ -262,11 +283,30 @@ impl Scene {
         Ok(())
     }
 
+    async fn entries(&self, store: &Arc<dyn ObjectStore>) -> TestResult<Vec<LogEntry>> {
+        let log = DeltaLog::with_stores(self.location.clone(), Arc::clone(store), Arc::clone(store));
+        Ok(log.read_tail(0).await?)
+    }
+
+    /// Checks that there were vectors where there should be any, all in the log or all in files.
+    async fn check_vectors(&self, store: &Arc<dyn ObjectStore>) -> TestResult {
+        let mut found = BTreeSet::new();
+        for action in self.entries(store).await?.iter().flat_map(|entry| &entry.actions) {
+            if let Action::Add(add) = action
+                && let Some(vector) = &add.deletion_vector
+            {
+                found.insert(vector.storage_type == StorageType::UuidRelativePath);
+            }
+        }
+        let wanted = if self.kind.has_vectors() { BTreeSet::from([self.kind == Kind::Filed]) } else { BTreeSet::new() };
+        assert_eq!(found, wanted, "whether vectors stand in files");
+        Ok(())
+    }
+
     /// Checks that each version has one author, and that the spans touch.
     pub(crate) async fn check_log(&self, store: &Arc<dyn ObjectStore>) -> TestResult {
-        let log = DeltaLog::with_stores(self.location.clone(), Arc::clone(store), Arc::clone(store));
         let (mut reached, mut authors) = (0, BTreeSet::new());
-        for entry in log.read_tail(0).await? {
+        for entry in self.entries(store).await? {
             let Some(lineage) = entry.info.get(Lineage::KEY) else { continue };
             let lineage: Lineage = serde_json::from_value(lineage.clone())?;
             assert!(authors.insert(lineage.write_id), "{} landed twice", lineage.write_id);

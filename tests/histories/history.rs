@@ -285,8 +285,10 @@ impl History {
         self.model.check(&rows)?;
         self.met.versions = replay.operations.len();
         self.met.compactions = replay.operations.values().filter(|operation| *operation == "OPTIMIZE").count();
-        let has_vector = |add: &&serde_json::Value| add.get("deletionVector").is_some_and(|vector| !vector.is_null());
-        self.met.vectors += replay.files.values().filter(has_vector).count();
+        let stored_as =
+            |wanted: &str| replay.files.values().filter(|add| add["deletionVector"]["storageType"] == wanted).count();
+        self.met.inline_vectors += stored_as("i");
+        self.met.filed_vectors += stored_as("u");
         self.met.checkpoints += usize::from(Reader { store: self.store() }.has("_delta_log/_last_checkpoint").await?);
         Ok(())
     }
@@ -351,6 +353,18 @@ async fn read(witness: &Arc<Witness>, keys: &Keys) -> TestResult<(Replay, Vec<Ro
     Ok((replay, rows))
 }
 
+/// Tells whether all that the table was made of at `version` is still there.
+async fn is_whole(witness: &Arc<Witness>, version: u64) -> TestResult<bool> {
+    let older = witness.versions().into_iter().take_while(|(number, _)| *number <= version).collect();
+    let reader = Reader { store: Arc::clone(witness) as Arc<dyn ObjectStore> };
+    for add in Replay::of(&older)?.files.values() {
+        if reader.content(add).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Lets another writer in and returns what it did; nothing where it did not.
 async fn visited(witness: Arc<Witness>, keys: &Keys, visit: &Visit, is_beside: bool) -> TestResult<Option<Visited>> {
     if witness.versions().is_empty() {
@@ -358,6 +372,12 @@ async fn visited(witness: Arc<Witness>, keys: &Keys, visit: &Visit, is_beside: b
     }
     let (replay, before) = read(&witness, keys).await?;
     let n_versions = replay.operations.len();
+    // delta-rs looks for the data files of what it restores, and not for their vectors.
+    if let Visit::Restore { back } = visit
+        && !is_whole(&witness, replay.newest().saturating_sub(*back).max(1)).await?
+    {
+        return Ok(None);
+    }
     let is_clustered = !replay.domains.is_empty();
     // delta-rs does not write clustered tables.
     let outcome = if is_clustered {
@@ -369,6 +389,6 @@ async fn visited(witness: Arc<Witness>, keys: &Keys, visit: &Visit, is_beside: b
     if after.operations.len() == n_versions && outcome.is_err() {
         return Ok(None);
     }
-    let version = after.operations.keys().next_back().copied().unwrap_or_default();
+    let version = after.newest();
     Ok(Some(Visited { at: replay.positions(), before, after: rows, version, is_beside }))
 }

@@ -11,7 +11,9 @@ pub(crate) struct Met {
     pub(crate) faults: usize,
     /// Processes that died in the middle of their work.
     pub(crate) deaths: usize,
-    pub(crate) vectors: usize,
+    /// Vectors of live files that stand in the log, and those that stand in files of their own.
+    pub(crate) inline_vectors: usize,
+    pub(crate) filed_vectors: usize,
     pub(crate) checkpoints: usize,
 }
 
@@ -23,7 +25,8 @@ impl Met {
         self.refused += other.refused;
         self.faults += other.faults;
         self.deaths += other.deaths;
-        self.vectors += other.vectors;
+        self.inline_vectors += other.inline_vectors;
+        self.filed_vectors += other.filed_vectors;
         self.checkpoints += other.checkpoints;
     }
 }

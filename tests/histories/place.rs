@@ -12,6 +12,7 @@ use alluvium::pipeline::FlowRun;
 use alluvium::shutdown::Shutdown;
 use alluvium::source::memory::{MemoryBroker, MemoryRecord, MemorySettings, MemorySource};
 use alluvium::supervise::World;
+use alluvium::write::vectors::VectorFolder;
 use alluvium_catalog::store::MemoryStore;
 use alluvium_catalog::{Clock, ErrorKind, ManualClock, Partition, StorageSettings, Stores, SystemClock, Topic};
 use alluvium_sql::{Compiler, Flow, SourceText};
@@ -95,6 +96,8 @@ pub(crate) struct Place {
     pub(crate) clock: Arc<ManualClock>,
     /// Versions from one snapshot of the index to the next; 0 for none.
     pub(crate) snapshot_interval: u64,
+    /// Deletion vectors of at most this many bytes stand in the log.
+    inline_bytes_max: usize,
 }
 
 /// How a process lives.
@@ -121,7 +124,9 @@ impl Place {
         broker.create_topic(&topic, usize::try_from(PARTITIONS)?);
         // Vacuum refuses a clock that is far from the store's.
         let clock = Arc::new(ManualClock::new(seed, SystemClock.now()));
-        Ok(Self { kind, keys, broker, topic, flow, clock, snapshot_interval: seed % 4 })
+        // The vectors of so few rows would all stand in the log.
+        let inline_bytes_max = if (seed / 4).is_multiple_of(2) { 0 } else { VectorFolder::INLINE_BYTES_MAX };
+        Ok(Self { kind, keys, broker, topic, flow, clock, snapshot_interval: seed % 4, inline_bytes_max })
     }
 
     /// Produces a record.
@@ -166,6 +171,7 @@ impl Place {
             run: clock.new_id(),
             clock,
             settings,
+            inline_bytes_max: self.inline_bytes_max,
         })
     }
 

@@ -157,6 +157,11 @@ impl Replay {
         }
     }
 
+    /// Returns the newest version.
+    pub(crate) fn newest(&self) -> u64 {
+        self.operations.keys().next_back().copied().unwrap_or_default()
+    }
+
     /// Returns the next offset of each partition.
     pub(crate) fn positions(&self) -> BTreeMap<i32, i64> {
         let of_flow = |id: &String| id.strip_prefix("alluvium/f/t/")?.parse::<i32>().ok();

@@ -205,7 +205,7 @@ impl<'a> Stay<'a> {
     }
 
     fn version(&self) -> u64 {
-        self.replay.operations.keys().next_back().copied().unwrap_or_default()
+        self.replay.newest()
     }
 
     async fn commit(self) -> TestResult {

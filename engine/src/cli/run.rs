@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, memory_bytes};
 use crate::serve::{Server, Shown};
 use crate::shutdown::Shutdown;
 use crate::supervise::{self, RunOptions, Summary, World};
+use crate::write::vectors::VectorFolder;
 
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
@@ -227,6 +228,7 @@ pub(crate) fn world(workspace: &Workspace) -> Result<World> {
         run: clock.new_id(),
         clock,
         settings: workspace.settings.limits().clone(),
+        inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
     })
 }
 

@@ -21,6 +21,7 @@ use crate::delta::action::Action;
 use crate::delta::log::{DeltaLog, LogEntry, PutOutcome, Version};
 use crate::delta::state::TableState;
 use crate::invariant::{Law, Watch};
+use crate::write::vectors::VectorFolder;
 use crate::write::{Draft, Staged, Writer};
 
 /// Limits of the landing loop.
@@ -32,12 +33,19 @@ pub struct LandLimits {
     pub wait_min: Duration,
     /// The longest such wait.
     pub wait_max: Duration,
+    /// Of the deletion vectors of a compaction, those of at most this many bytes stand in the log.
+    pub inline_bytes_max: usize,
 }
 
 impl Default for LandLimits {
     /// About a minute in all: longer than a store's hiccup, shorter than Kafka's patience with a silent consumer.
     fn default() -> Self {
-        Self { attempts_max: 20, wait_min: Duration::from_millis(50), wait_max: Duration::from_secs(5) }
+        Self {
+            attempts_max: 20,
+            wait_min: Duration::from_millis(50),
+            wait_max: Duration::from_secs(5),
+            inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
+        }
     }
 }
 

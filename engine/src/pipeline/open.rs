@@ -296,6 +296,7 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
                 order_cache_bytes: bounds.order_cache_bytes,
                 snapshot_interval: bounds.snapshot_interval,
                 options: flow.upsert,
+                inline_bytes_max: world.inline_bytes_max,
             };
             let writer = UpsertWriter::open(folder, columns, &state, settings).await?;
             world.lookups.register(flow.name(), &table.name, writer.lookup());
@@ -348,6 +349,7 @@ fn land_limits(world: &World) -> LandLimits {
         attempts_max: world.settings.commit_attempts.get(),
         wait_min: world.settings.retry_wait_min,
         wait_max: world.settings.retry_wait_max,
+        inline_bytes_max: world.inline_bytes_max,
     }
 }
 

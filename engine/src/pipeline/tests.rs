@@ -13,6 +13,7 @@ use crate::config::Limits;
 use crate::source::memory::{MemoryBroker, MemoryRecord, MemorySettings, MemorySource};
 use crate::source::{Lag, SourceIdentity};
 use crate::supervise::World;
+use crate::write::vectors::VectorFolder;
 
 const SQL: &str = "
     CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');
@@ -146,6 +147,7 @@ impl Place {
             run: clock.new_id(),
             clock,
             settings: Limits::default(),
+            inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
         };
         let flow = first_flow(compile(&world, "events.sql", sql).await?)?;
         let (broker, topic) = (MemoryBroker::default(), "events".parse()?);

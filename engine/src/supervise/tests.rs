@@ -17,6 +17,7 @@ use object_store::{
 
 use super::*;
 use crate::cli::CatalogNames;
+use crate::write::vectors::VectorFolder;
 
 const SQL: &str = "
     CREATE CONNECTION shop TYPE kafka WITH ('bootstrap.servers' = 'localhost:9092');
@@ -138,6 +139,7 @@ impl Place {
             run: clock.new_id(),
             clock,
             settings,
+            inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
         };
         let reader = TableReader::new(world.stores.clone(), Arc::clone(&world.catalog));
         let names = CatalogNames::new(Arc::clone(&world.catalog), reader);

@@ -64,7 +64,12 @@ impl Job {
             Order::KeptApart(mark) => Some(mark.clone()),
             Order::Clustered(by) => Some(Mark { by: by.clone(), run: clock.new_id().to_string() }),
         };
-        let vectors = VectorFolder { store: Arc::clone(&store), location: location.clone(), clock: Arc::clone(clock) };
+        let vectors = VectorFolder {
+            store: Arc::clone(&store),
+            location: location.clone(),
+            clock: Arc::clone(clock),
+            inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
+        };
         let reading = Reading { store: Arc::clone(&store), location: location.clone(), schema: Arc::clone(&schema) };
         let folder = DataFolder { store, location, partitioned_by, clock: Arc::clone(clock) };
         Ok(Self {

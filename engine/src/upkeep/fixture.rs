@@ -33,6 +33,7 @@ use crate::write::append::AppendWriter;
 use crate::write::compaction::Compaction;
 use crate::write::parquet::DataFolder;
 use crate::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
+use crate::write::vectors::VectorFolder;
 
 /// The rows of a table: note by id and sequence.
 pub(crate) type Rows = BTreeMap<(i64, i64), String>;
@@ -56,6 +57,8 @@ pub(crate) struct Scene {
     /// What looks rows up while the table is open, as that of flow `flow` and table `silver.t`.
     pub(crate) lookups: Arc<Lookups>,
     pub(crate) options: UpsertOptions,
+    /// Deletion vectors of at most this many bytes stand in the log.
+    pub(crate) inline_bytes_max: usize,
 }
 
 impl Scene {
@@ -71,6 +74,7 @@ impl Scene {
             properties: BTreeMap::new(),
             lookups: Arc::default(),
             options: UpsertOptions::default(),
+            inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
         })
     }
 
@@ -132,7 +136,8 @@ impl Scene {
         };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
         let writer: Box<dyn Writer> = if self.is_upsert {
-            let settings = UpsertSettings { options: self.options, ..UpsertSettings::default() };
+            let Self { options, inline_bytes_max, .. } = *self;
+            let settings = UpsertSettings { options, inline_bytes_max, ..UpsertSettings::default() };
             let writer = UpsertWriter::open(folder, Self::columns(), &state, settings).await?;
             self.lookups.register(&"flow".parse()?, &"silver.t".parse()?, writer.lookup());
             Box::new(writer)
@@ -141,7 +146,8 @@ impl Scene {
         };
         let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
-        let limits = LandLimits { attempts_max: 5, ..LandLimits::default() };
+        let inline_bytes_max = self.inline_bytes_max;
+        let limits = LandLimits { attempts_max: 5, inline_bytes_max, ..LandLimits::default() };
         Ok(Landing::new(LandingParts { log, state, writer, ids }, Arc::clone(&self.clock), limits, watch))
     }
 
@@ -166,6 +172,13 @@ impl Scene {
             Outcome::Landed(_) => Ok(()),
             other => Err(Error::internal(format!("{other:?}"))),
         }
+    }
+
+    /// Uploads what a batch of records needs, and lands nothing.
+    pub(crate) async fn stage(&self, landing: &mut Landing, records: &[Record]) -> Result<()> {
+        landing.catch_up().await?;
+        let first = landing.positions().get(&Partition(0)).map_or(0, |offset| offset.0);
+        landing.writer().stage(self.changes(records, first)?).await.map(drop)
     }
 
     fn changes(&self, records: &[Record], first: i64) -> Result<Changes> {

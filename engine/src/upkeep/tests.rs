@@ -1,6 +1,6 @@
 //! What upkeep promises, tested on tables in memory: readers see the same rows, and batches go on as if nothing were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use alluvium_catalog::{Error, Result, StorageSettings, Stores};
@@ -516,7 +516,7 @@ async fn vacuum_removes_what_no_version_within_the_retention_names() -> Result<(
     let counted = vacuum::vacuum(&log, retention, vacuum::Mode::DryRun, scene.clock.as_ref(), |_| ()).await?;
     assert_eq!(files(&scene).await?, before, "a dry run removes nothing");
     let removed = vacuum::vacuum(&log, retention, vacuum::Mode::Remove, scene.clock.as_ref(), |_| ()).await?;
-    // Four data files and the first orphans are named by versions up to 4 only, or by none. Vectors stand in the log.
+    // Four data files and the first orphans are named by versions up to 4 only, or by none. Vectors of so few rows stand in the log.
     assert_eq!((counted.files, removed.files, removed.removed), (removed.files, 5, 5), "{removed:?}");
     assert_eq!(removed.oldest_version, 5);
     let after = files(&scene).await?;
@@ -530,6 +530,47 @@ async fn vacuum_removes_what_no_version_within_the_retention_names() -> Result<(
     assert_eq!(scene.rows().await?, rows_of(&model));
     assert_eq!(scene.rows_at(Some(5)).await?, kept_rows, "time travel within the retention");
     upsert(&scene, &mut landing, &mut model, &[(2, 2, None), (12, 2, Some("d"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+/// Returns the files that hold vectors.
+async fn vector_files(scene: &Scene) -> Result<BTreeSet<String>> {
+    Ok(files(scene).await?.into_iter().filter(|name| name.ends_with(".bin")).collect())
+}
+
+#[tokio::test]
+async fn vacuum_keeps_vectors_that_are_named_or_young_and_removes_old_ones_that_are_neither() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|cause| Error::internal("folder").with_source(cause))?;
+    let scene = Scene { inline_bytes_max: 0, ..on_disk(&folder)? };
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    let rows: Vec<Record> = (1..6).map(|id| (id, 1, Some("a"))).collect();
+    upsert(&scene, &mut landing, &mut model, &rows).await?;
+    // Twenty days ago the first file got a vector, then another; and a batch came to nothing.
+    upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("b"))]).await?;
+    let replaced = vector_files(&scene).await?;
+    upsert(&scene, &mut landing, &mut model, &[(2, 2, Some("b"))]).await?;
+    let landed = vector_files(&scene).await?;
+    let live = &landed - &replaced;
+    scene.stage(&mut landing, &[(3, 2, Some("never"))]).await?;
+    let orphaned = &vector_files(&scene).await? - &landed;
+    age(&folder, 20)?;
+    // Now another lands, and one is on its way.
+    upsert(&scene, &mut landing, &mut model, &[(9, 1, Some("c"))]).await?;
+    let before = vector_files(&scene).await?;
+    scene.stage(&mut landing, &[(3, 3, Some("later"))]).await?;
+    let staged = &vector_files(&scene).await? - &before;
+    assert_eq!([replaced.len(), live.len(), orphaned.len(), staged.len()], [1; 4]);
+
+    let kept_rows = scene.rows_at(Some(3)).await?;
+    let (log, retention) = (scene.log()?, Duration::from_secs(8 * 86_400));
+    let removed = vacuum::vacuum(&log, retention, vacuum::Mode::Remove, scene.clock.as_ref(), |_| ()).await?;
+    // Two vectors, and the data file of the batch that came to nothing.
+    assert_eq!((removed.files, removed.removed, removed.oldest_version), (3, 3, 3), "{removed:?}");
+    assert_eq!(vector_files(&scene).await?, &live | &staged);
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    assert_eq!(scene.rows_at(Some(3)).await?, kept_rows, "time travel within the retention");
+    upsert(&scene, &mut landing, &mut model, &[(3, 4, Some("d")), (4, 4, None)]).await?;
     assert_eq!(scene.rows().await?, rows_of(&model));
     Ok(())
 }

@@ -99,7 +99,12 @@ impl UpsertWriter {
         settings: UpsertSettings,
     ) -> Result<Self> {
         let (store, location, clock) = (Arc::clone(&folder.store), folder.location.clone(), Arc::clone(&folder.clock));
-        let vectors = VectorFolder { store: Arc::clone(&store), location: location.clone(), clock: Arc::clone(&clock) };
+        let vectors = VectorFolder {
+            store: Arc::clone(&store),
+            location: location.clone(),
+            clock: Arc::clone(&clock),
+            inline_bytes_max: settings.inline_bytes_max,
+        };
         let tombstones = TombstoneFolder { store: Arc::clone(&store), location: location.clone(), clock };
         let key_types = columns
             .keys

@@ -26,10 +26,6 @@ const UUID_CHARS: usize = 20;
 /// A vector in a file has its size before it and its checksum behind it, four bytes each.
 const FRAME_BYTES: u64 = 4;
 
-/// Vectors of at most this many bytes stand in the log: some hundred bytes cost a commit less than a request for a file
-/// costs a reader.
-const INLINE_BYTES_MAX: usize = 196;
-
 /// Where the vectors of a table are kept.
 #[derive(Debug, Clone)]
 pub struct VectorFolder {
@@ -39,9 +35,15 @@ pub struct VectorFolder {
     pub location: Location,
     /// Names files.
     pub clock: Arc<dyn Clock>,
+    /// Vectors of at most this many bytes stand in the log; of 0, none does.
+    pub inline_bytes_max: usize,
 }
 
 impl VectorFolder {
+    /// What stands in the log wherever nothing else is asked for: some hundred bytes cost a commit less than a request for
+    /// a file costs a reader.
+    pub const INLINE_BYTES_MAX: usize = 196;
+
     /// Writes `vectors` and returns a descriptor for each, in order: small ones stand in the log itself, all others in one
     /// file; when all are small there is no file.
     ///
@@ -56,7 +58,7 @@ impl VectorFolder {
         let mut descriptors = Vec::with_capacity(vectors.len());
         let mut is_filed = false;
         for vector in vectors {
-            if vector.serialized_size() <= INLINE_BYTES_MAX {
+            if vector.serialized_size() <= self.inline_bytes_max {
                 descriptors.push(inline(vector)?);
                 continue;
             }
@@ -215,6 +217,7 @@ mod tests {
             store: Arc::new(InMemory::new()),
             location: "memory:///t".parse()?,
             clock: Arc::new(SystemClock),
+            inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
         })
     }
 
@@ -265,6 +268,18 @@ mod tests {
         );
         let path = vector_file(filed, &folder.location)?.ok_or_else(|| Error::internal("it stands inline"))?;
         assert_eq!(folder.store.head(&path).await.map_err(failed)?.size, 211);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn without_room_in_the_log_every_vector_stands_in_the_file() -> Result<()> {
+        let folder = VectorFolder { inline_bytes_max: 0, ..folder()? };
+        let vectors = [RoaringTreemap::new(), RoaringTreemap::from_iter([3]), RoaringTreemap::from_iter(0..900)];
+        let descriptors = folder.write(&vectors).await?;
+        for (descriptor, vector) in descriptors.iter().zip(&vectors) {
+            assert_eq!(descriptor.storage_type, StorageType::UuidRelativePath);
+            assert_eq!(&folder.read(descriptor).await?, vector);
+        }
         Ok(())
     }
 

@@ -52,6 +52,7 @@ impl Landing {
             store: Arc::clone(self.log.store()),
             location: self.log.location().clone(),
             clock: Arc::clone(&self.clock),
+            inline_bytes_max: self.limits.inline_bytes_max,
         };
         match draw_up(compaction, &self.state, self.writer.as_ref(), &vectors).await? {
             Drawn::Fits(exchange) => self.exchange(compaction, &exchange).await,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use alluvium_sql::UpsertOptions;
 
+use crate::write::vectors::VectorFolder;
+
 /// The bounds of an [`UpsertWriter`](super::UpsertWriter).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpsertSettings {
@@ -17,6 +19,8 @@ pub struct UpsertSettings {
     pub snapshot_interval: u64,
     /// How superseded rows leave the table, and how much a commit may rewrite for it.
     pub options: UpsertOptions,
+    /// Deletion vectors of at most this many bytes stand in the log.
+    pub inline_bytes_max: usize,
 }
 
 impl Default for UpsertSettings {
@@ -29,6 +33,7 @@ impl Default for UpsertSettings {
             order_cache_bytes: 32 << 20,
             snapshot_interval: 0,
             options: UpsertOptions::default(),
+            inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
         }
     }
 }

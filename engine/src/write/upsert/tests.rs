@@ -150,7 +150,8 @@ async fn open(
     let state = blueprint.open_or_create(&log, clock.as_ref()).await?;
     let writer = Box::new(UpsertWriter::open(folder, columns(), &state, settings).await?);
     let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
-    let limits = LandLimits { attempts_max: 5, wait_min: Duration::from_millis(1), wait_max: Duration::from_millis(5) };
+    let (wait_min, wait_max) = (Duration::from_millis(1), Duration::from_millis(5));
+    let limits = LandLimits { attempts_max: 5, wait_min, wait_max, ..LandLimits::default() };
     let watch = Watch::new(Arc::new(Metrics::try_new()?));
     Ok(Landing::new(LandingParts { log, state, writer, ids }, clock, limits, watch))
 }
@@ -381,6 +382,7 @@ impl History {
             store: Arc::clone(&self.store),
             location: self.location.clone(),
             clock: Arc::clone(&self.clock),
+            inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
         };
         let deleted = match &add.deletion_vector {
             Some(descriptor) => vectors.read(descriptor).await?,

@@ -425,7 +425,7 @@ struct Canned;
 #[async_trait]
 impl Peek for Canned {
     async fn peek(&self, source: &Name) -> Result<RecordBatch> {
-        let rows: arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
+        let rows: ArrayRef = Arc::new(Int64Array::from(vec![7, 8]));
         RecordBatch::try_from_iter([(source.as_str(), rows)])
             .map_err(|cause| Error::internal("rows").with_source(cause))
     }

@@ -55,7 +55,9 @@ impl SqliteStore {
         let place = path.display().to_string();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             tokio::fs::create_dir_all(folder).await.map_err(|source| {
-                Error::invalid(format!("cannot make the folder of catalog {place}")).with_source(source)
+                Error::invalid(format!("cannot make the folder of catalog {place}"))
+                    .with_source(source)
+                    .with_hint("set `catalog` (ALLUVIUM_CATALOG), or `warehouse` that it lies in by default, to a place that can be written")
             })?;
         }
         let hold = Some(Arc::new(Hold::shared(path)?));

@@ -137,3 +137,13 @@ async fn those_who_open_a_new_file_at_once_all_open_it() -> Result<()> {
     let open = || SqliteStore::open(&path);
     tokio::try_join!(open(), open(), open(), open(), open(), open()).map(drop)
 }
+
+#[tokio::test]
+async fn a_catalog_whose_folder_cannot_be_made_says_which_setting_to_change() -> Result<()> {
+    let file = tempfile::NamedTempFile::new().map_err(|cause| Error::internal("no file").with_source(cause))?;
+    let refused = SqliteStore::open(&file.path().join("below").join("catalog.db")).await.err();
+    let refused = refused.ok_or_else(|| Error::internal("a folder was made below a file"))?;
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+    assert!(refused.hint().is_some_and(|hint| hint.contains("ALLUVIUM_CATALOG")), "{refused:?}");
+    Ok(())
+}

@@ -4,6 +4,7 @@
 //! file that is uploaded is not part of the table until a commit says so; one that no commit names is an orphan for
 //! vacuum.
 
+mod dictionary;
 mod encode;
 mod nan;
 

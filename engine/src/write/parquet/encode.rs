@@ -21,6 +21,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
+use super::dictionary::columns_without_dictionary;
 use super::nan::columns_with_nan;
 use crate::commit::create::ENGINE_INFO;
 
@@ -43,7 +44,7 @@ struct ColumnTask {
 }
 
 /// Encodes `rows` as one parquet file, zstd level 1, and returns its bytes and footer. Columns that hold a NaN have no
-/// statistics in it.
+/// statistics in it, and those whose values hardly repeat no dictionary.
 ///
 /// # Errors
 /// `Internal` when a type cannot be stored.
@@ -53,7 +54,8 @@ pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
     } else {
         thread::available_parallelism().map_or(1, usize::from).min(rows.num_columns())
     };
-    encode_on(rows, n_threads).map_err(failed)
+    let unlike = columns_without_dictionary(rows)?;
+    encode_on(rows, n_threads, &unlike).map_err(failed)
 }
 
 /// Returns how every data file is encoded; the columns `with_nan` get no statistics.
@@ -61,14 +63,14 @@ pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
 /// # Errors
 /// `Internal` when the codec does not know the level.
 pub(in crate::write) fn writer_properties(with_nan: &HashSet<ColumnPath>) -> Result<WriterProperties> {
-    properties(with_nan).map_err(failed)
+    properties(with_nan, &HashSet::new()).map_err(failed)
 }
 
 fn failed(cause: ParquetError) -> Error {
     Error::internal("cannot encode rows as parquet").with_source(cause)
 }
 
-fn properties(with_nan: &HashSet<ColumnPath>) -> Result<WriterProperties, ParquetError> {
+fn properties(with_nan: &HashSet<ColumnPath>, unlike: &HashSet<ColumnPath>) -> Result<WriterProperties, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_statistics_enabled(EnabledStatistics::Page)
@@ -76,12 +78,21 @@ fn properties(with_nan: &HashSet<ColumnPath>) -> Result<WriterProperties, Parque
     for column in with_nan {
         properties = properties.set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
     }
+    for column in unlike {
+        properties = properties.set_column_dictionary_enabled(column.clone(), false);
+    }
     Ok(properties.build())
 }
 
-fn encode_on(rows: &RecordBatch, n_threads: usize) -> Result<(Bytes, ParquetMetaData), ParquetError> {
+/// Encodes on so many threads; the values of the columns `unlike` hardly repeat.
+fn encode_on(
+    rows: &RecordBatch,
+    n_threads: usize,
+    unlike: &HashSet<ColumnPath>,
+) -> Result<(Bytes, ParquetMetaData), ParquetError> {
     let mut bytes = Vec::new();
-    let writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties(&columns_with_nan(rows))?))?;
+    let properties = properties(&columns_with_nan(rows), unlike)?;
+    let writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties))?;
     let (mut file, groups) = writer.into_serialized_writer()?;
     for (index, start) in (0..rows.num_rows()).step_by(GROUP_ROWS_MAX).enumerate() {
         let group = rows.slice(start, GROUP_ROWS_MAX.min(rows.num_rows() - start));
@@ -200,9 +211,9 @@ mod tests {
     fn rows_come_back_however_many_threads_encode_them() -> Result<()> {
         for n_rows in [0, 1, 100, 20_000] {
             let rows = rows(n_rows)?;
-            let (alone, _) = encode_on(&rows, 1).map_err(failed)?;
+            let (alone, _) = encode_on(&rows, 1, &HashSet::new()).map_err(failed)?;
             for n_threads in [2, 3, 9] {
-                let (bytes, footer) = encode_on(&rows, n_threads).map_err(failed)?;
+                let (bytes, footer) = encode_on(&rows, n_threads, &HashSet::new()).map_err(failed)?;
                 assert_eq!(footer.file_metadata().num_rows(), n_rows);
                 assert_eq!(bytes, alone, "{n_rows} rows, {n_threads} threads");
             }

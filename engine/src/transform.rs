@@ -229,16 +229,26 @@ pub(crate) fn positions(shaped: &Shaped) -> impl Iterator<Item = (i32, i64)> + '
     shaped.partitions.values().iter().copied().zip(shaped.offsets.values().iter().copied())
 }
 
-/// Counts the records that rows come from. Rows of one record usually stand together and in order of offset.
+/// Counts the records that rows come from. Rows of one record usually stand together and in order of offset, and those of
+/// one partition in stretches.
 fn distinct_records(shaped: &Shaped) -> usize {
-    let mut last: std::collections::HashMap<i32, i64> = std::collections::HashMap::new();
+    let mut left: std::collections::HashMap<i32, i64> = std::collections::HashMap::new();
+    let mut here: Option<(i32, i64)> = None;
     let mut n_records = 0;
     for (partition, offset) in positions(shaped) {
-        match last.insert(partition, offset) {
+        let before = match here {
+            Some((stretch, before)) if stretch == partition => Some(before),
+            _ => {
+                left.extend(here);
+                left.get(&partition).copied()
+            }
+        };
+        match before {
             Some(before) if before == offset => {}
             Some(before) if before > offset => return distinct(positions(shaped)),
             _ => n_records += 1,
         }
+        here = Some((partition, offset));
     }
     n_records
 }

@@ -7,12 +7,14 @@
 //!
 //! Before it: [`upkeep`](crate::upkeep), which writes the files. After it: [`commit`](crate::commit), which lands them.
 
+mod moves;
 mod shrink;
 mod way;
 
 use alluvium_catalog::Result;
 use roaring::RoaringTreemap;
 
+pub use moves::Moves;
 pub use shrink::shrink;
 pub use way::{Run, Scattered, Way};
 

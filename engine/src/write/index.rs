@@ -189,6 +189,12 @@ impl KeyIndex {
     /// Records rows that have landed, over whatever was known of their keys; keys without a place are left alone.
     /// Rows that they supersede must be [deleted](Self::delete_rows) right after.
     pub fn put_rows(&mut self, keys: &Keys, places: &[RowPlace]) {
+        self.replace_rows(keys, places, |_| RowPlace::NONE);
+    }
+
+    /// Does as [`put_rows`](Self::put_rows), and is faster where `known` returns the live row of the key at an index, as
+    /// [`find`](Self::find) told it since the last row was deleted.
+    pub fn replace_rows(&mut self, keys: &Keys, places: &[RowPlace], known: impl Fn(usize) -> RowPlace + Sync) {
         let files = &self.files;
         let lives = |place: RowPlace| files.is_live(place);
         self.n_entries += bulk::change(&mut self.shards, keys, &|shard: &mut Shard, index: usize| {
@@ -197,7 +203,8 @@ impl KeyIndex {
                 return 0;
             }
             let before = shard.put(keys.get(index), keys.hashes()[index], place, &lives);
-            u64::from(!before.is_some() || !lives(before))
+            let lived = before.is_some() && (before == known(index) || lives(before));
+            u64::from(!lived)
         });
         if self.deletes.len() > 0 {
             for index in (0..keys.len()).filter(|index| places[*index].is_some()) {

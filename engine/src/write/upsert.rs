@@ -310,7 +310,10 @@ impl Writer for UpsertWriter {
         let places = self.place_rows(staged, columns, decision);
         let index = Arc::make_mut(&mut self.index);
         let keys = &columns.keyed.keys;
-        index.put_rows(keys, &places);
+        index.replace_rows(keys, &places, |change| match decision.verdicts.each.get(change) {
+            Some(Verdict::Supersedes(place)) => *place,
+            _ => RowPlace::NONE,
+        });
         for (change, order) in &decision.verdicts.deletes {
             let change = *change as usize;
             index.put_delete((keys.get(change), keys.hashes()[change]), order.clone(), now_ms);

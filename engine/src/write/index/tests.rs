@@ -289,7 +289,7 @@ fn apply(step: &Step, number: usize, index: &mut KeyIndex, model: &mut HashMap<u
             let ordinal = index.insert_file(file(&number.to_string(), numbers.len() as u64));
             let places = rows_of(ordinal, u32::try_from(numbers.len()).unwrap_or_default());
             let before = index.find(&keys);
-            index.put_rows(&keys, &places);
+            index.replace_rows(&keys, &places, |at| before[at]);
             for gone in before.into_iter().filter(|place| place.is_some()) {
                 index.delete_rows(gone.file(), &RoaringTreemap::from_iter([u64::from(gone.row())]));
             }

@@ -8,7 +8,7 @@ use roaring::RoaringTreemap;
 
 use super::UpsertWriter;
 use crate::delta::action::Action;
-use crate::write::compaction::{Compaction, Exchange, Input, Output};
+use crate::write::compaction::{Compaction, Exchange, Input, Moves, Output};
 use crate::write::index::{Bounds, FileOrdinal, IndexedFile, RowPlace};
 
 /// Files in the place of others.
@@ -37,7 +37,6 @@ impl UpsertWriter {
     /// Moves the entries of rows that stand in other files now.
     pub(super) fn move_rows(&mut self, moved: &Moved<'_>) {
         let index = Arc::make_mut(&mut self.index);
-        // One look at each entry of the index: hashed fast.
         let inputs: HashMap<FileOrdinal, &Input> =
             moved.inputs.iter().filter_map(|input| Some((index.ordinal(&input.add.path)?, input))).collect();
         // An output may hold fewer rows than its inputs had, so their bounds together may be wide, never narrow.
@@ -54,8 +53,11 @@ impl UpsertWriter {
         for ((output, deleted), bounds) in moved.outputs.iter().zip(moved.deleted).zip(bounds) {
             outputs.push(index.insert_file(IndexedFile::new(&output.add, output.rows, deleted.clone(), bounds)));
         }
+        // One look at each entry of the index: hashed fast.
+        let moves: HashMap<FileOrdinal, Moves<'_>> =
+            inputs.iter().map(|(ordinal, input)| (*ordinal, Moves::of(input))).collect();
         index.relocate(&|place: RowPlace| {
-            let (output, row) = inputs.get(&place.file())?.place_of(u64::from(place.row()))?;
+            let (output, row) = moves.get(&place.file())?.place_of(u64::from(place.row()))?;
             Some(RowPlace::new(*outputs.get(output)?, u32::try_from(row).ok()?))
         });
         for ordinal in inputs.keys() {

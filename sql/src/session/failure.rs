@@ -3,6 +3,7 @@
 //! DataFusion's error stays within the source, so that whoever shows it finds the place in the query that it knows of; what
 //! the source says are [plain words](words), without the names of the libraries on the way.
 
+mod buried;
 pub(crate) mod words;
 
 use std::fmt;
@@ -10,7 +11,8 @@ use std::fmt;
 use alluvium_catalog::{Error, ErrorKind};
 use datafusion::error::DataFusionError;
 
-use words::{advice, plain_words};
+use buried::{Buried, buried};
+use words::{GONE, advice, plain_words};
 
 /// What is tried with every query before its first row is read.
 pub(crate) const PLANNING: &str = "cannot plan the query";
@@ -59,9 +61,9 @@ impl std::error::Error for Cause {}
 ///
 /// | DataFusion says | kind |
 /// |---|---|
-/// | an error of this program on its way through | that error |
+/// | an error of this program on its way through | that error; where it is shared, its kind and hint |
 /// | the query is wrong, wants what there is not, or more memory than it may take | `Invalid` |
-/// | a store or disk failed | `Unavailable` |
+/// | a store or disk failed or has no such file, however deep below that is said | `Unavailable` |
 /// | a row cannot be computed | `Data` |
 /// | a defect | `Internal` |
 pub(crate) fn from_datafusion(message: impl Into<String>, cause: DataFusionError) -> Error {
@@ -111,6 +113,13 @@ pub(crate) fn root(cause: DataFusionError) -> Root {
 }
 
 fn kind(cause: &DataFusionError) -> ErrorKind {
+    match buried(cause) {
+        Some(Buried::Ours(error)) => return error.kind(),
+        // A file that is gone is nobody's row: a newer version of its table may be whole, and a flow that looks rows up in
+        // it must not blame the records at hand.
+        Some(Buried::Missing | Buried::Refused) => return ErrorKind::Unavailable,
+        None => {}
+    }
     match cause.find_root() {
         // A function that takes no such arguments is no defect, whatever the planner calls it.
         DataFusionError::Internal(said) if said.contains(words::NO_SIGNATURE) => ErrorKind::Invalid,
@@ -120,7 +129,7 @@ fn kind(cause: &DataFusionError) -> ErrorKind {
         | DataFusionError::Configuration(_)
         | DataFusionError::SchemaError(..)
         | DataFusionError::ResourcesExhausted(_) => ErrorKind::Invalid,
-        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) => ErrorKind::Unavailable,
+        DataFusionError::IoError(_) => ErrorKind::Unavailable,
         DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => ErrorKind::Internal,
         _ => ErrorKind::Data,
     }
@@ -131,14 +140,25 @@ fn kind(cause: &DataFusionError) -> ErrorKind {
 fn hint(cause: &Cause, kind: ErrorKind) -> Option<String> {
     const MEMORY: &str = "ask for less at once, or raise limits.sql_memory (ALLUVIUM_SQL_MEMORY)";
     const ROWS: &str = "narrow the query down with WHERE or LIMIT to the rows that cannot be computed";
+    const STORE: &str = "try again; when that does not help, look after the store, and whether it lets you read there";
     if cause.is_exhaustion() {
         return Some(MEMORY.to_owned());
+    }
+    match buried(cause.error()) {
+        Some(Buried::Ours(error)) => return error.hint().map(str::to_owned),
+        Some(Buried::Missing) => return Some(GONE.to_owned()),
+        Some(Buried::Refused) => return Some(STORE.to_owned()),
+        None => {}
     }
     (kind == ErrorKind::Data).then(|| advice(cause.said()).unwrap_or_else(|| ROWS.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use datafusion::parquet::errors::ParquetError;
+
     use super::*;
 
     #[test]
@@ -156,6 +176,35 @@ mod tests {
         check(DataFusionError::ResourcesExhausted("pool".into()), ErrorKind::Invalid);
         check(DataFusionError::Internal("Function 'sum' failed to match any signature".into()), ErrorKind::Invalid);
         check(DataFusionError::Internal("no such state".into()), ErrorKind::Internal);
+        check(DataFusionError::IoError(std::io::Error::other("disk full")), ErrorKind::Unavailable);
+        check(DataFusionError::ParquetError(Box::new(ParquetError::EOF("cut off".into()))), ErrorKind::Data);
+    }
+
+    #[test]
+    fn a_store_that_fails_within_a_file_is_unavailable_and_so_is_a_file_that_is_gone() {
+        let reading = |store: object_store::Error| {
+            let cause = DataFusionError::ParquetError(Box::new(ParquetError::External(Box::new(store))));
+            from_datafusion(ANSWERING, DataFusionError::Shared(Arc::new(cause)))
+        };
+        let refused = reading(object_store::Error::Generic { store: "S3", source: "503".into() });
+        assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused:?}");
+        assert!(refused.hint().is_some_and(|hint| hint.starts_with("try again")), "{refused:?}");
+        assert!(refused.chain().contains("503"), "{}", refused.chain());
+        // Its name says nothing about what to do.
+        let path = "interval/divide by zero.parquet".to_owned();
+        let gone = reading(object_store::Error::NotFound { path, source: "404".into() });
+        assert_eq!((gone.kind(), gone.hint()), (ErrorKind::Unavailable, Some(GONE)), "{gone:?}");
+    }
+
+    #[test]
+    fn a_shared_error_of_ours_keeps_its_kind_and_hint() {
+        let ours = Error::unavailable("no answer").with_hint("is it up?");
+        let error = from_datafusion(
+            "cannot answer",
+            DataFusionError::Shared(Arc::new(DataFusionError::External(Box::new(ours)))),
+        );
+        assert_eq!((error.kind(), error.hint()), (ErrorKind::Unavailable, Some("is it up?")));
+        assert_eq!(error.chain(), "cannot answer: no answer");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::execution::SessionStateDefaults;
 
 use super::*;
-use crate::tables::fixture::{Lake, TestResult, append, append_with, lines, people, with_hidden};
+use crate::tables::fixture::{Lake, TestResult, append, append_with, lines, live_adds, people, with_hidden};
 
 fn open(lake: &Lake) -> Result<Session> {
     let settings = SessionSettings { threads: 2, ..SessionSettings::default() };
@@ -282,6 +282,32 @@ async fn an_unknown_name_has_its_place_and_the_nearest_name() -> TestResult {
     assert_eq!(place.map(|span| span.start.line), Some(2));
     let error = refusal(&session, "SELECT nam FROM names").await?;
     assert!(error.chain().contains("nam"), "{}", error.chain());
+    Ok(())
+}
+
+/// Whether the footer is known decides which of the reader's requests meets it.
+#[tokio::test]
+async fn a_data_file_that_is_gone_or_cannot_be_read_is_unavailable_each_with_its_hint() -> TestResult {
+    const SQL: &str = "SELECT name FROM people";
+    for is_footer_known in [false, true] {
+        let lake = Lake::new()?;
+        let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;
+        let session = open(&lake)?;
+        if is_footer_known {
+            check(&session, SQL, &["name", "ann"]).await?;
+        }
+        let path = live_adds(&location, 1)?[0]["path"].as_str().ok_or("no path")?.to_owned();
+        let file = location.local_path().ok_or("not on disk")?.join(path);
+        std::fs::remove_file(&file)?;
+        let gone = session.sql(SQL).await?.collect().await.err().ok_or("a file that is gone was read")?;
+        assert_eq!(gone.kind(), alluvium_catalog::ErrorKind::Unavailable, "{is_footer_known}: {}", gone.chain());
+        assert!(gone.hint().is_some_and(|hint| hint.contains("vacuum")), "{gone:?}");
+        // A link to itself is there, and nobody can open it.
+        std::os::unix::fs::symlink(&file, &file)?;
+        let refused = session.sql(SQL).await?.collect().await.err().ok_or("a link to itself was read")?;
+        assert_eq!(refused.kind(), alluvium_catalog::ErrorKind::Unavailable, "{is_footer_known}: {}", refused.chain());
+        assert!(refused.hint().is_some_and(|hint| hint.starts_with("try again")), "{refused:?}");
+    }
     Ok(())
 }
 

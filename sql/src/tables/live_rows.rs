@@ -3,13 +3,14 @@
 //! Below it a parquet scan gives with each row the number of its file and its own number in it. One look at the vector a
 //! batch then says which rows to copy. A selection in the reader (`ParquetRowSelection`) does the same and costs more where
 //! deletes are scattered: for each file it is turned from bits into runs, dealt out to row groups and turned into bits
-//! again, once for the filter and once for the rest.
+//! again, once for the filter and once for the rest. What is left of small or thinned batches is gathered into larger ones,
+//! in the order of the rows.
 
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{BatchCoalescer, filter_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef, UInt32Type};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Statistics};
@@ -30,7 +31,7 @@ use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSe
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
-use futures::{StreamExt, TryStreamExt};
+use futures::{TryStreamExt, stream};
 use roaring::RoaringTreemap;
 
 /// The deleted rows of each file, by the file's number in the scan.
@@ -127,18 +128,19 @@ impl ExecutionPlan for LiveRowsExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, context)?;
-        let (schema, deleted) = (self.schema(), Arc::clone(&self.deleted));
-        let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let out = Arc::clone(&schema);
-        let live = input.map(move |batch| {
-            let batch = batch?;
-            let _timer = metrics.elapsed_compute().timer();
-            Ok(live_rows(&batch, &schema, &deleted)?.record_output(&metrics))
+        let batch_size = context.session_config().batch_size();
+        let rows = LiveRows {
+            input: self.input.execute(partition, context)?,
+            is_over: false,
+            deleted: Arc::clone(&self.deleted),
+            gathered: Gathered::new(self.schema(), batch_size),
+            metrics: BaselineMetrics::new(&self.metrics, partition),
+        };
+        let batches = stream::try_unfold(rows, |mut rows| async move {
+            let batch = rows.next().await;
+            batch.map(|batch| batch.map(|batch| (batch, rows)))
         });
-        // A scan gives no batch without rows either.
-        let live = live.try_filter(|batch| std::future::ready(batch.num_rows() > 0));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(out, live)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -188,6 +190,75 @@ impl ExecutionPlan for LiveRowsExec {
         };
         let answers = result.parent_filters.iter().map(answer).collect();
         Ok(FilterPushdownPropagation::with_parent_pushdown_result(answers))
+    }
+}
+
+/// The rows of one partition that live, as they are read.
+struct LiveRows {
+    input: SendableRecordBatchStream,
+    is_over: bool,
+    deleted: DeletedRows,
+    gathered: Gathered,
+    metrics: BaselineMetrics,
+}
+
+impl LiveRows {
+    /// Returns the next rows, at least one; `None` after the last.
+    async fn next(&mut self) -> DfResult<Option<RecordBatch>> {
+        loop {
+            if let Some(batch) = self.gathered.batches.next_completed_batch() {
+                return Ok(Some(batch.record_output(&self.metrics)));
+            }
+            if self.is_over {
+                return Ok(None);
+            }
+            let read = self.input.try_next().await?;
+            self.gather(read)?;
+        }
+    }
+
+    /// Takes in what was read; `None` is the end.
+    fn gather(&mut self, read: Option<RecordBatch>) -> DfResult<()> {
+        let _timer = self.metrics.elapsed_compute().timer();
+        let Some(batch) = read else {
+            self.is_over = true;
+            return Ok(self.gathered.batches.finish_buffered_batch()?);
+        };
+        self.gathered.push(live_rows(&batch, &self.gathered.batches.schema(), &self.deleted)?)
+    }
+}
+
+/// Makes batches of about the session's size out of small ones.
+struct Gathered {
+    batches: BatchCoalescer,
+    /// A batch of more rows is handed on as it is.
+    n_rows_small: usize,
+    /// How many rows were pushed.
+    n_rows: usize,
+}
+
+impl Gathered {
+    fn new(schema: SchemaRef, batch_size: usize) -> Self {
+        // What DataFusion's own filter takes for a large batch.
+        let n_rows_small = batch_size / 2;
+        let batches = BatchCoalescer::new(schema, batch_size).with_biggest_coalesce_batch_size(Some(n_rows_small));
+        Self { batches, n_rows_small, n_rows: 0 }
+    }
+
+    fn push(&mut self, batch: RecordBatch) -> DfResult<()> {
+        let n_rows = batch.num_rows();
+        if n_rows > self.n_rows_small {
+            // Else the large batch is cut up to fill the small one before it, and so is each that follows.
+            self.batches.finish_buffered_batch()?;
+        }
+        self.batches.push_batch(batch)?;
+        self.n_rows += n_rows;
+        // As many rows as went before are enough at first: a limit above ends the scan once it has its rows, and no more
+        // than about twice as many are read for it.
+        if self.batches.get_buffered_rows() >= self.n_rows.div_ceil(2) {
+            self.batches.finish_buffered_batch()?;
+        }
+        Ok(())
     }
 }
 
@@ -280,9 +351,93 @@ fn take_out(vector: &RoaringTreemap, rows: &[i64], mut gone: impl FnMut(usize)) 
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
+    use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::prelude::SessionConfig;
+
     use super::*;
 
-    type TestResult = Result<(), Box<dyn std::error::Error>>;
+    type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+    /// How many rows the batches of the session of these tests have.
+    const BATCH_SIZE: usize = 100;
+
+    /// Rows of file 0, by number, with two columns that say which they are.
+    fn numbered(rows: std::ops::Range<i64>) -> TestResult<RecordBatch> {
+        let n_rows = rows.clone().count();
+        let columns: [(&str, ArrayRef); 4] = [
+            ("id", Arc::new(Int64Array::from_iter_values(rows.clone()))),
+            ("name", Arc::new(StringArray::from_iter_values(rows.clone().map(|row| row.to_string())))),
+            ("file", Arc::new(UInt32Array::from(vec![0; n_rows]))),
+            ("row", Arc::new(Int64Array::from_iter_values(rows))),
+        ];
+        Ok(RecordBatch::try_from_iter(columns)?)
+    }
+
+    /// Returns what is handed on of `batches` of file 0 without those of its rows that are `deleted`.
+    async fn live(batches: Vec<RecordBatch>, deleted: RoaringTreemap) -> TestResult<Vec<RecordBatch>> {
+        let schema = batches.first().ok_or("no batches")?.schema();
+        let input = MemorySourceConfig::try_new_exec(&[batches], schema, None)?;
+        let plan = LiveRowsExec::try_new(input, Arc::new([Some(Arc::new(deleted))]))?;
+        let config = SessionConfig::new().with_batch_size(BATCH_SIZE);
+        let context = Arc::new(TaskContext::default().with_session_config(config));
+        Ok(plan.execute(0, context)?.try_collect().await?)
+    }
+
+    fn sizes(batches: &[RecordBatch]) -> Vec<usize> {
+        batches.iter().map(RecordBatch::num_rows).collect()
+    }
+
+    fn ids(batches: &[RecordBatch]) -> Vec<i64> {
+        batches.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+    }
+
+    fn names(batches: &[RecordBatch]) -> Vec<&str> {
+        batches.iter().flat_map(|batch| batch.column(1).as_string::<i32>().iter().flatten()).collect()
+    }
+
+    #[tokio::test]
+    async fn the_few_rows_left_of_many_batches_come_in_few_batches_and_in_order() -> TestResult {
+        let read = (0..1_000).map(|number| numbered(number * 20..number * 20 + 20)).collect::<TestResult<Vec<_>>>()?;
+        let deleted = RoaringTreemap::from_iter((0..20_000).filter(|row| row % 20 != 7));
+        let given = live(read, deleted).await?;
+        let expected: Vec<i64> = (0..1_000).map(|number| number * 20 + 7).collect();
+        assert_eq!(ids(&given), expected);
+        assert_eq!(names(&given), expected.iter().map(i64::to_string).collect::<Vec<String>>());
+        // The first batches are as large as all before them, the others full but for the last.
+        let first = [1, 1, 2, 4, 8, 16, 32, 64];
+        let full = [BATCH_SIZE; 8];
+        assert_eq!(sizes(&given), [first.as_slice(), &full, &[72]].concat());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_large_batch_is_handed_on_without_a_copy_behind_small_ones() -> TestResult {
+        let large = numbered(20..100)?;
+        let place = |batch: &RecordBatch| batch.column(0).as_primitive::<Int64Type>().values().as_ptr();
+        let of_large = place(&large);
+        let read = vec![numbered(0..10)?, numbered(10..20)?, large, numbered(100..110)?];
+        let given = live(read, RoaringTreemap::from_iter([4, 12, 13])).await?;
+        assert_eq!(sizes(&given), [9, 8, 80, 10]);
+        assert_eq!(ids(&given), (0..110).filter(|row| ![4, 12, 13].contains(row)).collect::<Vec<_>>());
+        assert_eq!(place(&given[2]), of_large, "the large batch was copied");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn rows_of_which_no_column_is_asked_are_counted() -> TestResult {
+        let places = vec![numbered(0..50)?.project(&[2, 3])?, numbered(50..100)?.project(&[2, 3])?];
+        let given = live(places, RoaringTreemap::from_iter(10..60)).await?;
+        assert_eq!(sizes(&given).iter().sum::<usize>(), 50);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn no_batch_comes_of_a_file_whose_rows_are_all_deleted() -> TestResult {
+        let read = vec![numbered(0..50)?, numbered(50..100)?];
+        assert!(live(read, RoaringTreemap::from_iter(0..100)).await?.is_empty());
+        Ok(())
+    }
 
     #[test]
     fn rows_in_vectors_are_taken_out_whatever_was_read_of_their_files() -> TestResult {

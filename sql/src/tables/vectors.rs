@@ -117,11 +117,13 @@ pub(super) enum Deleted {
 impl Deleted {
     /// Returns the shape for `deleted` rows of a file of `n_rows`: runs where they take no more bytes than a bit a row.
     fn new(deleted: RoaringTreemap, n_rows: usize) -> Self {
-        let runs = runs(&deleted, n_rows);
-        let n_bytes = runs.len() * size_of::<RowSelector>();
-        match n_bytes <= n_rows.div_ceil(8) {
-            true => Self::Between(Arc::new(ParquetRowSelection::new(RowSelection::from(runs))), n_bytes),
-            false => Self::Scattered(Arc::new(deleted)),
+        let n_runs_max = n_rows.div_ceil(8) / size_of::<RowSelector>();
+        match runs(deleted.iter(), n_rows, n_runs_max) {
+            Some(runs) => {
+                let n_bytes = runs.len() * size_of::<RowSelector>();
+                Self::Between(Arc::new(ParquetRowSelection::new(RowSelection::from(runs))), n_bytes)
+            }
+            None => Self::Scattered(Arc::new(deleted)),
         }
     }
 }
@@ -135,17 +137,22 @@ impl CacheValue for Deleted {
     }
 }
 
-fn runs(deleted: &RoaringTreemap, n_rows: usize) -> Vec<RowSelector> {
+/// Returns the runs of rows to skip and to read around the `deleted` ones, which ascend; `None`, without looking
+/// further, once there are more than `n_runs_max`.
+fn runs(deleted: impl Iterator<Item = u64>, n_rows: usize, n_runs_max: usize) -> Option<Vec<RowSelector>> {
     let mut runs = Vec::new();
     let (mut begin, mut end) = (0, 0);
     // `begin..end` is the run of deleted rows that was seen last.
-    for row in deleted.iter().filter_map(|row| usize::try_from(row).ok()) {
+    for row in deleted.filter_map(|row| usize::try_from(row).ok()) {
         if row > end || end == begin {
             if end > begin {
                 runs.push(RowSelector::skip(end - begin));
             }
             if row > end {
                 runs.push(RowSelector::select(row - end));
+            }
+            if runs.len() > n_runs_max {
+                return None;
             }
             begin = row;
         }
@@ -157,7 +164,7 @@ fn runs(deleted: &RoaringTreemap, n_rows: usize) -> Vec<RowSelector> {
     if n_rows > end {
         runs.push(RowSelector::select(n_rows - end));
     }
-    runs
+    (runs.len() <= n_runs_max).then_some(runs)
 }
 
 impl VectorSource {
@@ -242,8 +249,9 @@ mod tests {
         let check = |deleted: &[u64], n_rows: usize| {
             let deleted = RoaringTreemap::from_iter(deleted.iter().copied());
             let expected: Vec<bool> = (0..n_rows).map(|row| !deleted.contains(row as u64)).collect();
-            let runs = runs(&deleted, n_rows);
-            let flat: Vec<bool> = runs.iter().flat_map(|run| std::iter::repeat_n(!run.skip, run.row_count)).collect();
+            let runs = runs(deleted.iter(), n_rows, n_rows);
+            let flat: Vec<bool> =
+                runs.iter().flatten().flat_map(|run| std::iter::repeat_n(!run.skip, run.row_count)).collect();
             assert_eq!(flat, expected);
         };
         check(&[], 3);
@@ -253,6 +261,17 @@ mod tests {
         check(&[2], 6);
         check(&[1, 3, 5], 6);
         check(&[5], 6);
+    }
+
+    #[test]
+    fn runs_are_no_longer_looked_for_once_they_are_too_many() {
+        // Two runs for each deleted row, one to read and one to skip.
+        let odd = || (0..1_000).map(|number| number * 2 + 1);
+        assert_eq!(runs(odd(), 2_000, 2_000).map(|runs| runs.len()), Some(2_000));
+        assert_eq!(runs(odd(), 2_000, 1_999), None);
+        let mut n_seen = 0;
+        assert_eq!(runs(odd().inspect(|_| n_seen += 1), 2_000, 10), None);
+        assert_eq!(n_seen, 6, "more rows were looked at than it takes to find eleven runs");
     }
 
     #[test]

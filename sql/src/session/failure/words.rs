@@ -47,6 +47,10 @@ const OF_TYPE: [&str; 2] = [" to value of ", " to type "];
 /// What a planner says where a function takes no such arguments.
 pub(crate) const NO_SIGNATURE: &str = " failed to match any signature";
 
+/// What to do about a file that a store does not have.
+pub(crate) const GONE: &str = "what has been read is gone or was never there; a vacuum takes the files of versions older \
+                               than its retention; \\d lists what there is";
+
 /// Returns what the innermost cause of `error` says: without the names of the libraries that it came through, lowercase,
 /// without full stop.
 pub(crate) fn plain_words(error: &DataFusionError) -> String {
@@ -64,11 +68,7 @@ pub(crate) fn plain_words(error: &DataFusionError) -> String {
 pub(crate) fn unwrapped(said: &str) -> String {
     let said = said.split("\n\nbacktrace:").next().unwrap_or(said);
     let filtered = said.split_once(IN_FILTER).map(|(_, written)| innermost(written));
-    let said = filtered.as_deref().unwrap_or(said);
-    let mut said = said.trim();
-    while let Some(inner) = WRAPPERS.iter().find_map(|wrapper| said.strip_prefix(wrapper)) {
-        said = inner.trim_start();
-    }
+    let said = without_wrappers(filtered.as_deref().unwrap_or(said));
     if let Some((function, rest)) = said.split_once(NO_SIGNATURE) {
         return lowercase_first(&without_signature(function, rest));
     }
@@ -77,6 +77,15 @@ pub(crate) fn unwrapped(said: &str) -> String {
         Some((cast, of_type)) => lowercase_first(&format!("{cast}{}", in_dialect(of_type))),
         None => lowercase_first(said),
     }
+}
+
+/// Returns `said` without the names of libraries before it.
+pub(crate) fn without_wrappers(said: &str) -> &str {
+    let mut said = said.trim();
+    while let Some(inner) = WRAPPERS.iter().find_map(|wrapper| said.strip_prefix(wrapper)) {
+        said = inner.trim_start();
+    }
+    said
 }
 
 /// Returns the message within an error that is written as Rust writes values: the last text in quotes that is not empty.
@@ -212,9 +221,7 @@ pub(crate) fn advice(said: &str) -> Option<String> {
         () if has(&["magic", "corrupt", "footer", "eof:"]) => {
             "the file is cut short or is of another format: is it all there?"
         }
-        () if has(&["object at location", "no such file"]) => {
-            "what has been read is gone or was never there; \\d lists what there is"
-        }
+        () if has(&["object at location", "no such file"]) => GONE,
         () => return None,
     };
     Some(hint.to_owned())

@@ -6,8 +6,9 @@
 //! scattered by chance. A third one has the live rows in files of their own, without vectors. Each query is asked of the
 //! first two through both providers and of the third through ours, by turns, and the least time of all rounds counts, so
 //! that what else the machine does falls on all alike. Snapshots and file lists are loaded before the first round, and
-//! caches are warm, for both.
+//! caches are warm, for both. Before its rounds, the answers to a query are held against each other, row by row.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,9 @@ use alluvium_catalog::{Clock, Location, StorageSettings, Stores, SystemClock};
 use alluvium_sql::TableReader;
 use alluvium_sql::tables::Version;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::compute::filter_record_batch;
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::DataType;
+use arrow::row::{RowConverter, SortField};
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::DeltaTableBuilder;
@@ -74,6 +77,43 @@ impl Subject {
         }
         Ok((start.elapsed(), n_rows))
     }
+
+    /// Returns the checksum of all rows of an answer, in whatever order they come.
+    async fn checksum(&self, query: &str) -> Outcome<u64> {
+        let mut batches = self.session.sql(query).await?.execute_stream().await?;
+        let mut sum = 0_u64;
+        while let Some(batch) = batches.try_next().await? {
+            sum = sum.wrapping_add(checksum(&batch)?);
+        }
+        Ok(sum)
+    }
+}
+
+/// Returns the sum of the hashes of all rows: equal rows count as often as they are there.
+fn checksum(batch: &RecordBatch) -> Outcome<u64> {
+    let columns = batch.columns().iter().map(same_text).collect::<Outcome<Vec<_>>>()?;
+    let fields = columns.iter().map(|column| SortField::new(column.data_type().clone())).collect();
+    let rows = RowConverter::new(fields)?.convert_columns(&columns)?;
+    let hash = |row: &[u8]| {
+        // Its keys are fixed, so that one row has one hash.
+        let mut hasher = DefaultHasher::new();
+        hasher.write(row);
+        hasher.finish()
+    };
+    Ok(rows.iter().map(|row| hash(row.as_ref())).fold(0, u64::wrapping_add))
+}
+
+/// Returns a column of text as one type of text, whichever its reader chose; any other as it is.
+fn same_text(column: &ArrayRef) -> Outcome<ArrayRef> {
+    match column.data_type() {
+        DataType::Utf8View | DataType::LargeUtf8 | DataType::Dictionary(..) => Ok(cast(column, &DataType::Utf8)?),
+        _ => Ok(Arc::clone(column)),
+    }
+}
+
+/// Returns `query` with sums that do not depend on the order of the rows, as those of doubles do in their last digits.
+fn with_exact_sums(query: &str) -> String {
+    query.replace("sum(amount)", "sum(CAST(amount AS DECIMAL(20, 9)))")
 }
 
 fn threads() -> usize {
@@ -105,6 +145,7 @@ async fn run(n_rows: u64) -> Outcome {
     headings.extend(["vectors/whole", "vectors/rewritten", "ours/theirs", "vectors/theirs whole"]);
     let mut table = TextTable::new(&headings);
     for (name, query) in QUERIES {
+        check_contents(&subjects, query).await?;
         let [whole, vectors, rewritten, their_whole, their_vectors] = best_of_rounds(&subjects, query).await?;
         let cell = |value: f64| format!("{value:.2}");
         table.row([
@@ -122,6 +163,20 @@ async fn run(n_rows: u64) -> Outcome {
     }
     let of = format!("{n_rows} rows in {FILES} files, {} threads, best of {ROUNDS}\n", threads());
     show(&format!("{of}{}", table.render()))?;
+    Ok(())
+}
+
+/// Checks that ours and theirs answer `query` with the same rows, with vectors and without.
+async fn check_contents(subjects: &[Subject], query: &str) -> Outcome {
+    let mut sums = [0; 5];
+    for (sum, subject) in sums.iter_mut().zip(subjects) {
+        *sum = subject.checksum(&with_exact_sums(query)).await?;
+    }
+    let [whole, vectors, rewritten, their_whole, their_vectors] = sums;
+    if whole != their_whole || vectors != their_vectors || vectors != rewritten {
+        let names: Vec<&str> = subjects.iter().map(|subject| subject.name).collect();
+        return Err(format!("{query} has other rows for some of {names:?}: their checksums are {sums:x?}").into());
+    }
     Ok(())
 }
 

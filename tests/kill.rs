@@ -2,7 +2,8 @@
 //!
 //! Three kills of four come at random moments, of a life or of a start. Beside them, others come right after the program
 //! said that it begins what a kill should meet: a compaction, a batch that is due for a snapshot of the index, one that is
-//! due for a checkpoint. In the end the tables are held against the ledger of what was produced.
+//! due for a checkpoint. Batches come so thick that they leave deletion vectors too large for the log, which stand in files
+//! of their own. In the end the tables are held against the ledger of what was produced.
 //!
 //! A campaign is the same with more kills: `ALLUVIUM_TEST_KILLS=110 tests/run --test suite -- kill::`. The variable
 //! `ALLUVIUM_TEST_SEED` makes the same records and moments again; `docs/TESTING.md` says more.
@@ -55,6 +56,11 @@ snapshot_interval = 5
 
 /// Versions between two checkpoints.
 const CHECKPOINT_INTERVAL: u64 = 10;
+
+/// Superseded rows are written anew, without vectors. The cap is below what many batches rewrite, so kills meet parts of
+/// batches, too.
+const COPY_ON_WRITE: &str =
+    "TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write', 'alluvium.upsert.rewrite.max' = '16 KB')";
 
 /// What a kill is to meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,24 +121,29 @@ struct Summary {
     /// Records that were merged into newer ones: late ones, repeated ones, older ones of a batch.
     merged: u64,
     runs_that_landed: usize,
+    /// Files that were added with a deletion vector in a file of its own.
+    filed_vectors: usize,
+    /// Files that were added with a deletion vector in the log.
+    inline_vectors: usize,
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kills, met, compactions, restored, records, merged, runs_that_landed } = self;
+        let Self { kills, met, compactions, restored, records, merged, runs_that_landed, .. } = self;
+        let Self { filed_vectors, inline_vectors, .. } = self;
         let n_kills: u64 = kills.values().sum();
         write!(
             formatter,
             "{n_kills} kills {kills:?}, met was {met:?}; {runs_that_landed} runs landed something; \
-             {compactions} compactions, {restored} starts from a snapshot; {records} records, {merged} merged as late, \
-             repeated or older"
+             {compactions} compactions, {restored} starts from a snapshot; {filed_vectors} deletion vectors in files of \
+             their own, {inline_vectors} in the log; {records} records, {merged} merged as late, repeated or older"
         )
     }
 }
 
 impl Summary {
     /// Checks that the campaign was one: a program that does nothing before it is killed would pass otherwise.
-    fn check(&self, n_kills: u64) {
+    fn check(&self, n_kills: u64, clauses: &str) {
         let n_random: u64 = [Aim::Anything, Aim::StartUp].iter().filter_map(|aim| self.kills.get(aim)).sum();
         assert!(n_kills < KILLS || n_random >= RANDOM_MIN, "only {n_random} kills came at random moments");
         for aim in Aim::AWAITED {
@@ -141,6 +152,15 @@ impl Summary {
         assert!(self.compactions > 0, "nothing was compacted meanwhile");
         assert!(self.runs_that_landed as u64 > n_kills / 4, "too few runs landed anything before they were killed");
         assert!(n_kills < 10 || self.restored > 0, "no start took a snapshot of the index");
+        if clauses == COPY_ON_WRITE {
+            assert_eq!(
+                (self.filed_vectors, self.inline_vectors),
+                (0, 0),
+                "deletion vectors of rows that are rewritten"
+            );
+        } else {
+            assert!(self.filed_vectors > 0, "no deletion vector stood in a file of its own");
+        }
     }
 }
 
@@ -158,6 +178,13 @@ async fn read_logs(lake: &Lake, summary: &mut Summary) -> TestResult {
         for entry in reader::log(lake, &lake.table(table)?).await? {
             let is_compaction = |info: &&serde_json::Value| info["operation"] == "OPTIMIZE";
             summary.compactions += entry.actions("commitInfo").filter(is_compaction).count();
+            for add in entry.actions("add") {
+                match add["deletionVector"]["storageType"].as_str() {
+                    Some("i") => summary.inline_vectors += 1,
+                    Some(_) => summary.filed_vectors += 1,
+                    None => {}
+                }
+            }
             if let Some(lineage) = entry.lineage() {
                 runs.insert(lineage["run"].to_string());
                 summary.merged += lineage["fate"]["merged"].as_u64().unwrap_or_default();
@@ -264,7 +291,7 @@ async fn campaign(lake: &Lake, kafka: &str, (n_kills, clauses): (u64, &'static s
     read_logs(lake, &mut summary).await?;
     summary.records = ledger.len();
     writeln!(std::io::stderr(), "kill: {} in {:?}", summary, begun.elapsed())?;
-    summary.check(n_kills);
+    summary.check(n_kills, clauses);
     Ok(())
 }
 
@@ -288,12 +315,9 @@ async fn killed_at_any_moment_on_versity_every_record_still_lands_once() -> Test
     campaign(&Lake::in_bucket(&bucket)?, &kafka, (n_kills, "")).await
 }
 
-/// The cap is below what many batches rewrite, so kills meet parts of batches, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_while_files_are_written_anew_every_record_still_lands_once() -> TestResult {
-    const CLAUSES: &str =
-        "TBLPROPERTIES ('alluvium.upsert' = 'copy-on-write', 'alluvium.upsert.rewrite.max' = '16 KB')";
     let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
     let n_kills = number("ALLUVIUM_TEST_KILLS", KILLS)?.div_ceil(OTHERS_SHARE);
-    campaign(&Lake::in_bucket(&bucket)?, &kafka, (n_kills, CLAUSES)).await
+    campaign(&Lake::in_bucket(&bucket)?, &kafka, (n_kills, COPY_ON_WRITE)).await
 }

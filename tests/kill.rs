@@ -159,7 +159,8 @@ impl Summary {
                 "deletion vectors of rows that are rewritten"
             );
         } else {
-            assert!(self.filed_vectors > 0, "no deletion vector stood in a file of its own");
+            // Few kills leave few batches, of which none may supersede enough rows of one file.
+            assert!(n_kills < 20 || self.filed_vectors > 0, "no deletion vector stood in a file of its own");
         }
     }
 }

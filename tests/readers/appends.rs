@@ -105,6 +105,19 @@ pub(super) fn numbered() -> Vec<Produced> {
     ]))
 }
 
+/// Rows of which all values but those of the last column occur once, or are NULL.
+pub(super) fn distinct() -> Vec<Produced> {
+    let row = |id: i64| {
+        let note = (id % 7 > 0).then(|| format!("note {id}"));
+        let (whole, cents, second) = (id / 100, id % 100, id % 60);
+        let at = format!("2026-03-{:02}T{:02}:{:02}:{second:02}Z", 1 + id / 86_400, id / 3_600 % 24, id / 60 % 60);
+        Json(
+            json!({"id": id, "exact": format!("{whole}.{cents:02}"), "at": at, "note": note, "kind": format!("kind {}", id % 9)}),
+        )
+    };
+    (0..33_000).map(row).collect()
+}
+
 pub(super) fn named() -> Vec<Produced> {
     all(&json!([
         {"select": 1, "a.b": "dot", "n\u{e4}me": "umlaut", "Upper": 2, "it's": 3, "50%": 4, "a\"b": 5,

@@ -2,12 +2,14 @@
 
 use serde_json::json;
 
-use super::appends::{dripped, hive_null, locked, named, nested, numbered, partitioned, scalars, spread, wall_clock};
+use super::appends::{
+    distinct, dripped, hive_null, locked, named, nested, numbered, partitioned, scalars, spread, wall_clock,
+};
 use super::changes::{changes, composite, rearranged, replaced, shelved, stamped, tended, tended_nested, worn};
 use super::kind::{Effect, Flow, Kind, Made, Shows};
 
 /// Every kind of table.
-pub(super) const KINDS: [Kind; 28] = [
+pub(super) const KINDS: [Kind; 29] = [
     Kind {
         name: "scalars",
         made: Made::By(Flow {
@@ -86,6 +88,19 @@ pub(super) const KINDS: [Kind; 28] = [
         }),
         shows: &[Shows::NullPartition],
         filters: &["whole < 0", "exact > 1", "is_on IS NULL"],
+    },
+    // Files of so many rows have columns without a dictionary.
+    Kind {
+        name: "distinct",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, exact DECIMAL(18,2), at TIMESTAMP, note STRING, kind STRING",
+            interval: "30 seconds",
+            batch: 16_500,
+            records: distinct,
+            ..APPEND
+        }),
+        shows: &[Shows::Versions(2)],
+        filters: &["id BETWEEN 16490 AND 16510", "note = 'note 20000'", "exact < 1"],
     },
     Kind {
         name: "named",

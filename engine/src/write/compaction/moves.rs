@@ -1,9 +1,7 @@
 //! The new places of all rows of an input, for those who ask for most of them.
 //!
-//! A [`RoaringTreemap`] counts through a container for each rank. Here the rows that were deleted are bits of their own, with
+//! A [`RoaringTreemap`](roaring::RoaringTreemap) counts through a container for each rank. Here the rows that were deleted are bits of their own, with
 //! a count beside each eight words: an eighth of a byte a row, and a few instructions for each question.
-
-use roaring::RoaringTreemap;
 
 use super::{Input, Way};
 
@@ -25,7 +23,10 @@ pub struct Moves<'a> {
 impl<'a> Moves<'a> {
     /// Returns the moves of `input`.
     pub fn of(input: &'a Input) -> Self {
-        let mut deleted = vec![0; words(&input.deleted)];
+        // A vector of others may name rows that the file does not have, however far behind its end.
+        let n_rows = input.live_rows + input.deleted.len();
+        let last = input.deleted.max().map_or(0, |last| last + 1).min(n_rows);
+        let mut deleted = vec![0; last.div_ceil(BITS) as usize];
         for row in &input.deleted {
             if let Some(word) = deleted.get_mut((row / BITS) as usize) {
                 *word |= 1 << (row % BITS);
@@ -56,20 +57,29 @@ impl<'a> Moves<'a> {
     }
 }
 
-/// Returns the words that hold all rows of `rows`.
-fn words(rows: &RoaringTreemap) -> usize {
-    rows.max().map_or(0, |last| (last / BITS) as usize + 1)
-}
-
 fn count(words: &[u64]) -> u64 {
     words.iter().map(|word| u64::from(word.count_ones())).sum()
 }
 
 #[cfg(test)]
 mod tests {
+    use roaring::RoaringTreemap;
+
     use super::super::Run;
     use super::*;
     use crate::delta::action::Add;
+
+    #[test]
+    fn a_vector_that_names_a_row_behind_the_file_takes_no_memory_for_it() {
+        let deleted: RoaringTreemap = [1, u64::from(u32::MAX) << 20].into_iter().collect();
+        let way = Way::Runs(vec![Run { first_rank: 0, output: 0, first_row: 0 }]);
+        let input = Input { add: Add::default(), deleted, live_rows: 9, way };
+        let moves = Moves::of(&input);
+        assert_eq!(moves.deleted.len(), 1);
+        for row in 0..10 {
+            assert_eq!(moves.place_of(row), input.place_of(row), "row {row}");
+        }
+    }
 
     #[test]
     fn every_row_moves_as_the_input_says() {

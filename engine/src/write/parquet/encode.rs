@@ -58,7 +58,8 @@ pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
     encode_on(rows, n_threads, &unlike).map_err(failed)
 }
 
-/// Returns how every data file is encoded; the columns `with_nan` get no statistics.
+/// Returns how a data file is encoded whose rows come as a stream; the columns `with_nan` get no statistics. Each column begins
+/// with a dictionary, and goes on without once that has grown too large.
 ///
 /// # Errors
 /// `Internal` when the codec does not know the level.
@@ -219,6 +220,26 @@ mod tests {
             }
             assert_eq!(decode(alone)?.columns(), rows.columns());
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_column_without_a_dictionary_comes_back_as_it_was() -> Result<()> {
+        let n_rows = 20_000_i64;
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..n_rows));
+        let names: ArrayRef =
+            Arc::new((0..n_rows).map(|id| (id % 7 > 0).then(|| format!("n{id}"))).collect::<StringArray>());
+        let kinds: ArrayRef = Arc::new((0..n_rows).map(|id| Some(id % 9)).collect::<Int64Array>());
+        let rows = RecordBatch::try_from_iter_with_nullable([
+            ("id", ids, false),
+            ("name", names, true),
+            ("kind", kinds, true),
+        ])
+        .map_err(failed)?;
+        let (bytes, footer) = encode(&rows)?;
+        let has_dictionary = |place: usize| footer.row_group(0).column(place).dictionary_page_offset().is_some();
+        assert_eq!([0, 1, 2].map(has_dictionary), [false, false, true]);
+        assert_eq!(decode(bytes)?.columns(), rows.columns());
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use alluvium_catalog::{Error, ErrorKind};
 use datafusion::error::DataFusionError;
 
 use buried::{Buried, buried};
-use words::{GONE, advice, plain_words};
+use words::{CUT_SHORT, GONE, advice, is_cut_short, plain_words};
 
 /// What is tried with every query before its first row is read.
 pub(crate) const PLANNING: &str = "cannot plan the query";
@@ -147,6 +147,7 @@ fn hint(cause: &Cause, kind: ErrorKind) -> Option<String> {
     match buried(cause.error()) {
         Some(Buried::Ours(error)) => return error.hint().map(str::to_owned),
         Some(Buried::Missing) => return Some(GONE.to_owned()),
+        Some(Buried::Refused) if is_cut_short(cause.said()) => return Some(CUT_SHORT.to_owned()),
         Some(Buried::Refused) => return Some(STORE.to_owned()),
         None => {}
     }

@@ -302,6 +302,13 @@ async fn a_data_file_that_is_gone_or_cannot_be_read_is_unavailable_each_with_its
         let gone = session.sql(SQL).await?.collect().await.err().ok_or("a file that is gone was read")?;
         assert_eq!(gone.kind(), alluvium_catalog::ErrorKind::Unavailable, "{is_footer_known}: {}", gone.chain());
         assert!(gone.hint().is_some_and(|hint| hint.contains("vacuum")), "{gone:?}");
+        assert!(!gone.chain().contains("Object Store error"), "{}", gone.chain());
+        if !is_footer_known {
+            std::fs::write(&file, b"PAR1")?;
+            let cut = session.sql(SQL).await?.collect().await.err().ok_or("a file that is cut short was read")?;
+            assert!(cut.hint().is_some_and(|hint| hint.contains("cut short")), "{}: {:?}", cut.chain(), cut.hint());
+            std::fs::remove_file(&file)?;
+        }
         // A link to itself is there, and nobody can open it.
         std::os::unix::fs::symlink(&file, &file)?;
         let refused = session.sql(SQL).await?.collect().await.err().ok_or("a link to itself was read")?;

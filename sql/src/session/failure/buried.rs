@@ -11,10 +11,7 @@ use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use datafusion::parquet::errors::ParquetError;
 
-use super::words::without_wrappers;
-
-/// What the reader of footers writes before the name of a file, behind which the words of the cause stand.
-const FOOTER: &str = "Failed to fetch metadata for file ";
+use super::words::{FOOTER, without_wrappers};
 
 /// What lies below an error of DataFusion's.
 #[derive(Debug, Clone, Copy)]

@@ -47,6 +47,12 @@ const OF_TYPE: [&str; 2] = [" to value of ", " to type "];
 /// What a planner says where a function takes no such arguments.
 pub(crate) const NO_SIGNATURE: &str = " failed to match any signature";
 
+/// What the reader of footers writes before the name of a file, behind which the words of the cause stand.
+pub(crate) const FOOTER: &str = "Failed to fetch metadata for file ";
+
+/// What to do about a file that ends too early.
+pub(crate) const CUT_SHORT: &str = "the file is cut short or is of another format: is it all there?";
+
 /// What to do about a file that a store does not have.
 pub(crate) const GONE: &str = "what has been read is gone or was never there; a vacuum takes the files of versions older \
                                than its retention; \\d lists what there is";
@@ -69,6 +75,9 @@ pub(crate) fn unwrapped(said: &str) -> String {
     let said = said.split("\n\nbacktrace:").next().unwrap_or(said);
     let filtered = said.split_once(IN_FILTER).map(|(_, written)| innermost(written));
     let said = without_wrappers(filtered.as_deref().unwrap_or(said));
+    if let Some((file, cause)) = said.strip_prefix(FOOTER).and_then(|named| named.split_once(": ")) {
+        return format!("cannot read the footer of {file}: {}", lowercase_first(without_wrappers(cause)));
+    }
     if let Some((function, rest)) = said.split_once(NO_SIGNATURE) {
         return lowercase_first(&without_signature(function, rest));
     }
@@ -77,6 +86,13 @@ pub(crate) fn unwrapped(said: &str) -> String {
         Some((cast, of_type)) => lowercase_first(&format!("{cast}{}", in_dialect(of_type))),
         None => lowercase_first(said),
     }
+}
+
+/// Tells whether a store was asked for bytes behind the end of a file: its log says it is longer.
+pub(crate) fn is_cut_short(said: &str) -> bool {
+    ["Requested range was invalid", "InvalidRange", "Range started at", "Requested Range Not Satisfiable"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 /// Returns `said` without the names of libraries before it.
@@ -218,9 +234,7 @@ pub(crate) fn advice(said: &str) -> Option<String> {
         () if has(&["cannot cast", "can't cast", "failed to cast"]) => TRY,
         () if has(&["more than one row", "scalar subquery"]) => "aggregate in the subquery, or add LIMIT 1",
         () if has(&["invalid function"]) => "\\df PATTERN lists the functions in alluvium sql",
-        () if has(&["magic", "corrupt", "footer", "eof:"]) => {
-            "the file is cut short or is of another format: is it all there?"
-        }
+        () if has(&["magic", "corrupt", "footer", "eof:"]) => CUT_SHORT,
         () if has(&["object at location", "no such file"]) => GONE,
         () => return None,
     };

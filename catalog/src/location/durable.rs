@@ -4,12 +4,14 @@
 //! will take this file's place. A file is written under another name, flushed, and only then given its own: a commit
 //! is never seen empty. Reading, listing and deleting are `LocalFileSystem`'s own.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -48,18 +50,98 @@ impl Flush for Fsync {
 #[derive(Debug, Clone)]
 pub(super) struct DurableFiles {
     files: LocalFileSystem,
-    disk: Arc<dyn Flush>,
+    disk: Arc<Disk>,
 }
 
 impl DurableFiles {
-    pub(super) fn new(files: LocalFileSystem, disk: Arc<dyn Flush>) -> Self {
-        Self { files, disk }
+    pub(super) fn new(files: LocalFileSystem, flush: Arc<dyn Flush>) -> Self {
+        Self { files, disk: Arc::new(Disk { flush, rooted: Mutex::default() }) }
     }
 
     async fn flush_folders(&self, path: PathBuf) -> Result<()> {
         let disk = Arc::clone(&self.disk);
-        on_blocking_thread(move || flush_folders(disk.as_ref(), &path).map_err(|source| failure(&path, source))).await
+        on_blocking_thread(move || disk.flush_folders(&path).map_err(|source| failure(&path, source))).await
     }
+}
+
+/// How many folders above a file may be new: `table/_delta_log/` and two partition columns' folders, and some. One that is
+/// further up need not let itself be flushed.
+const NEW_FOLDERS_MAX: usize = 6;
+
+/// Folders that are remembered; with more partitions than that, some are flushed in vain.
+const ROOTED_MAX: usize = 10_000;
+
+/// A disk, and the folders on it that outlive a power cut.
+#[derive(Debug)]
+struct Disk {
+    flush: Arc<dyn Flush>,
+    /// Folders that were flushed into the ones above them: these need no flush for a file that comes into the folder.
+    rooted: Mutex<HashMap<PathBuf, FolderId>>,
+}
+
+/// Tells a folder from another that has taken its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FolderId {
+    device: u64,
+    inode: u64,
+    created: SystemTime,
+}
+
+impl Disk {
+    /// Flushes the entries of the folder of `path`, and of those above, nearest first, as any of them may have been made for
+    /// it, up to one that was flushed into its place before.
+    fn flush_folders(&self, path: &FilePath) -> io::Result<()> {
+        let mut rooted = Vec::new();
+        let mut below = None;
+        for (n_below, folder) in path.ancestors().skip(1).enumerate() {
+            let flushed = File::open(folder).and_then(|file| self.flush.flush(&file, folder).map(|()| file));
+            let file = match flushed {
+                // Not ours to flush: a folder that is not ours to read was not made by us.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => break,
+                Err(_) if n_below >= NEW_FOLDERS_MAX => break,
+                flushed => flushed?,
+            };
+            rooted.extend(below.take());
+            let Some(id) = folder_id(&file) else { if n_below + 1 >= NEW_FOLDERS_MAX { break } else { continue } };
+            if self.rooted().get(folder) == Some(&id) {
+                break;
+            }
+            below = Some((folder.to_owned(), id));
+        }
+        let mut known = self.rooted();
+        if known.len() + rooted.len() > ROOTED_MAX {
+            known.clear();
+        }
+        known.extend(rooted);
+        Ok(())
+    }
+
+    /// Makes the folder of `path`, and those above it that are missing.
+    fn make_folder(&self, path: &FilePath) -> io::Result<()> {
+        let Some(folder) = path.parent() else { return Err(ErrorKind::NotFound.into()) };
+        // Others of these names are gone, and their ids may come again.
+        for missing in folder.ancestors().take_while(|folder| !folder.exists()) {
+            self.rooted().remove(missing);
+        }
+        fs::create_dir_all(folder)
+    }
+
+    fn rooted(&self) -> MutexGuard<'_, HashMap<PathBuf, FolderId>> {
+        self.rooted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the id of a folder; `None` where the system has none that will do, and then every flush is a long one.
+#[cfg(unix)]
+fn folder_id(folder: &File) -> Option<FolderId> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = folder.metadata().ok()?;
+    Some(FolderId { device: metadata.dev(), inode: metadata.ino(), created: metadata.created().ok()? })
+}
+
+#[cfg(not(unix))]
+fn folder_id(_folder: &File) -> Option<FolderId> {
+    None
 }
 
 impl fmt::Display for DurableFiles {
@@ -194,7 +276,7 @@ impl MultipartUpload for DurableUpload {
 #[derive(Debug)]
 struct Staged {
     file: File,
-    disk: Arc<dyn Flush>,
+    disk: Arc<Disk>,
     /// Where it is now.
     staged: PathBuf,
     /// Where it shall be.
@@ -203,7 +285,7 @@ struct Staged {
 }
 
 impl Staged {
-    fn create(path: PathBuf, disk: Arc<dyn Flush>) -> io::Result<Self> {
+    fn create(path: PathBuf, disk: Arc<Disk>) -> io::Result<Self> {
         let mut index = 1_u32;
         loop {
             let mut staged = path.clone().into_os_string();
@@ -212,19 +294,17 @@ impl Staged {
             match OpenOptions::new().write(true).create_new(true).open(&staged) {
                 Ok(file) => return Ok(Self { file, disk, staged, path, is_published: false }),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => index += 1,
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    fs::create_dir_all(path.parent().ok_or(error)?)?;
-                }
+                Err(error) if error.kind() == ErrorKind::NotFound => disk.make_folder(&path)?,
                 Err(error) => return Err(error),
             }
         }
     }
 
     fn publish(mut self, publish: impl Fn(&FilePath, &FilePath) -> io::Result<()>) -> io::Result<()> {
-        self.disk.flush(&self.file, &self.staged)?;
+        self.disk.flush.flush(&self.file, &self.staged)?;
         publish(&self.staged, &self.path)?;
         self.is_published = true;
-        flush_folders(self.disk.as_ref(), &self.path)
+        self.disk.flush_folders(&self.path)
     }
 }
 
@@ -235,21 +315,6 @@ impl Drop for Staged {
             let _ = fs::remove_file(&self.staged);
         }
     }
-}
-
-/// How many folders above a file may be new: `table/_delta_log/` and two partition columns' folders, and some.
-const NEW_FOLDERS_MAX: usize = 6;
-
-/// Flushes the entries of the folders above `path`, nearest first, as any of them may have been made for it.
-fn flush_folders(disk: &dyn Flush, path: &FilePath) -> io::Result<()> {
-    for folder in path.ancestors().skip(1).take(NEW_FOLDERS_MAX) {
-        match File::open(folder).and_then(|file| disk.flush(&file, folder)) {
-            // Not ours to flush: a folder that is not ours to read was not made by us.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => break,
-            flushed => flushed?,
-        }
-    }
-    Ok(())
 }
 
 fn ended() -> io::Error {

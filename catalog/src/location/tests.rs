@@ -290,6 +290,47 @@ async fn a_file_is_flushed_before_it_has_its_name_and_its_folders_after() -> Res
 }
 
 #[tokio::test]
+async fn folders_that_are_in_their_place_are_not_flushed_again() -> Result<()> {
+    let failed = |source: io::Error| Error::internal("cannot use the folder").with_source(source);
+    let folder = tempfile::tempdir().map_err(failed)?;
+    if folder.path().metadata().and_then(|metadata| metadata.created()).is_err() {
+        // Without the moment at which a folder was made, none is known again.
+        return Ok(());
+    }
+    let table = folder.path().join("table");
+    let watched = Arc::new(Watched { published: table.join("none"), seen: Mutex::default(), is_broken: false });
+    let store = local_disk(&StorageSettings::default(), Arc::clone(&watched) as Arc<dyn Flush>);
+    // Returns the folders that are flushed for a file.
+    let write = async |path: PathBuf| {
+        watched.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let location: Location = path.display().to_string().parse()?;
+        store.put(location.path(), "one".into()).await.map_err(|source| storage_error("cannot write", source))?;
+        let seen = watched.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok::<_, Error>(seen.into_iter().map(|(path, _)| path).filter(|path| path.is_dir()).collect::<Vec<_>>())
+    };
+    assert!(write(table.join("log/a")).await?.starts_with(&[
+        table.join("log"),
+        table.clone(),
+        folder.path().to_owned()
+    ]));
+    assert_eq!(write(table.join("log/b")).await?, [table.join("log")]);
+    assert_eq!(write(table.join("a")).await?, [table.as_path()]);
+    assert_eq!(write(table.join("p=1/a")).await?, [table.join("p=1"), table.clone()]);
+    // Another folder of that name is not known, and neither is one that somebody else has made.
+    std::fs::remove_dir_all(table.join("p=1")).map_err(failed)?;
+    assert_eq!(write(table.join("p=1/a")).await?, [table.join("p=1"), table.clone()]);
+    std::fs::create_dir(table.join("p=2")).map_err(failed)?;
+    assert_eq!(write(table.join("p=2/a")).await?, [table.join("p=2"), table.clone()]);
+    assert_eq!(write(table.join("p=2/b")).await?, [table.join("p=2")]);
+    let deep = table.join("1/2/3/4/5/6/7");
+    let all: Vec<&FilePath> = deep.ancestors().take(8).collect();
+    assert_eq!(all.last(), Some(&table.as_path()));
+    assert_eq!(write(deep.join("a")).await?, all);
+    assert_eq!(write(table.join("1/2/3/a")).await?, [table.join("1/2/3")]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn nothing_is_flushed_where_the_settings_say_so() -> Result<()> {
     for way in [Way::Create, Way::Overwrite, Way::Upload, Way::Copy] {
         let folder = tempfile::tempdir().map_err(|source| Error::internal("no folder").with_source(source))?;

@@ -311,32 +311,41 @@ fn live_mask(files: &[u32], rows: &[i64], deleted: &DeletedRows) -> DfResult<Opt
     let mut mask = BooleanBufferBuilder::new(rows.len());
     mask.append_n(rows.len(), true);
     let (mut start, mut n_gone) = (0, 0);
-    // A batch is of one file as a rule.
-    for file in files.chunk_by(|one, other| one == other) {
-        let rows = &rows[start..start + file.len()];
-        let number = usize::try_from(file[0]).ok();
+    for (file, n_rows) in stretches(files) {
+        let rows = &rows[start..start + n_rows];
+        let number = usize::try_from(file).ok();
         let vector = number.and_then(|number| deleted.get(number));
-        let vector = vector.ok_or_else(|| DataFusionError::Internal(format!("there is no file {}", file[0])))?;
+        let vector = vector.ok_or_else(|| DataFusionError::Internal(format!("there is no file {file}")))?;
         if let Some(vector) = vector {
             n_gone += take_out(vector, rows, |place| mask.set_bit(start + place, false));
         }
-        start += file.len();
+        start += n_rows;
     }
     Ok((n_gone > 0).then(|| BooleanArray::new(mask.finish(), None)))
+}
+
+/// Returns each file with how many rows of it stand together.
+fn stretches(files: &[u32]) -> Vec<(u32, usize)> {
+    let Some(&first) = files.first() else { return Vec::new() };
+    // A batch is of one file as a rule, and to see that takes no look at each row by itself.
+    if all(files.iter().map(|file| *file == first)) {
+        return vec![(first, files.len())];
+    }
+    files.chunk_by(|one, other| one == other).map(|files| (files[0], files.len())).collect()
 }
 
 /// Calls `gone` with the place among `rows`, which are distinct, of each that is in `vector`; returns how many there are.
 fn take_out(vector: &RoaringTreemap, rows: &[i64], mut gone: impl FnMut(usize)) -> usize {
     let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else { return 0 };
+    let is_run = all((first..).zip(rows).map(|(expected, row)| *row == expected));
     let mut n_gone = 0;
-    if !rows.is_sorted() {
+    if !is_run && !rows.is_sorted() {
         for place in (0..rows.len()).filter(|&place| vector.contains(rows[place].cast_unsigned())) {
             gone(place);
             n_gone += 1;
         }
         return n_gone;
     }
-    let is_run = last.abs_diff(first) + 1 == rows.len() as u64;
     let mut marked = vector.iter();
     marked.advance_to(first.cast_unsigned());
     for row in marked.map(u64::cast_signed).take_while(|&row| row <= last) {
@@ -347,6 +356,11 @@ fn take_out(vector: &RoaringTreemap, rows: &[i64], mut gone: impl FnMut(usize)) 
         }
     }
     n_gone
+}
+
+/// Tells whether all hold, and asks every one of them: several at a time, where an early end would need them one by one.
+fn all(hold: impl Iterator<Item = bool>) -> bool {
+    hold.fold(true, |all, holds| all & holds)
 }
 
 #[cfg(test)]

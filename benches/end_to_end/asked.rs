@@ -18,6 +18,8 @@ pub(crate) struct Asked {
     /// `commit.rows` of the flows; the engine's default when not given.
     pub(crate) batch_rows: Option<u64>,
     pub(crate) partitions: i32,
+    /// Sections that go into the flows' `alluvium.toml`.
+    pub(crate) settings: String,
     /// How often each measurement is taken; the fastest counts.
     pub(crate) rounds: u32,
     pub(crate) json: Option<PathBuf>,
@@ -55,6 +57,7 @@ impl Asked {
             "cores",
             "batch-rows",
             "partitions",
+            "settings",
             "rounds",
             "json",
             "freshness!",
@@ -68,6 +71,7 @@ impl Asked {
         };
         let workloads = arguments.list("workload")?.unwrap_or_else(|| vec!["uniform".to_owned()]);
         let bucket = if store == StoreKind::S3 { Some(bucket()?) } else { None };
+        let settings = arguments.text("settings").map(read_settings).transpose()?.unwrap_or_default();
         Ok(Self {
             workloads,
             records: arguments.get("records")?.unwrap_or(1_000_000),
@@ -75,6 +79,7 @@ impl Asked {
             cores: arguments.get("cores")?,
             batch_rows: arguments.get("batch-rows")?,
             partitions: arguments.get("partitions")?.unwrap_or(4),
+            settings,
             rounds: arguments.get("rounds")?.unwrap_or(1).max(1),
             json: arguments.get("json")?,
             freshness: arguments.has("freshness"),
@@ -107,9 +112,15 @@ impl Asked {
             "held_by_taskset": self.cores.is_some(),
             "batch_rows": self.batch_rows,
             "partitions": self.partitions,
+            "settings": self.settings,
             "rounds": self.rounds,
         })
     }
+}
+
+/// Reads sections that follow the benchmark's own settings.
+fn read_settings(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|cause| Error::invalid(format!("cannot read {path}")).with_source(cause))
 }
 
 fn bucket() -> Result<Bucket> {

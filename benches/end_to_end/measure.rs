@@ -188,9 +188,10 @@ pub(crate) fn plan(asked: &Asked, lake: &Lake, kind: FlowKind, topic: &str, batc
     // The catalog lies on the local disk wherever the tables are, as it does for a user.
     let catalog = lake.file("catalog.db");
     let settings = format!(
-        "warehouse = \"{}\"\ncatalog = \"{}\"\n\n[listen]\nmetrics = \"off\"\n",
+        "warehouse = \"{}\"\ncatalog = \"{}\"\n\n[listen]\nmetrics = \"off\"\n\n{}",
         lake.warehouse,
-        catalog.display()
+        catalog.display(),
+        asked.settings
     );
     let settings = write("alluvium.toml", settings)?;
     let words = ["alluvium", "--config", &settings.display().to_string(), "run", &sql.display().to_string()];

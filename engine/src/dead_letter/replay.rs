@@ -12,6 +12,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use roaring::RoaringTreemap;
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::delta::action::Add;
 use crate::delta::log::DeltaLog;
@@ -40,7 +41,13 @@ pub(super) async fn landed(
     let wanted: HashSet<(Partition, Offset)> = rejects.iter().map(|reject| (reject.partition, reject.offset)).collect();
     let offsets = || rejects.iter().map(|reject| reject.offset.0);
     let (Some(least), Some(greatest)) = (offsets().min(), offsets().max()) else { return Ok(wanted) };
-    let reading = Reading { store: Arc::clone(log.store()), location: log.location().clone(), schema: columns() };
+    let reading = Reading {
+        store: Arc::clone(log.store()),
+        location: log.location().clone(),
+        schema: columns(),
+        // Whoever drops the future ends it.
+        stop: CancellationToken::new(),
+    };
     let mut found = HashSet::new();
     for add in state.files.values().filter(|add| may_hold(add, least, greatest)) {
         let mut rows = reading.open(add, &RoaringTreemap::new()).await?;

@@ -25,9 +25,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use futures::TryStreamExt;
 use roaring::RoaringTreemap;
-use tokio_util::sync::CancellationToken;
 
-use super::compact::check_stop;
 use super::curve::{Curve, Sample};
 use super::outputs::Outputs;
 use crate::delta::action::{Add, num_records};
@@ -52,8 +50,6 @@ pub(super) struct Clustering {
     pub(super) by: Vec<String>,
     /// What sorting may take in memory.
     pub(super) sort_bytes: usize,
-    /// Ends the work.
-    pub(super) stop: CancellationToken,
 }
 
 /// Writes the live rows of `files` to `outputs`, sorted, and tells where they went.
@@ -74,7 +70,7 @@ pub(super) async fn cluster(
     let mut sorted = sort(&unsorted)?;
     let mut spread = Spread { outputs, positions: vec![Vec::new(); n_files], next: 0, last_key: None };
     while let Some(rows) = sorted.try_next().await.map_err(cause_of)? {
-        check_stop(&unsorted.clustering.stop)?;
+        unsorted.clustering.reading.check_stop()?;
         spread.take_in(&unsorted, &rows).await?;
     }
     // The stream holds what it was made of.
@@ -94,12 +90,11 @@ async fn find_curve(clustering: &Clustering, files: &[(Add, RoaringTreemap)]) ->
     let whole = &clustering.reading.schema;
     let fields = whole.fields().iter().filter(|field| clustering.by.contains(field.name())).cloned();
     let reading = Reading { schema: Arc::new(Schema::new(fields.collect::<Vec<_>>())), ..clustering.reading.clone() };
-    let n_rows = files.iter().filter_map(|(add, _)| num_records(add)).sum();
+    let n_rows = files.iter().filter_map(|(add, _)| num_records(add)).fold(0, u64::saturating_add);
     let mut sample = Sample::new(&clustering.by, n_rows);
     for (add, deleted) in files {
         let mut rows = reading.open(add, deleted).await?;
         while let Some(rows) = rows.next().await? {
-            check_stop(&clustering.stop)?;
             sample.see(&rows)?;
         }
     }
@@ -142,7 +137,6 @@ impl Unsorted {
 
     async fn next(&self, mut place: Place) -> Result<Option<(RecordBatch, Place)>> {
         while let Some((add, deleted)) = self.files.get(place.file) {
-            check_stop(&self.clustering.stop)?;
             let mut open = match place.open.take() {
                 Some(open) => open,
                 None => self.clustering.reading.open(add, deleted).await?,

@@ -18,7 +18,7 @@ use super::cluster::{Clustering, cluster};
 use super::outputs::{OutputShape, Outputs};
 use super::plan::{Aims, Choice, Order};
 use crate::commit::create::arrow_schema;
-use crate::delta::action::{Add, Metadata};
+use crate::delta::action::{Add, Metadata, live_records};
 use crate::delta::clustering::Mark;
 use crate::delta::log::{DeltaLog, Version};
 use crate::delta::state::TableState;
@@ -70,7 +70,13 @@ impl Job {
             clock: Arc::clone(clock),
             inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
         };
-        let reading = Reading { store: Arc::clone(&store), location: location.clone(), schema: Arc::clone(&schema) };
+        let reading = Reading {
+            store: Arc::clone(&store),
+            location: location.clone(),
+            schema: Arc::clone(&schema),
+            stop: CancellationToken::new(),
+        };
+        let rows_expected = files.iter().filter_map(live_records).fold(0, u64::saturating_add);
         let folder = DataFolder { store, location, partitioned_by, clock: Arc::clone(clock) };
         Ok(Self {
             vectors,
@@ -79,7 +85,7 @@ impl Job {
             reading,
             files,
             order,
-            shape: OutputShape { folder, schema, partition, target_bytes: aims.target_bytes, mark },
+            shape: OutputShape { folder, schema, partition, rows_expected, target_bytes: aims.target_bytes, mark },
             sort_bytes: aims.sort_bytes,
         })
     }
@@ -95,14 +101,13 @@ impl Job {
     /// # Errors
     /// `Unavailable` or `Data` when a file cannot be read or written.
     pub async fn run(self) -> Result<Compaction> {
-        let stop = CancellationToken::new();
-        let _stops = stop.clone().drop_guard();
+        let _stops = self.reading.stop.clone().drop_guard();
         let runtime = tokio::runtime::Handle::current();
-        let work = tokio::task::spawn_blocking(move || runtime.block_on(self.rewrite(stop)));
+        let work = tokio::task::spawn_blocking(move || runtime.block_on(self.rewrite()));
         work.await.map_err(|cause| Error::internal("a compaction stopped").with_source(cause))?
     }
 
-    async fn rewrite(self, stop: CancellationToken) -> Result<Compaction> {
+    async fn rewrite(self) -> Result<Compaction> {
         let mut files = Vec::with_capacity(self.files.len());
         for add in self.files {
             let deleted = match &add.deletion_vector {
@@ -112,22 +117,17 @@ impl Job {
             files.push((add, deleted));
         }
         let outputs = Outputs::new(self.shape);
-        let copying = |stays_apart| Copying { reading: &self.reading, stays_apart, stop: &stop };
+        let copying = |stays_apart| Copying { reading: &self.reading, stays_apart };
         let (inputs, outputs) = match self.order {
             Order::Kept => copying(false).append(files, outputs).await?,
             Order::KeptApart(_) => copying(true).append(files, outputs).await?,
             Order::Clustered(by) => {
-                let clustering = Clustering { reading: self.reading, by, sort_bytes: self.sort_bytes, stop };
+                let clustering = Clustering { reading: self.reading, by, sort_bytes: self.sort_bytes };
                 cluster(clustering, files, outputs).await?
             }
         };
         Ok(Compaction { version: self.version, metadata: self.metadata, inputs, outputs })
     }
-}
-
-/// Returns the error where the compaction is to stop.
-pub(super) fn check_stop(stop: &CancellationToken) -> Result<()> {
-    if stop.is_cancelled() { Err(Error::closed("the compaction was stopped")) } else { Ok(()) }
 }
 
 /// Copies rows without sorting them.
@@ -136,7 +136,6 @@ struct Copying<'a> {
     reading: &'a Reading,
     /// Whether no output holds rows of two files.
     stays_apart: bool,
-    stop: &'a CancellationToken,
 }
 
 impl Copying<'_> {
@@ -164,7 +163,6 @@ impl Copying<'_> {
         let mut runs: Vec<Run> = Vec::new();
         let mut rank = 0_u64;
         while let Some(live) = rows.next().await? {
-            check_stop(self.stop)?;
             let (output, first_row) = outputs.append(&live)?;
             if runs.last().is_none_or(|run| run.output != output) {
                 runs.push(Run { first_rank: rank, output, first_row });

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 use crate::delta::action::Add;
 use crate::delta::clustering::Mark;
 use crate::write::compaction::Output;
-use crate::write::encoder::FileEncoder;
+use crate::write::encoder::{Expected, FileEncoder};
 use crate::write::parquet::DataFolder;
 use crate::write::partition::PartitionValues;
 
@@ -22,6 +22,8 @@ pub(super) struct OutputShape {
     pub(super) schema: SchemaRef,
     /// The partition of all of them.
     pub(super) partition: PartitionValues,
+    /// About how many rows there are for all of them.
+    pub(super) rows_expected: u64,
     /// About how large a file should be.
     pub(super) target_bytes: u64,
     /// The run that they make up, in a clustered table.
@@ -47,7 +49,10 @@ impl Outputs {
     pub(super) fn append(&mut self, rows: &RecordBatch) -> Result<(usize, u64)> {
         let mut encoder = match self.open.take() {
             Some(encoder) => encoder,
-            None => FileEncoder::try_new(Arc::clone(&self.shape.schema))?,
+            None => {
+                let expected = Expected { rows: self.shape.rows_expected, bytes: self.shape.target_bytes };
+                FileEncoder::new(Arc::clone(&self.shape.schema), expected)
+            }
         };
         let place = (self.done.len(), encoder.rows());
         encoder.write(rows)?;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, new_null_array};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -15,12 +15,17 @@ use roaring::RoaringTreemap;
 /// # Errors
 /// `Internal` when they cannot be picked.
 pub(crate) fn live_rows(batch: &RecordBatch, first: u64, deleted: &RoaringTreemap) -> Result<RecordBatch> {
-    let next = first + batch.num_rows() as u64;
-    if deleted.range_cardinality(first..next) == 0 {
+    let n_rows = batch.num_rows();
+    let mut marked = deleted.iter();
+    marked.advance_to(first);
+    let mut gone = marked.map_while(|row| usize::try_from(row - first).ok().filter(|place| *place < n_rows)).peekable();
+    if gone.peek().is_none() {
         return Ok(batch.clone());
     }
-    let live: BooleanArray = (first..next).map(|row| Some(!deleted.contains(row))).collect();
-    filter_record_batch(batch, &live)
+    let mut live = BooleanBufferBuilder::new(n_rows);
+    live.append_n(n_rows, true);
+    gone.for_each(|place| live.set_bit(place, false));
+    filter_record_batch(batch, &BooleanArray::new(live.finish(), None))
         .map_err(|cause| Error::internal("cannot leave out deleted rows").with_source(cause))
 }
 
@@ -35,4 +40,31 @@ pub(crate) fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBa
         None => Ok(new_null_array(field.data_type(), rows.num_rows())),
     });
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<Vec<ArrayRef>, _>>()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::UInt64Type;
+
+    use super::*;
+
+    type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+
+    #[test]
+    fn rows_that_are_deleted_are_left_out_wherever_the_batch_begins() -> TestResult {
+        let deleted = RoaringTreemap::from_iter([0, 3, 63, 64, 99, 100, 1 << 40]);
+        for (first, n_rows) in [(0, 100), (1, 2), (3, 1), (64, 36), (101, 50), (50, 0), ((1 << 40) - 1, 3)] {
+            let numbers: ArrayRef = Arc::new(arrow::array::UInt64Array::from_iter_values(first..first + n_rows));
+            let batch = RecordBatch::try_from_iter([("row", numbers)])?;
+            let live = live_rows(&batch, first, &deleted)?;
+            let expected: Vec<u64> = (first..first + n_rows).filter(|row| !deleted.contains(*row)).collect();
+            assert_eq!(
+                live.column(0).as_primitive::<UInt64Type>().values(),
+                expected.as_slice(),
+                "{n_rows} from {first}"
+            );
+        }
+        Ok(())
+    }
 }

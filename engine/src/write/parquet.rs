@@ -18,8 +18,9 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+pub(super) use dictionary::{ROWS_SAMPLED, columns_without_dictionary};
+pub(super) use encode::ColumnFacts;
 pub use encode::encode;
-pub(super) use encode::writer_properties;
 pub(super) use nan::columns_with_nan;
 
 use super::partition::{self, Part, PartitionValues};

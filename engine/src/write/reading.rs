@@ -14,6 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
 use roaring::RoaringTreemap;
+use tokio_util::sync::CancellationToken;
 
 use crate::delta::action::{Add, num_records};
 use crate::object_file::{ObjectFile, read_error};
@@ -31,6 +32,8 @@ pub(crate) struct Reading {
     pub(crate) location: Location,
     /// The columns to read.
     pub(crate) schema: SchemaRef,
+    /// Whoever cancels it ends the reading, between two pieces.
+    pub(crate) stop: CancellationToken,
 }
 
 /// The live rows of one file.
@@ -72,6 +75,11 @@ impl Reading {
         Ok(LiveRows { reading: self.clone(), add, deleted, batches, n_read: 0, n_rows })
     }
 
+    /// Returns the error where the reading is to stop.
+    pub(crate) fn check_stop(&self) -> Result<()> {
+        if self.stop.is_cancelled() { Err(Error::closed("the reading of data files was stopped")) } else { Ok(()) }
+    }
+
     fn damaged(&self, add: &Add) -> Error {
         Error::data(self.unreadable(add))
     }
@@ -90,16 +98,23 @@ impl LiveRows {
     /// Returns the next rows, at least one; `None` after the last.
     ///
     /// # Errors
-    /// `Unavailable` or `Data` when the file cannot be read on.
+    /// `Unavailable` or `Data` when the file cannot be read on, or ends elsewhere than where its footer says; `Closed` when it
+    /// is to stop.
     pub(crate) async fn next(&mut self) -> Result<Option<RecordBatch>> {
         let failed = |cause: ParquetError| read_error(self.reading.unreadable(&self.add), cause);
         while let Some(batch) = self.batches.try_next().await.map_err(failed)? {
+            self.reading.check_stop()?;
             let live = live_rows(&batch, self.n_read, &self.deleted)?;
             self.n_read += batch.num_rows() as u64;
             if live.num_rows() > 0 {
                 let rows = conform(&live, &self.reading.schema);
                 return rows.map(Some).map_err(|cause| self.reading.damaged(&self.add).with_source(cause));
             }
+        }
+        if self.n_read != self.n_rows {
+            let Self { n_read, n_rows, .. } = self;
+            let unreadable = self.reading.unreadable(&self.add);
+            return Err(Error::data(format!("{unreadable}: it has {n_read} rows, and its footer tells of {n_rows}")));
         }
         Ok(None)
     }

@@ -14,23 +14,16 @@ use arrow::datatypes::{Schema, SchemaRef};
 use deltalake::kernel::StructType;
 use deltalake::kernel::engine::arrow_conversion::TryIntoArrow;
 use futures::{StreamExt, TryStreamExt};
-use object_store::path::Path;
-use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use parquet::errors::ParquetError;
 use roaring::RoaringTreemap;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::compaction::{Input, Output, Run, Way};
-use super::encoder::FileEncoder;
-use super::live::{conform, live_rows};
+use super::encoder::{Expected, FileEncoder};
 use super::parquet::DataFolder;
-use crate::delta::action::{Add, Metadata, num_records};
-use crate::object_file::{ObjectFile, read_error};
-
-/// Rows read, filtered and encoded at once: slices of this size encode fastest (see `write/parquet.rs`).
-const BATCH_ROWS: usize = 8192;
+use super::reading::Reading;
+use crate::delta::action::{Add, Metadata, live_records};
 
 /// The encoded files that are under way at the same time, in MiB: each takes about twice its size. A larger one is
 /// written alone.
@@ -116,18 +109,25 @@ impl Rewriter {
         let (runtime, rewriter) = (Handle::current(), self.clone());
         let work = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            runtime.block_on(rewriter.write(job, &stop))
+            runtime.block_on(rewriter.write(job, stop))
         });
         work.await.map_err(|cause| stopped().with_source(cause))?
     }
 
-    async fn write(self, job: Vec<Worn>, stop: &CancellationToken) -> Result<Rewrite> {
+    async fn write(self, job: Vec<Worn>, stop: CancellationToken) -> Result<Rewrite> {
         let values = job.first().map(|worn| worn.add.partition_values.clone()).unwrap_or_default();
-        let mut encoder = FileEncoder::try_new(Arc::clone(&self.schema))?;
+        let rows = job.iter().filter_map(|worn| live_records(&worn.add)).fold(0, u64::saturating_add);
+        let mut encoder = FileEncoder::new(Arc::clone(&self.schema), Expected { rows, bytes: u64::MAX });
+        let DataFolder { store, location, .. } = &self.folder;
+        let (store, location) = (Arc::clone(store), location.clone());
+        let reading = Reading { store, location, schema: Arc::clone(&self.schema), stop };
         let mut inputs = Vec::with_capacity(job.len());
         for worn in job {
             let first_row = encoder.rows();
-            self.append(&worn, &mut encoder, stop).await?;
+            let mut live = reading.open(&worn.add, &worn.gone).await?;
+            while let Some(rows) = live.next().await? {
+                encoder.write(&rows)?;
+            }
             let live_rows = encoder.rows() - first_row;
             let runs = match live_rows {
                 0 => Vec::new(),
@@ -138,36 +138,5 @@ impl Rewriter {
         let file = encoder.finish()?;
         let add = self.folder.upload(file.bytes, file.stats, values).await?;
         Ok(Rewrite { inputs, output: Output { add, rows: file.rows } })
-    }
-
-    /// Appends the rows of a file that are not gone.
-    async fn append(&self, worn: &Worn, encoder: &mut FileEncoder, stop: &CancellationToken) -> Result<()> {
-        let (add, at) = (&worn.add, &self.folder.location);
-        let unreadable = || format!("cannot read {} of the table at {at}", add.path);
-        let failed = |cause: ParquetError| read_error(unreadable(), cause);
-        let path = Path::parse(&add.path).map_err(|cause| Error::data(unreadable()).with_source(cause))?;
-        let reader = ObjectFile::new(Arc::clone(&self.folder.store), path, worn.size());
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
-        let mut batches = builder.with_batch_size(BATCH_ROWS).build().map_err(failed)?;
-        let mut row = 0_u64;
-        while let Some(batch) = batches.try_next().await.map_err(failed)? {
-            if stop.is_cancelled() {
-                return Err(Error::closed("the rewriting of a data file was stopped"));
-            }
-            let live = live_rows(&batch, row, &worn.gone)?;
-            row += batch.num_rows() as u64;
-            if live.num_rows() > 0 {
-                let live =
-                    conform(&live, &self.schema).map_err(|cause| Error::data(unreadable()).with_source(cause))?;
-                encoder.write(&live)?;
-            }
-        }
-        if num_records(add).is_some_and(|told| told != row) {
-            return Err(Error::data(format!(
-                "{} of the table at {at} has {row} rows, and its log tells another number",
-                add.path
-            )));
-        }
-        Ok(())
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A dictionary of a column in which nearly every value occurs once, such as the key of a table, is larger than the column
 //! itself, and making it is the most expensive part of encoding it. So a look at some of its values comes first. It may
-//! err: then a file is somewhat larger, or takes somewhat longer, than it could.
+//! err, most likely where it sees only the first rows of a file and values come round in turn after more than these: then
+//! the file is somewhat larger, or takes somewhat longer, than it could.
 
 use std::collections::HashSet;
 
@@ -12,22 +13,29 @@ use arrow::compute::take;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use parquet::schema::types::ColumnPath;
 
-/// Values looked at, and fewer rows than four times as many are not worth the look.
+use super::encode::GROUP_ROWS_MAX;
+
+/// Values looked at.
 const SAMPLE: usize = 4096;
 
-/// Returns the columns of `rows` whose values hardly repeat. Members of nested columns are not looked at.
+/// Fewer rows are not worth the look.
+pub(in crate::write) const ROWS_SAMPLED: u64 = 4 * SAMPLE as u64;
+
+/// Returns the columns whose values hardly repeat, by the first `rows` of the `n_rows` of their file. Members of nested
+/// columns are not looked at.
 ///
 /// # Errors
 /// `Internal` when a type cannot be hashed.
-pub(super) fn columns_without_dictionary(rows: &RecordBatch) -> Result<HashSet<ColumnPath>> {
-    let n_rows = rows.num_rows();
-    if n_rows < 4 * SAMPLE {
+pub(in crate::write) fn columns_without_dictionary(rows: &RecordBatch, n_rows: u64) -> Result<HashSet<ColumnPath>> {
+    if (rows.num_rows() as u64) < ROWS_SAMPLED {
         return Ok(HashSet::new());
     }
-    let scattered = scattered(n_rows);
+    let scattered = scattered(rows.num_rows());
+    // Each row group has dictionaries of its own.
+    let n_rows = usize::try_from(n_rows).unwrap_or(usize::MAX).min(GROUP_ROWS_MAX);
     let mut found = HashSet::new();
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-        if !field.data_type().is_nested() && hardly_repeats(column, &scattered)? {
+        if !field.data_type().is_nested() && hardly_repeats(column, &scattered, n_rows)? {
             found.insert(ColumnPath::new(vec![field.name().clone()]));
         }
     }
@@ -48,11 +56,10 @@ fn scattered(n_rows: usize) -> UInt32Array {
 }
 
 /// Tells whether a dictionary of the column would be larger than the column: whether more than about three of four of its
-/// values occur once.
-fn hardly_repeats(column: &ArrayRef, scattered: &UInt32Array) -> Result<bool> {
+/// values occur once among the `n_rows` that share one.
+fn hardly_repeats(column: &ArrayRef, scattered: &UInt32Array, n_rows: usize) -> Result<bool> {
     let failed = |cause| Error::internal("the values of a column cannot be sampled").with_source(cause);
-    let n_rows = column.len();
-    let neighbours = column.slice((n_rows - SAMPLE) / 2, SAMPLE);
+    let neighbours = column.slice((column.len() - SAMPLE) / 2, SAMPLE);
     // Values that stand together repeat unseen by the other look.
     if repeats(&neighbours)? > SAMPLE / 16 {
         return Ok(false);
@@ -109,7 +116,7 @@ mod tests {
         );
         let rows = RecordBatch::try_from_iter_with_nullable([("value", column, true), ("text", texts, true)])
             .map_err(|cause| Error::internal("test").with_source(cause))?;
-        let found = columns_without_dictionary(&rows)?;
+        let found = columns_without_dictionary(&rows, n_rows as u64)?;
         assert!(found.is_empty() || found.len() == 2, "numbers and texts differ: {found:?}");
         Ok(!found.is_empty())
     }

@@ -33,7 +33,7 @@ const SLICE_ROWS: usize = 8192;
 const PARALLEL_ROWS_MIN: usize = 2 * SLICE_ROWS;
 
 /// Rows of one row group; readers skip and parallelise by row group.
-const GROUP_ROWS_MAX: usize = 1 << 20;
+pub(super) const GROUP_ROWS_MAX: usize = 1 << 20;
 
 /// One column of a row group, until a thread takes it.
 struct ColumnTask {
@@ -54,46 +54,52 @@ pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
     } else {
         thread::available_parallelism().map_or(1, usize::from).min(rows.num_columns())
     };
-    let unlike = columns_without_dictionary(rows)?;
-    encode_on(rows, n_threads, &unlike).map_err(failed)
+    let facts = ColumnFacts {
+        with_nan: columns_with_nan(rows),
+        unlike: columns_without_dictionary(rows, rows.num_rows() as u64)?,
+    };
+    encode_on(rows, n_threads, &facts)
+        .map_err(|cause| Error::internal("cannot encode rows as parquet").with_source(cause))
 }
 
-/// Returns how a data file is encoded whose rows come as a stream; the columns `with_nan` get no statistics. Each column begins
-/// with a dictionary, and goes on without once that has grown too large.
-///
-/// # Errors
-/// `Internal` when the codec does not know the level.
-pub(in crate::write) fn writer_properties(with_nan: &HashSet<ColumnPath>) -> Result<WriterProperties> {
-    properties(with_nan, &HashSet::new()).map_err(failed)
+/// What is known of the columns of a file when its rows are encoded.
+#[derive(Debug, Default)]
+pub(in crate::write) struct ColumnFacts {
+    /// Those that hold a NaN: they get no statistics.
+    pub(in crate::write) with_nan: HashSet<ColumnPath>,
+    /// Those whose values hardly repeat: they get no dictionary.
+    pub(in crate::write) unlike: HashSet<ColumnPath>,
 }
 
-fn failed(cause: ParquetError) -> Error {
-    Error::internal("cannot encode rows as parquet").with_source(cause)
-}
-
-fn properties(with_nan: &HashSet<ColumnPath>, unlike: &HashSet<ColumnPath>) -> Result<WriterProperties, ParquetError> {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_created_by(ENGINE_INFO.to_owned());
-    for column in with_nan {
-        properties = properties.set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
+impl ColumnFacts {
+    /// Returns how a data file with such columns is encoded. Any column that begins with a dictionary goes on without once
+    /// that has grown too large.
+    ///
+    /// # Errors
+    /// When the codec does not know the level.
+    pub(in crate::write) fn properties(&self) -> Result<WriterProperties, ParquetError> {
+        let mut properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_statistics_enabled(EnabledStatistics::Page)
+            .set_created_by(ENGINE_INFO.to_owned());
+        for column in &self.with_nan {
+            properties = properties.set_column_statistics_enabled(column.clone(), EnabledStatistics::None);
+        }
+        for column in &self.unlike {
+            properties = properties.set_column_dictionary_enabled(column.clone(), false);
+        }
+        Ok(properties.build())
     }
-    for column in unlike {
-        properties = properties.set_column_dictionary_enabled(column.clone(), false);
-    }
-    Ok(properties.build())
 }
 
-/// Encodes on so many threads; the values of the columns `unlike` hardly repeat.
+/// Encodes on so many threads.
 fn encode_on(
     rows: &RecordBatch,
     n_threads: usize,
-    unlike: &HashSet<ColumnPath>,
+    facts: &ColumnFacts,
 ) -> Result<(Bytes, ParquetMetaData), ParquetError> {
     let mut bytes = Vec::new();
-    let properties = properties(&columns_with_nan(rows), unlike)?;
-    let writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(properties))?;
+    let writer = ArrowWriter::try_new(&mut bytes, rows.schema(), Some(facts.properties()?))?;
     let (mut file, groups) = writer.into_serialized_writer()?;
     for (index, start) in (0..rows.num_rows()).step_by(GROUP_ROWS_MAX).enumerate() {
         let group = rows.slice(start, GROUP_ROWS_MAX.min(rows.num_rows() - start));
@@ -176,7 +182,7 @@ mod tests {
     use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
     use super::*;
-    use crate::write::encoder::FileEncoder;
+    use crate::write::encoder::{Expected, FileEncoder};
     use crate::write::stats::stats_json;
 
     fn failed(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -212,9 +218,9 @@ mod tests {
     fn rows_come_back_however_many_threads_encode_them() -> Result<()> {
         for n_rows in [0, 1, 100, 20_000] {
             let rows = rows(n_rows)?;
-            let (alone, _) = encode_on(&rows, 1, &HashSet::new()).map_err(failed)?;
+            let (alone, _) = encode_on(&rows, 1, &ColumnFacts::default()).map_err(failed)?;
             for n_threads in [2, 3, 9] {
-                let (bytes, footer) = encode_on(&rows, n_threads, &HashSet::new()).map_err(failed)?;
+                let (bytes, footer) = encode_on(&rows, n_threads, &ColumnFacts::default()).map_err(failed)?;
                 assert_eq!(footer.file_metadata().num_rows(), n_rows);
                 assert_eq!(bytes, alone, "{n_rows} rows, {n_threads} threads");
             }
@@ -296,14 +302,18 @@ mod tests {
             let batches = highs.into_iter().map(floats).collect::<Result<Vec<_>>>()?;
             let rows = arrow::compute::concat_batches(batches[0].schema_ref(), &batches).map_err(failed)?;
             let (whole, footer) = encode(&rows)?;
-            let mut encoder = FileEncoder::try_new(rows.schema())?;
-            for batch in &batches {
-                encoder.write(batch)?;
+            // Whether all rows wait for each other or none does.
+            for bytes in [1, u64::MAX] {
+                let mut encoder = FileEncoder::new(rows.schema(), Expected { rows: 6, bytes });
+                for batch in &batches {
+                    encoder.write(batch)?;
+                }
+                let file = encoder.finish()?;
+                assert_eq!(bounded(&file.bytes)?, bounded(&whole)?, "{highs:?}");
+                assert_eq!(file.stats, stats_json(&rows, &footer)?, "{highs:?}");
+                let (stored, given) = (decode(file.bytes)?, &rows);
+                assert_eq!(format!("{:?}", stored.columns()), format!("{:?}", given.columns()), "{highs:?}");
             }
-            let file = encoder.finish()?;
-            assert_eq!(bounded(&file.bytes)?, bounded(&whole)?, "{highs:?}");
-            assert_eq!(file.stats, stats_json(&rows, &footer)?, "{highs:?}");
-            assert_eq!(format!("{:?}", decode(file.bytes)?.columns()), format!("{:?}", rows.columns()), "{highs:?}");
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ pub struct Keys {
 enum Values {
     Narrow(Vec<u64>),
     Wide(Vec<u128>),
-    Mixed { parts: Vec<Part>, arena: Vec<u8> },
+    Mixed { parts: Vec<Part>, arena: Arc<Vec<u8>> },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -145,7 +145,7 @@ impl KeyForm {
         let rows = self.converter.convert_columns(columns).map_err(unreadable)?;
         let mut arena = Vec::with_capacity(rows.size());
         let parts = rows.iter().map(|row| keep(&mut arena, row.data())).collect();
-        Ok(Values::Mixed { parts, arena })
+        Ok(Values::Mixed { parts, arena: Arc::new(arena) })
     }
 
     /// Puts the bytes of whole rows in the place of keys with a NULL, which only other writers leave behind.
@@ -154,14 +154,14 @@ impl KeyForm {
         let (mut parts, mut arena) = match values {
             Values::Narrow(keys) => (keys.into_iter().map(Part::Narrow).collect(), Vec::new()),
             Values::Wide(keys) => (keys.into_iter().map(Part::Wide).collect(), Vec::new()),
-            Values::Mixed { parts, arena } => (parts, arena),
+            Values::Mixed { parts, arena } => (parts, Arc::unwrap_or_clone(arena)),
         };
         for (index, (part, row)) in parts.iter_mut().zip(rows.iter()).enumerate() {
             if columns.iter().any(|column| column.is_null(index)) {
                 *part = keep(&mut arena, row.data());
             }
         }
-        Ok(Values::Mixed { parts, arena })
+        Ok(Values::Mixed { parts, arena: Arc::new(arena) })
     }
 }
 
@@ -194,18 +194,28 @@ impl Keys {
     /// Returns the keys at `indices`, in their order.
     #[must_use]
     pub fn take(&self, indices: &[u32]) -> Self {
+        let Self { mut values, hashes } = self.arranged(indices);
+        if let Values::Mixed { parts, arena } = &mut values {
+            let mut kept = Vec::new();
+            for part in parts {
+                if let KeyRef::Bytes(bytes) = part.borrow(arena) {
+                    *part = keep(&mut kept, bytes);
+                }
+            }
+            *arena = Arc::new(kept);
+        }
+        Self { values, hashes }
+    }
+
+    /// Returns the keys at `indices`, in their order, for a moment: the bytes of long ones are shared, whether all are wanted
+    /// or few.
+    pub(crate) fn arranged(&self, indices: &[u32]) -> Self {
         let places = || indices.iter().map(|index| *index as usize);
         let values = match &self.values {
             Values::Narrow(keys) => Values::Narrow(places().map(|place| keys[place]).collect()),
             Values::Wide(keys) => Values::Wide(places().map(|place| keys[place]).collect()),
             Values::Mixed { parts, arena } => {
-                let mut kept = Vec::new();
-                let parts = places().map(|place| match parts[place].borrow(arena) {
-                    KeyRef::Bytes(bytes) => keep(&mut kept, bytes),
-                    _ => parts[place],
-                });
-                let parts = parts.collect();
-                Values::Mixed { parts, arena: kept }
+                Values::Mixed { parts: places().map(|place| parts[place]).collect(), arena: Arc::clone(arena) }
             }
         };
         Self { values, hashes: places().map(|place| self.hashes[place]).collect() }
@@ -220,7 +230,7 @@ impl Keys {
             KeyRef::Bytes(bytes) => keep(&mut arena, bytes),
         });
         let parts = parts.collect();
-        let values = Values::Mixed { parts, arena };
+        let values = Values::Mixed { parts, arena: Arc::new(arena) };
         let hashes = Hashing::of_process().hashes(&values);
         Self { values, hashes }
     }
@@ -279,7 +289,7 @@ fn of_bytes<'a>(values: impl Iterator<Item = &'a [u8]>, wide: impl Fn(&[u8]) -> 
         (None, None) => keep(&mut arena, value),
     });
     let parts = parts.collect();
-    Values::Mixed { parts, arena }
+    Values::Mixed { parts, arena: Arc::new(arena) }
 }
 
 /// Returns the bytes that a value of a fixed-width type takes in a key.

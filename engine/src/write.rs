@@ -15,6 +15,7 @@ pub mod parquet;
 pub mod partition;
 pub(crate) mod reading;
 pub mod rewrite;
+mod row_bits;
 pub mod stats;
 pub mod tombstones;
 pub mod upsert;

@@ -64,9 +64,8 @@ impl Collapse {
         let columns: Vec<_> = self.places.iter().map(|place| Arc::clone(shaped.rows.column(*place))).collect();
         let keys = self.keys.pack(&columns)?;
         let orders = self.orders.of(&shaped.sequence, None, &shaped.offsets, &shaped.partitions)?;
-        let mut winners = winners(&keys, &orders);
+        let winners = in_order(&winners(&keys, &orders), keys.len());
         let is_whole = winners.len() == keys.len();
-        winners.sort_unstable_by_key(|winner| winner.row);
         let inherited = winners.iter().map(|winner| Some(orders.get(winner.row as usize).inherited)).collect();
         let after_delete = winners.iter().map(|winner| winner.after_delete).collect();
         if is_whole {
@@ -112,6 +111,15 @@ fn winners(keys: &Keys, orders: &Orders) -> Vec<Winner> {
         }
     }
     winners
+}
+
+/// Returns `winners`, which are among `n_rows`, in the order of their rows.
+fn in_order(winners: &[Winner], n_rows: usize) -> Vec<Winner> {
+    let mut places = vec![u32::MAX; n_rows];
+    for (place, winner) in (0_u32..).zip(winners) {
+        places[winner.row as usize] = place;
+    }
+    places.iter().filter_map(|place| winners.get(*place as usize)).copied().collect()
 }
 
 /// Returns the rows of the winners.

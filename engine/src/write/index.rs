@@ -32,7 +32,7 @@ pub use snapshot::{SnapshotOf, SnapshotWriter, read_of, read_snapshot};
 use crate::delta::action::DeletionVectorDescriptor;
 use crate::key::{KeyRef, Keys};
 use crate::order::Order;
-use bulk::{N_SHARDS, shard_of};
+use bulk::{ByShard, N_SHARDS, shard_of};
 use deletes::Deletes;
 use files::Files;
 use shard::Shard;
@@ -117,10 +117,8 @@ impl KeyIndex {
     ) {
         let before = self.live_doubles();
         let changed = self.files.change(ordinal, |file| {
-            let n_gone = deleted.len().saturating_sub(file.deleted.len());
-            file.deleted = Arc::new(deleted);
             file.vector = vector;
-            n_gone
+            file.set_deleted(deleted)
         });
         let Some(n_gone) = changed else { return };
         let n_doubles = before - self.settle_doubles();
@@ -130,7 +128,7 @@ impl KeyIndex {
 
     /// Marks rows as deleted whose keys have been put elsewhere or [deleted](Self::put_delete) already.
     pub fn delete_rows(&mut self, ordinal: FileOrdinal, rows: &RoaringTreemap) {
-        self.files.change(ordinal, |file| *Arc::make_mut(&mut file.deleted) |= rows);
+        self.files.change(ordinal, |file| file.delete(rows));
         self.settle_doubles();
         self.epoch += 1;
     }
@@ -159,12 +157,12 @@ impl KeyIndex {
 
     /// Returns the rows of a live file that are deleted.
     pub fn deleted_rows(&self, path: &str) -> Option<&RoaringTreemap> {
-        self.files.ordinal(path).and_then(|ordinal| self.files.get(ordinal)).map(|file| &*file.deleted)
+        self.files.ordinal(path).and_then(|ordinal| self.files.get(ordinal)).map(|file| file.deleted().as_ref())
     }
 
     /// Returns all live files.
     pub fn files(&self) -> impl Iterator<Item = (FileOrdinal, &IndexedFile)> {
-        self.files.iter()
+        self.files.iter().map(|(ordinal, file)| (ordinal, file.as_ref()))
     }
 }
 
@@ -194,16 +192,18 @@ impl KeyIndex {
 
     /// Does as [`put_rows`](Self::put_rows), and is faster where `known` returns the live row of the key at an index, as
     /// [`find`](Self::find) told it since the last row was deleted.
-    pub fn replace_rows(&mut self, keys: &Keys, places: &[RowPlace], known: impl Fn(usize) -> RowPlace + Sync) {
+    pub fn replace_rows(&mut self, keys: &Keys, places: &[RowPlace], known: impl Fn(usize) -> RowPlace) {
         let files = &self.files;
         let lives = |place: RowPlace| files.is_live(place);
-        self.n_entries += bulk::change(&mut self.shards, keys, &|shard: &mut Shard, index: usize| {
-            let place = places[index];
-            if !place.is_some() {
+        let by_shard = ByShard::new(keys);
+        let (new, known) = (by_shard.arranged(|index| places[index]), by_shard.arranged(known));
+        self.n_entries += bulk::change(&mut self.shards, &by_shard, &|shard: &mut Shard, at: usize| {
+            if !new[at].is_some() {
                 return 0;
             }
-            let before = shard.put(keys.get(index), keys.hashes()[index], place, &lives);
-            let lived = before.is_some() && (before == known(index) || lives(before));
+            let (key, hash) = by_shard.key(at);
+            let before = shard.put(key, hash, new[at], &lives);
+            let lived = before.is_some() && (before == known[at] || lives(before));
             u64::from(!lived)
         });
         if self.deletes.len() > 0 {
@@ -220,17 +220,19 @@ impl KeyIndex {
         let files = &self.files;
         let lives = |place: RowPlace| files.is_live(place);
         let doubles = Mutex::new(Vec::new());
-        self.n_entries += bulk::change(&mut self.shards, keys, &|shard: &mut Shard, index: usize| {
-            let (key, hash) = (keys.get(index), keys.hashes()[index]);
+        let by_shard = ByShard::new(keys);
+        let new = by_shard.arranged(|index| places[index]);
+        self.n_entries += bulk::change(&mut self.shards, &by_shard, &|shard: &mut Shard, at: usize| {
+            let (key, hash) = by_shard.key(at);
             let known = shard.get(key, hash);
             if known.is_some() && lives(known) {
-                if known != places[index] {
-                    let index = u32::try_from(index).unwrap_or(u32::MAX);
-                    doubles.lock().unwrap_or_else(PoisonError::into_inner).push(Double { index, known });
+                if known != new[at] {
+                    let double = Double { index: by_shard.index(at), known };
+                    doubles.lock().unwrap_or_else(PoisonError::into_inner).push(double);
                 }
                 return 0;
             }
-            shard.put(key, hash, places[index], &lives);
+            shard.put(key, hash, new[at], &lives);
             1
         });
         if self.deletes.len() > 0 {

@@ -1,21 +1,24 @@
 //! The new places of all rows of an input, for those who ask for most of them.
 //!
-//! A [`RoaringTreemap`](roaring::RoaringTreemap) counts through a container for each rank. Here the rows that were deleted are bits of their own, with
-//! a count beside each eight words: an eighth of a byte a row, and a few instructions for each question.
+//! A [`RoaringTreemap`](roaring::RoaringTreemap) counts through a container for each rank. Here the rows that were deleted
+//! are bits, with a count beside each eight words: a few instructions for each question.
 
 use super::{Input, Way};
+use crate::write::row_bits::RowBits;
 
 const BITS: u64 = u64::BITS as u64;
 
 /// Words that share a count.
 const BLOCK: usize = 8;
 
+const ROWS_OF_BLOCK: u64 = BLOCK as u64 * BITS;
+
 /// Tells where the rows of one input stand now.
 #[derive(Debug)]
 pub struct Moves<'a> {
     way: &'a Way,
-    /// Whether a row was deleted before; the rows behind the last word were not.
-    deleted: Vec<u64>,
+    /// The rows that were deleted before.
+    deleted: RowBits,
     /// The deleted rows before each block of words, and after the last.
     before: Vec<u64>,
 }
@@ -23,19 +26,11 @@ pub struct Moves<'a> {
 impl<'a> Moves<'a> {
     /// Returns the moves of `input`.
     pub fn of(input: &'a Input) -> Self {
-        // A vector of others may name rows that the file does not have, however far behind its end.
-        let n_rows = input.live_rows + input.deleted.len();
-        let last = input.deleted.max().map_or(0, |last| last + 1).min(n_rows);
-        let mut deleted = vec![0; last.div_ceil(BITS) as usize];
-        for row in &input.deleted {
-            if let Some(word) = deleted.get_mut((row / BITS) as usize) {
-                *word |= 1 << (row % BITS);
-            }
-        }
+        let deleted = RowBits::of(&input.deleted, input.live_rows + input.deleted.len());
         let mut before = vec![0];
         let mut n_deleted = 0;
-        for block in deleted.chunks(BLOCK) {
-            n_deleted += count(block);
+        for block in 0..deleted.end() / ROWS_OF_BLOCK {
+            n_deleted += count(deleted.block::<BLOCK>(block as usize));
             before.push(n_deleted);
         }
         Self { way: &input.way, deleted, before }
@@ -43,16 +38,17 @@ impl<'a> Moves<'a> {
 
     /// Does as [`Input::place_of`].
     pub fn place_of(&self, row: u64) -> Option<(usize, u64)> {
-        let at = usize::try_from(row / BITS).ok()?;
-        let Some(word) = self.deleted.get(at) else {
+        if row >= self.deleted.end() {
             return self.way.place_of(row - self.before.last()?);
-        };
+        }
+        let block = usize::try_from(row / ROWS_OF_BLOCK).ok()?;
+        let words: &[u64; BLOCK] = self.deleted.block(block);
+        let at = (row % ROWS_OF_BLOCK / BITS) as usize;
         let bit = 1 << (row % BITS);
-        if word & bit != 0 {
+        if words[at] & bit != 0 {
             return None;
         }
-        let block = at / BLOCK;
-        let rank = self.before.get(block)? + count(self.deleted.get(block * BLOCK..at)?) + count(&[word & (bit - 1)]);
+        let rank = self.before.get(block)? + count(&words[..at]) + count(&[words[at] & (bit - 1)]);
         self.way.place_of(row - rank)
     }
 }
@@ -71,11 +67,11 @@ mod tests {
 
     #[test]
     fn a_vector_that_names_a_row_behind_the_file_takes_no_memory_for_it() {
-        let deleted: RoaringTreemap = [1, u64::from(u32::MAX) << 20].into_iter().collect();
+        let deleted: RoaringTreemap = [1, 4_000_000_000, u64::from(u32::MAX) << 20].into_iter().collect();
         let way = Way::Runs(vec![Run { first_rank: 0, output: 0, first_row: 0 }]);
         let input = Input { add: Add::default(), deleted, live_rows: 9, way };
         let moves = Moves::of(&input);
-        assert_eq!(moves.deleted.len(), 1);
+        assert!(moves.before.len() < 1_000, "{} counts", moves.before.len());
         for row in 0..10 {
             assert_eq!(moves.place_of(row), input.place_of(row), "row {row}");
         }

@@ -1,7 +1,9 @@
 //! Work on many keys at once: the keys of a batch are put in order of their shards, and shards are shared out to threads.
 //!
-//! Within a shard, the slots where probes begin are looked at in advance for a block of keys: those loads do not wait for
-//! each other, where probes one after the other would wait for memory each time.
+//! What is known of the keys is put in the same order first, one column after the other: so the work on a key reads beside
+//! what it read for the one before, and not somewhere in memory. Within a shard, the slots where probes begin are looked at in
+//! advance for a block of keys: those loads do not wait for each other, where probes one after the other would wait for
+//! memory each time.
 
 use std::num::NonZero;
 use std::ops::Range;
@@ -9,7 +11,7 @@ use std::sync::Arc;
 
 use super::place::RowPlace;
 use super::shard::{SHARD_BITS, Shard};
-use crate::key::Keys;
+use crate::key::{KeyRef, Keys};
 
 /// Shards of an index.
 pub(super) const N_SHARDS: usize = 1 << SHARD_BITS;
@@ -23,9 +25,10 @@ const KEYS_A_THREAD_MIN: usize = 8_192;
 /// The keys of a batch in order of their shards.
 #[derive(Debug)]
 pub(super) struct ByShard {
-    /// The index of each key.
+    keys: Keys,
+    /// The index in the batch of each key.
     order: Vec<u32>,
-    /// Where the keys of each shard begin in `order`; one more than there are shards.
+    /// Where the keys of each shard begin; one more than there are shards.
     starts: Vec<usize>,
 }
 
@@ -51,11 +54,44 @@ impl ByShard {
             order[*place] = index;
             *place += 1;
         }
-        Self { order, starts }
+        Self { keys: keys.arranged(&order), order, starts }
     }
 
-    fn of_shards(&self, shards: &Range<usize>) -> &[u32] {
-        &self.order[self.starts[shards.start]..self.starts[shards.end]]
+    /// Returns what `value` has for the index in the batch of each key.
+    pub(super) fn arranged<T>(&self, value: impl Fn(usize) -> T) -> Vec<T> {
+        self.order.iter().map(|index| value(*index as usize)).collect()
+    }
+
+    /// Returns the key at `place`, and its hash.
+    #[inline]
+    pub(super) fn key(&self, place: usize) -> (KeyRef<'_>, u64) {
+        (self.keys.get(place), self.keys.hashes()[place])
+    }
+
+    /// Returns the index in the batch of the key at `place`.
+    pub(super) fn index(&self, place: usize) -> u32 {
+        self.order[place]
+    }
+
+    /// Returns the places of the keys of `shards`.
+    fn places(&self, shards: Range<usize>) -> Range<usize> {
+        self.starts[shards.start]..self.starts[shards.end]
+    }
+
+    /// Returns the places of the keys of a shard, some at a time.
+    fn blocks(&self, shard: usize) -> impl Iterator<Item = Range<usize>> {
+        let places = self.places(shard..shard + 1);
+        let end = places.end;
+        places.step_by(BLOCK).map(move |start| start..(start + BLOCK).min(end))
+    }
+
+    /// Looks at the slots where the probes of the keys at `places` begin.
+    fn touch(&self, table: &Shard, places: Range<usize>) {
+        let touched = places.fold(0, |touched, place| {
+            let (key, hash) = self.key(place);
+            touched ^ table.touch(key, hash)
+        });
+        std::hint::black_box(touched);
     }
 
     /// Returns runs of shards, one a thread, with about as many keys each.
@@ -86,10 +122,10 @@ pub(super) fn find(shards: &[Arc<Shard>], keys: &Keys, lives: &(impl Fn(RowPlace
     std::thread::scope(|scope| {
         let mut rest = &mut found[..];
         for (thread, share) in shares.iter().enumerate() {
-            let (mine, others) = std::mem::take(&mut rest).split_at_mut(by_shard.of_shards(share).len());
+            let (mine, others) = std::mem::take(&mut rest).split_at_mut(by_shard.places(share.clone()).len());
             rest = others;
             let by_shard = &by_shard;
-            let mut work = move || find_share(shards, keys, (by_shard, share), (mine, lives));
+            let mut work = move || find_share(&shards[share.clone()], (by_shard, share), mine, lives);
             if thread + 1 == shares.len() {
                 work();
             } else {
@@ -106,34 +142,29 @@ pub(super) fn find(shards: &[Arc<Shard>], keys: &Keys, lives: &(impl Fn(RowPlace
 
 fn find_share(
     shards: &[Arc<Shard>],
-    keys: &Keys,
     (by_shard, share): (&ByShard, &Range<usize>),
-    (found, lives): (&mut [RowPlace], &impl Fn(RowPlace) -> bool),
+    found: &mut [RowPlace],
+    lives: &impl Fn(RowPlace) -> bool,
 ) {
     let mut found = found.iter_mut();
-    for shard in share.clone() {
-        let table = &shards[shard];
-        for block in by_shard.of_shards(&(shard..shard + 1)).chunks(BLOCK) {
-            let mut touched = 0;
-            for index in block {
-                touched ^= table.touch(keys.get(*index as usize), keys.hashes()[*index as usize]);
-            }
-            std::hint::black_box(touched);
-            for (index, found) in block.iter().zip(&mut found) {
-                let place = table.get(keys.get(*index as usize), keys.hashes()[*index as usize]);
+    for (shard, table) in share.clone().zip(shards) {
+        for block in by_shard.blocks(shard) {
+            by_shard.touch(table, block.clone());
+            for (at, found) in block.zip(&mut found) {
+                let (key, hash) = by_shard.key(at);
+                let place = table.get(key, hash);
                 *found = if place.is_some() && lives(place) { place } else { RowPlace::NONE };
             }
         }
     }
 }
 
-/// Calls `change` with each shard and the index of each of its keys, and returns the sum of what it returns.
+/// Calls `change` with each shard and the place in `by_shard` of each of its keys, and returns the sum of what it returns.
 pub(super) fn change(
     shards: &mut [Arc<Shard>],
-    keys: &Keys,
+    by_shard: &ByShard,
     change: &(impl Fn(&mut Shard, usize) -> u64 + Sync),
 ) -> u64 {
-    let by_shard = ByShard::new(keys);
     let shares = by_shard.shares();
     std::thread::scope(|scope| {
         let mut rest = shards;
@@ -142,8 +173,7 @@ pub(super) fn change(
         for (thread, share) in shares.iter().enumerate() {
             let (mine, others) = std::mem::take(&mut rest).split_at_mut(share.len());
             rest = others;
-            let by_shard = &by_shard;
-            let mut work = move || change_share(mine, keys, (by_shard, share), change);
+            let mut work = move || change_share(mine, (by_shard, share), change);
             if thread + 1 == shares.len() {
                 sum += work();
             } else {
@@ -162,26 +192,18 @@ pub(super) fn change(
 
 fn change_share(
     shards: &mut [Arc<Shard>],
-    keys: &Keys,
     (by_shard, share): (&ByShard, &Range<usize>),
     change: &impl Fn(&mut Shard, usize) -> u64,
 ) -> u64 {
     let mut sum = 0;
     for (shard, table) in share.clone().zip(shards) {
-        let indices = by_shard.of_shards(&(shard..shard + 1));
-        if indices.is_empty() {
+        if by_shard.places(shard..shard + 1).is_empty() {
             continue;
         }
         let table = Arc::make_mut(table);
-        for block in indices.chunks(BLOCK) {
-            let mut touched = 0;
-            for index in block {
-                touched ^= table.touch(keys.get(*index as usize), keys.hashes()[*index as usize]);
-            }
-            std::hint::black_box(touched);
-            for index in block {
-                sum += change(table, *index as usize);
-            }
+        for block in by_shard.blocks(shard) {
+            by_shard.touch(table, block.clone());
+            sum += block.map(|place| change(table, place)).sum::<u64>();
         }
     }
     sum

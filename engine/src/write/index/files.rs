@@ -12,6 +12,7 @@ use roaring::RoaringTreemap;
 use super::bounds::Bounds;
 use super::place::{FileOrdinal, RowPlace};
 use crate::delta::action::{Add, DeletionVectorDescriptor};
+use crate::write::row_bits::RowBits;
 
 /// A live data file.
 #[derive(Debug, Clone)]
@@ -24,8 +25,9 @@ pub struct IndexedFile {
     pub partition_values: HashMap<String, Option<String>>,
     /// Its rows, deleted ones included.
     pub n_rows: u64,
-    /// The rows that are deleted.
-    pub deleted: Arc<RoaringTreemap>,
+    /// The rows that are deleted, and the same as bits.
+    deleted: Arc<RoaringTreemap>,
+    gone: RowBits,
     /// The descriptor of the vector that says so, where the log has one.
     pub vector: Option<DeletionVectorDescriptor>,
     /// The bounds of the orders of its rows.
@@ -40,10 +42,37 @@ impl IndexedFile {
             size: add.size,
             partition_values: add.partition_values.clone(),
             n_rows,
+            gone: RowBits::of(&deleted, n_rows),
             deleted: Arc::new(deleted),
             vector: add.deletion_vector.clone(),
             bounds,
         }
+    }
+
+    /// Returns the rows that are deleted.
+    pub fn deleted(&self) -> &Arc<RoaringTreemap> {
+        &self.deleted
+    }
+
+    /// Tells whether `row` is deleted.
+    #[inline]
+    pub fn is_deleted(&self, row: u64) -> bool {
+        self.gone.contains(row)
+    }
+
+    /// Deletes `rows` more.
+    pub(super) fn delete(&mut self, rows: &RoaringTreemap) {
+        *Arc::make_mut(&mut self.deleted) |= rows;
+        self.gone.insert(rows, self.n_rows);
+    }
+
+    /// Takes `deleted`, which names all rows that were deleted before, and returns how many it deletes more.
+    pub(super) fn set_deleted(&mut self, deleted: RoaringTreemap) -> u64 {
+        debug_assert!(self.deleted.is_subset(&deleted), "rows of {} came back", self.path);
+        let n_gone = deleted.len().saturating_sub(self.deleted.len());
+        self.gone.insert(&deleted, self.n_rows);
+        self.deleted = Arc::new(deleted);
+        n_gone
     }
 
     /// Returns the number of rows that are not deleted.
@@ -59,7 +88,7 @@ impl IndexedFile {
                 + statistics.n_bytes_run_containers
                 + statistics.n_bytes_bitset_containers
         });
-        size_of::<Self>() + 3 * self.path.len() + bitmaps.sum::<u64>() as usize
+        size_of::<Self>() + 3 * self.path.len() + bitmaps.sum::<u64>() as usize + self.gone.bytes()
     }
 }
 
@@ -112,13 +141,13 @@ impl Files {
     #[inline]
     pub(super) fn is_live(&self, place: RowPlace) -> bool {
         match self.files.get(place.file().0 as usize) {
-            Some(Some(file)) => file.deleted.is_empty() || !file.deleted.contains(u64::from(place.row())),
+            Some(Some(file)) => !file.is_deleted(u64::from(place.row())),
             _ => false,
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (FileOrdinal, &IndexedFile)> {
-        (0_u32..).zip(&self.files).filter_map(|(ordinal, file)| Some((FileOrdinal(ordinal), file.as_deref()?)))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (FileOrdinal, &Arc<IndexedFile>)> {
+        (0_u32..).zip(&self.files).filter_map(|(ordinal, file)| Some((FileOrdinal(ordinal), file.as_ref()?)))
     }
 
     /// Returns about how many bytes the files take in memory.

@@ -18,7 +18,7 @@ use super::files::IndexedFile;
 use super::place::{FileOrdinal, RowPlace};
 use super::shard::Shard;
 use super::{KeyIndex, bulk};
-use crate::delta::action::DeletionVectorDescriptor;
+use crate::delta::action::{Add, DeletionVectorDescriptor};
 use crate::delta::log::Version;
 use crate::key::{KeyRef, Keys};
 use crate::order::{Order, SequenceRef};
@@ -75,13 +75,14 @@ pub struct SnapshotWriter {
 /// The places that count, with the numbers that files have in the snapshot.
 #[derive(Debug)]
 struct LivePlaces {
-    files: HashMap<FileOrdinal, (u32, Arc<RoaringTreemap>)>,
+    /// By ordinal; `None` for files that left the table.
+    files: Vec<Option<(FileOrdinal, Arc<IndexedFile>)>>,
 }
 
 impl LivePlaces {
     fn get(&self, place: RowPlace) -> Option<RowPlace> {
-        let (number, deleted) = self.files.get(&place.file())?;
-        (!deleted.contains(u64::from(place.row()))).then(|| RowPlace::new(FileOrdinal(*number), place.row()))
+        let (number, file) = self.files.get(place.file().0 as usize)?.as_ref()?;
+        (!file.is_deleted(u64::from(place.row()))).then(|| RowPlace::new(*number, place.row()))
     }
 }
 
@@ -94,12 +95,13 @@ impl SnapshotWriter {
         let failed = |cause| Error::internal("cannot write a snapshot of the key index").with_source(cause);
         let mut head = Vec::new();
         let mut bitmaps = Vec::new();
-        let mut live = LivePlaces { files: HashMap::new() };
+        let mut live = LivePlaces { files: Vec::new() };
         let mut header = Header { of, files: Vec::new() };
-        for (number, (ordinal, file)) in (0_u32..).zip(index.files()) {
-            live.files.insert(ordinal, (number, Arc::clone(&file.deleted)));
-            put_u64(&mut bitmaps, file.deleted.serialized_size() as u64);
-            file.deleted
+        for (number, (ordinal, file)) in (0_u32..).zip(index.files.iter()) {
+            live.files.resize(ordinal.0 as usize, None);
+            live.files.push(Some((FileOrdinal(number), Arc::clone(file))));
+            put_u64(&mut bitmaps, file.deleted().serialized_size() as u64);
+            file.deleted()
                 .serialize_into(&mut bitmaps)
                 .map_err(|cause| Error::internal("cannot write a deletion vector").with_source(cause))?;
             header.files.push(FileRecord {
@@ -226,8 +228,8 @@ pub fn read_snapshot(bytes: &[u8]) -> Result<(SnapshotOf, KeyIndex)> {
         let deleted = RoaringTreemap::deserialize_from(cursor.take(length).ok_or_else(short)?)
             .map_err(|cause| damaged("has a damaged deletion vector").with_source(cause))?;
         let FileRecord { path, size, partition_values, n_rows, vector, bounds } = file;
-        let deleted = Arc::new(deleted);
-        index.insert_file(IndexedFile { path, size, partition_values, n_rows, deleted, vector, bounds });
+        let add = Add { path, size, partition_values, deletion_vector: vector, ..Add::default() };
+        index.insert_file(IndexedFile::new(&add, n_rows, deleted, bounds));
     }
     read_deletes(&mut cursor, &mut index).ok_or_else(short)?;
     let (n_narrow, n_wide) = count_keys(Cursor(cursor.0)).ok_or_else(short)?;
@@ -352,8 +354,6 @@ mod tests {
 
     use super::*;
     use crate::order::Sequence;
-
-    use crate::delta::action::Add;
 
     #[test]
     fn keys_are_spread_so_that_each_comes_once_and_any_beginning_lies_all_over() {

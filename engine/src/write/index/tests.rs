@@ -82,6 +82,33 @@ fn of_two_live_rows_one_stands_and_the_other_waits_for_its_delete() {
 }
 
 #[test]
+fn each_of_many_doubles_is_that_of_its_key_whatever_the_shard() {
+    const N_KEYS: u32 = 20_000;
+    let long = |key: u32| format!("a key of more than sixteen bytes, {key}").into_bytes();
+    let texts: Vec<Vec<u8>> = (0..N_KEYS).map(long).collect();
+    let key =
+        |key: u32| if key % 3 == 0 { KeyRef::Bytes(&texts[key as usize]) } else { KeyRef::Narrow(u64::from(key)) };
+    let keys = Keys::of((0..N_KEYS).map(key));
+    let (mut index, old) = index_of(&keys);
+    let new = index.insert_file(file("new", u64::from(N_KEYS)));
+    let backward = Keys::of((0..N_KEYS).rev().map(key));
+    let doubles = index.put_found(&backward, &rows_of(new, N_KEYS));
+    let expected = (0..N_KEYS).map(|at| Double { index: at, known: RowPlace::new(old, N_KEYS - 1 - at) });
+    assert_eq!(doubles, expected.collect::<Vec<_>>());
+    // In the places of half of them, whose rows are gone, the new ones stand.
+    let places: Vec<RowPlace> =
+        (0..N_KEYS).map(|row| if row % 2 == 0 { RowPlace::new(new, row) } else { RowPlace::NONE }).collect();
+    index.replace_rows(&backward, &places, |at| RowPlace::new(old, N_KEYS - 1 - at as u32));
+    let gone = RoaringTreemap::from_iter((0..N_KEYS).filter(|row| (N_KEYS - 1 - row) % 2 == 0).map(u64::from));
+    index.delete_rows(old, &gone);
+    index.delete_rows(new, &(0..N_KEYS).filter(|row| row % 2 == 1).map(u64::from).collect());
+    let expected =
+        (0..N_KEYS).map(|at| if at % 2 == 0 { places[at as usize] } else { RowPlace::new(old, N_KEYS - 1 - at) });
+    assert_eq!(index.find(&backward), expected.collect::<Vec<_>>());
+    check_counts(&index);
+}
+
+#[test]
 fn a_double_whose_file_is_removed_is_settled_by_that() {
     let keys = numbers([7, 8]);
     let (mut index, old) = index_of(&keys);
@@ -312,7 +339,7 @@ fn apply(step: &Step, number: usize, index: &mut KeyIndex, model: &mut HashMap<u
         Step::DeleteRows(ago, n_rows) => {
             let Some(ordinal) = at(*ago).and_then(|path| index.ordinal(&path)) else { return };
             let Some(file) = index.file(ordinal) else { return };
-            let deleted = &*file.deleted | RoaringTreemap::from_iter(0..u64::from(*n_rows).min(file.n_rows));
+            let deleted = file.deleted().as_ref() | RoaringTreemap::from_iter(0..u64::from(*n_rows).min(file.n_rows));
             index.set_deleted(ordinal, deleted, None);
             model.retain(|_, place| place.file() != ordinal || place.row() >= *n_rows);
         }

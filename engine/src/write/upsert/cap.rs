@@ -61,7 +61,7 @@ impl UpsertWriter {
     fn cost(&self, touched: &[RowsOfFile]) -> u64 {
         let cost = |(ordinal, rows): &RowsOfFile| {
             let file = self.index.file(*ordinal)?;
-            let gone = &*file.deleted | rows;
+            let gone = file.deleted().as_ref() | rows;
             if gone.len() >= file.n_rows {
                 return None;
             }

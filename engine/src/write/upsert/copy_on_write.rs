@@ -40,7 +40,7 @@ impl UpsertWriter {
             let Some(file) = self.index.file(*ordinal) else { continue };
             let add = self.live_add(file, state)?;
             actions.push(Action::Remove(removal(add, now_ms)));
-            let gone = &*file.deleted | superseded;
+            let gone = file.deleted().as_ref() | superseded;
             if gone.len() < file.n_rows {
                 worn.push(Worn { add: add.clone(), gone });
             }

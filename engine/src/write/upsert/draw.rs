@@ -40,7 +40,7 @@ impl UpsertWriter {
         }
         let left = verdicts.superseded.iter().filter_map(|(ordinal, superseded)| {
             let file = self.index.file(*ordinal)?;
-            let gone = &*file.deleted | superseded;
+            let gone = file.deleted().as_ref() | superseded;
             (gone.len() < file.n_rows).then_some((*ordinal, gone))
         });
         let (files, gone): (Vec<_>, Vec<_>) = left.unzip();
@@ -65,7 +65,7 @@ impl UpsertWriter {
             let Some(file) = self.index.file(*ordinal) else { continue };
             let add = self.live_add(file, state)?;
             actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
-            let gone = &*file.deleted | superseded;
+            let gone = file.deleted().as_ref() | superseded;
             if gone.len() < file.n_rows {
                 let vector = columns.marked(*ordinal, &gone);
                 hidden.push(Hidden { add: with_count(add, file.n_rows), gone, vector });

@@ -61,7 +61,7 @@ impl UpsertWriter {
     /// forgotten instead, to be read anew; tells whether it was taken.
     async fn take_vector(&mut self, ordinal: FileOrdinal, add: &Add) -> Result<bool> {
         let deleted = self.reader.read_vector(add).await?;
-        let grows = self.index.file(ordinal).is_some_and(|file| file.deleted.is_subset(&deleted));
+        let grows = self.index.file(ordinal).is_some_and(|file| file.deleted().is_subset(&deleted));
         if grows {
             Arc::make_mut(&mut self.index).set_deleted(ordinal, deleted, add.deletion_vector.clone());
         } else {
@@ -110,13 +110,15 @@ impl UpsertWriter {
 
     async fn index_file(&mut self, rows: FileRows) -> Result<()> {
         let FileRows { file, mut pieces } = rows;
-        let deleted = Arc::clone(&file.deleted);
+        let (n_rows_told, path) = (file.n_rows, file.path.clone());
         let ordinal = Arc::make_mut(&mut self.index).insert_file(file);
         let (mut first, mut looked_at, mut bounds) = (0_u32, 0_u32, Bounds::default());
         while let Some(piece) = pieces.try_next().await? {
             bounds.widen(&Bounds::of(&piece.orders));
             let n_rows = u32::try_from(piece.keys.len()).map_err(|_| Error::data("a data file has too many rows"))?;
-            let indices: Vec<u32> = (0..n_rows).filter(|index| !deleted.contains(u64::from(first + index))).collect();
+            let file = self.index.file(ordinal);
+            let is_live = |index: &u32| file.is_some_and(|file| !file.is_deleted(u64::from(first + index)));
+            let indices: Vec<u32> = (0..n_rows).filter(is_live).collect();
             let places: Vec<RowPlace> = indices.iter().map(|index| RowPlace::new(ordinal, first + index)).collect();
             let keys = if indices.len() == piece.keys.len() { piece.keys } else { piece.keys.take(&indices) };
             let doubles = Arc::make_mut(&mut self.index).put_found(&keys, &places);
@@ -130,6 +132,12 @@ impl UpsertWriter {
                 looked_at = first;
                 self.index.check_memory(self.settings.memory_bytes_max)?;
             }
+        }
+        if u64::from(first) != n_rows_told {
+            let at = &self.folder.location;
+            return Err(Error::data(format!(
+                "{path} of the table at {at} has {first} rows, and its footer tells of {n_rows_told}"
+            )));
         }
         Arc::make_mut(&mut self.index).set_bounds(ordinal, bounds);
         self.index.check_memory(self.settings.memory_bytes_max)

@@ -1,22 +1,35 @@
-//! What a long run tells of itself, line by line, and how much each column grew.
+//! What a long run tells of itself, line by line, how much each column grew, and whether that is too much.
 
+use alluvium_catalog::{Error, Result};
 use serde_json::{Map, Value, json};
 
 use crate::Asked;
 
-/// What a line tells after the number of commits, each with its decimals.
-pub(crate) const COLUMNS: [(&str, usize); 11] = [
-    ("commit p50 ms", 2),
-    ("p99 ms", 2),
-    ("rss MB", 0),
-    ("index MB", 2),
-    ("index keys", 0),
-    ("log versions", 0),
-    ("log files", 0),
-    ("log MB", 2),
-    ("data files", 0),
-    ("data MB", 1),
-    ("load ms", 1),
+/// How much a column may grow from its second quarter to its last. What grows by the same with each commit, from
+/// nothing on, grows 2.33-fold.
+const GROWTH_MAX: Option<f64> = Some(1.5);
+
+/// The same for the bytes of the log, which swing with the rounds of compaction.
+const LOG_GROWTH_MAX: Option<f64> = Some(2.0);
+
+/// Commits from which on growth is judged: the second quarter then begins past the first thousand, in which keys and
+/// files gather.
+const JUDGED_MIN: usize = 4_000;
+
+/// What a line tells after the number of commits, each with its decimals and how much it may grow; what hangs on chance
+/// or on what is judged beside it is not judged itself.
+pub(crate) const COLUMNS: [(&str, usize, Option<f64>); 11] = [
+    ("commit p50 ms", 2, GROWTH_MAX),
+    ("p99 ms", 2, None),
+    ("rss MB", 0, GROWTH_MAX),
+    ("index MB", 2, None),
+    ("index keys", 0, None),
+    ("log versions", 0, None),
+    ("log files", 0, GROWTH_MAX),
+    ("log MB", 2, LOG_GROWTH_MAX),
+    ("data files", 0, None),
+    ("data MB", 1, None),
+    ("load ms", 1, None),
 ];
 
 /// The lines so far.
@@ -27,14 +40,14 @@ pub(crate) struct Curves {
 
 impl Curves {
     pub(crate) fn heading() -> String {
-        let names = COLUMNS.iter().map(|(name, _)| format!("  {name:>13}"));
+        let names = COLUMNS.iter().map(|(name, ..)| format!("  {name:>13}"));
         format!("{:<22}{}\n", "commits", names.collect::<String>())
     }
 
     /// Adds a line and returns its text.
     pub(crate) fn add(&mut self, commits: usize, values: [f64; COLUMNS.len()]) -> String {
         self.lines.push((commits, values));
-        let cells = values.iter().zip(COLUMNS).map(|(value, (_, decimals))| format!("  {value:>13.decimals$}"));
+        let cells = values.iter().zip(COLUMNS).map(|(value, (_, decimals, _))| format!("  {value:>13.decimals$}"));
         format!("{commits:<22}{}\n", cells.collect::<String>())
     }
 
@@ -48,6 +61,27 @@ impl Curves {
         (quarter > 0).then(|| std::array::from_fn(|column| mean(last, column) / mean(second, column)))
     }
 
+    /// Checks that no column grew by more than it may, where there were commits enough to tell.
+    ///
+    /// # Errors
+    /// `Internal`, naming each column that did.
+    pub(crate) fn check_flat(&self) -> Result<()> {
+        let n_commits = self.lines.last().map_or(0, |(commits, _)| *commits);
+        let Some(growth) = self.growth() else { return Ok(()) };
+        let mut grown = Vec::new();
+        for ((name, _, growth_max), ratio) in COLUMNS.iter().zip(growth) {
+            if let Some(growth_max) = growth_max
+                && ratio > *growth_max
+            {
+                grown.push(format!("{name} grew {ratio:.2}-fold, and {growth_max} is allowed"));
+            }
+        }
+        if n_commits < JUDGED_MIN || grown.is_empty() {
+            return Ok(());
+        }
+        Err(Error::internal(format!("not flat from the second quarter to the last: {}", grown.join("; "))))
+    }
+
     pub(crate) fn foot(&self) -> String {
         let Some(growth) = self.growth() else { return "fewer than four lines: no ratios\n".to_owned() };
         let cells = growth.iter().map(|ratio| format!("  {ratio:>13.2}"));
@@ -56,7 +90,7 @@ impl Curves {
 
     pub(crate) fn to_json(&self, asked: &Asked) -> Value {
         let named = |values: &[f64; COLUMNS.len()]| -> Map<String, Value> {
-            COLUMNS.iter().zip(values).map(|((name, _), value)| ((*name).to_owned(), json!(value))).collect()
+            COLUMNS.iter().zip(values).map(|((name, ..), value)| ((*name).to_owned(), json!(value))).collect()
         };
         let lines: Vec<Value> =
             self.lines.iter().map(|(commits, values)| json!({"commits": commits, "values": named(values)})).collect();

@@ -105,9 +105,8 @@ async fn run_in(
 /// Says so where the key indexes together may take more memory than there is: each is bounded by itself.
 fn warn_of_memory(flows: &[Arc<Flow>], limits: &Limits) {
     let n_indexes = flows.iter().filter(|flow| matches!(flow.change, Change::Upsert { .. })).count();
-    let allowed = limits.index.memory_bytes_max.saturating_mul(n_indexes as u64);
     if let Some(there_is) = memory_bytes()
-        && allowed > there_is
+        && let Some(allowed) = above_memory(n_indexes, limits.index.memory_bytes_max, there_is)
     {
         let (allowed, there_is) = (sized(allowed), sized(there_is));
         tracing::warn!(
@@ -117,6 +116,12 @@ fn warn_of_memory(flows: &[Arc<Flow>], limits: &Limits) {
             "key indexes may outgrow the memory: lower index.memory"
         );
     }
+}
+
+/// Returns what `n_indexes` of `bytes_max` each may take together, where that is more than `there_is`.
+fn above_memory(n_indexes: usize, bytes_max: u64, there_is: u64) -> Option<u64> {
+    let allowed = bytes_max.saturating_mul(n_indexes as u64);
+    (allowed > there_is).then_some(allowed)
 }
 
 /// Registers what the files define beside flows: connections and sources, so that they can be looked at, and tables, so
@@ -273,4 +278,24 @@ pub(crate) fn summary_text(summary: &Summary, indent: &str, console: &Console) -
         }
     }
     format!("{}{reasons}", table.render(indent, console.style))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indexes_that_may_outgrow_the_memory_together_are_found() {
+        const GIB: u64 = 1 << 30;
+        for (n_indexes, bytes_max, expected) in [
+            (0, 16 * GIB, None),
+            (1, 2 * GIB, None),
+            (4, 2 * GIB, None),
+            (5, 2 * GIB, Some(10 * GIB)),
+            (1, 8 * GIB + 1, Some(8 * GIB + 1)),
+            (2, u64::MAX, Some(u64::MAX)),
+        ] {
+            assert_eq!(above_memory(n_indexes, bytes_max, 8 * GIB), expected, "{n_indexes} of {bytes_max} bytes each");
+        }
+    }
 }

@@ -246,7 +246,7 @@ pub const KEYS: [Key; 44] = [
         path: "index.memory",
         variable: "ALLUVIUM_INDEX_MEMORY",
         default: r#""2 GiB""#,
-        meaning: "The memory that the key index of one upsert table may take; a flow that needs more stops and says so.",
+        meaning: "The memory that the key index of one upsert table may take; a flow that needs more stops and says so. Its snapshots may take as much again for a while.",
     },
     Key {
         path: "index.order_cache",

@@ -1,11 +1,21 @@
 //! The halves of the pipeline on the in-memory broker and table: that they overlap, and what happens at the seams.
 
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
 use alluvium_catalog::{Clock, Error, ErrorKind, Partition, Result, Span, StorageSettings, Stores, SystemClock, Topic};
 use alluvium_sql::{BatchLimits, Compiler, Flow, SourceText, TableReader};
 use async_trait::async_trait;
+use futures::stream::BoxStream;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
+    PutOptions, PutPayload, PutResult,
+};
+use tokio::sync::Notify;
 
 use super::*;
 use crate::cli::CatalogNames;
@@ -106,6 +116,67 @@ impl Source for Watched {
     }
 }
 
+/// A store that puts version 1 of a log, which is the first batch's, only once it is let go.
+#[derive(Debug, Default)]
+struct Holding {
+    inner: InMemory,
+    has_held: AtomicBool,
+    let_go: Notify,
+}
+
+impl fmt::Display for Holding {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Holding({})", self.inner)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Holding {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let is_first = location.as_ref().ends_with("/_delta_log/00000000000000000001.json");
+        if is_first && !self.has_held.swap(true, Ordering::SeqCst) {
+            self.let_go.notified().await;
+        }
+        self.inner.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.inner.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
+    }
+}
+
 /// Returns the flows of a file.
 async fn compile(world: &World, file: &str, sql: &str) -> Result<Vec<Arc<Flow>>> {
     let reader = TableReader::new(world.stores.clone(), Arc::clone(&world.catalog));
@@ -119,6 +190,11 @@ fn first_flow(flows: Vec<Arc<Flow>>) -> Result<Arc<Flow>> {
     flows.into_iter().next().ok_or_else(|| Error::internal("no flow"))
 }
 
+/// Six records, which make three batches.
+fn six() -> impl Iterator<Item = String> {
+    (0..6).map(|id| format!(r#"{{"id":{id}}}"#))
+}
+
 /// A table in memory, and a topic with six records that make three batches.
 struct Place {
     world: World,
@@ -129,12 +205,17 @@ struct Place {
 
 impl Place {
     async fn new() -> Result<Self> {
-        Self::of(SQL, (0..6).map(|id| format!(r#"{{"id":{id}}}"#))).await
+        Self::of(SQL, six()).await
     }
 
     /// Returns the place of the first flow of `sql`, with `records` in its topic.
     async fn of(sql: &str, records: impl IntoIterator<Item = String>) -> Result<Self> {
-        let (clock, stores) = (Arc::new(SystemClock), Stores::new(StorageSettings::default()));
+        Self::on(Stores::new(StorageSettings::default()), sql, records).await
+    }
+
+    /// Returns the same place, with its table in `stores`.
+    async fn on(stores: Stores, sql: &str, records: impl IntoIterator<Item = String>) -> Result<Self> {
+        let clock = Arc::new(SystemClock);
         let catalog: Arc<dyn CatalogStore> = Arc::new(MemoryStore::default());
         let warehouse = format!("memory:///{}", clock.new_id()).parse()?;
         let world = World {
@@ -229,6 +310,50 @@ async fn the_next_batch_is_fetched_while_one_lands() -> Result<()> {
     assert_eq!(events.get(..2), Some(&first_two.map(str::to_owned)[..]), "{events:?}");
     let landed: Vec<_> = events.iter().filter(|event| event.starts_with("land")).collect();
     assert_eq!(landed, ["land 0@[0,2)", "land 0@[2,4)", "land 0@[4,6)"]);
+    Ok(())
+}
+
+/// Returns how many batches of the first flow have passed through a stage.
+fn n_passed(world: &World, stage: &str) -> Result<u64> {
+    let series = format!(r#"alluvium_stage_seconds_count{{flow="events_append",stage="{stage}"}} "#);
+    let text = world.metrics.render(world.clock.now())?;
+    Ok(text.lines().find_map(|line| line.strip_prefix(series.as_str())?.parse().ok()).unwrap_or(0))
+}
+
+/// Waits until a second batch is prepared while `store` holds the first back, for ten seconds at most; returns how many
+/// batches are decoded, transformed and committed then.
+async fn prepared_beside(store: &Holding, world: &World) -> Result<[u64; 3]> {
+    for _look in 0..10_000 {
+        if store.has_held.load(Ordering::SeqCst) && n_passed(world, "transform")? > 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok([n_passed(world, "decode")?, n_passed(world, "transform")?, n_passed(world, "commit")?])
+}
+
+#[tokio::test]
+async fn the_next_batch_is_decoded_and_transformed_while_the_store_holds_one_back() -> Result<()> {
+    let store = Arc::<Holding>::default();
+    let stores = Stores::with_memory(StorageSettings::default(), Arc::clone(&store) as Arc<dyn ObjectStore>);
+    let place = Place::on(stores, SQL, six()).await?;
+    let (mut run, events) = place.open(Second::Fetch).await?;
+    let looked = async {
+        let passed = prepared_beside(&store, &place.world).await;
+        let asked = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Whatever was seen: the flow has to end.
+        store.let_go.notify_one();
+        (passed, asked, store.has_held.load(Ordering::SeqCst))
+    };
+    let shutdown = Shutdown::new();
+    let (ended, (passed, asked, has_held)) = tokio::join!(run.run(&shutdown), looked);
+    ended?;
+    run.close(&shutdown).await?;
+    assert!(has_held, "the first batch was not held back");
+    assert_eq!(passed?, [2, 2, 0], "decoded, transformed, committed");
+    assert_eq!(asked, ["fetch 0@[0,2)", "fetch 0@[2,4)"]);
+    assert_eq!(landed(&events), ["land 0@[0,2)", "land 0@[2,4)", "land 0@[4,6)"]);
+    assert_eq!((run.tally().commits, run.tally().fate.applied), (3, 6));
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use alluvium_catalog::{Error, Result, StorageSettings, Stores};
+use alluvium_catalog::{Error, ManualClock, Result, StorageSettings, Stores, SystemClock};
 use futures::TryStreamExt;
 use serde_json::Value;
 
@@ -580,10 +580,145 @@ async fn vacuum_refuses_a_clock_that_is_wrong() -> Result<()> {
     let scene = Scene::appends()?;
     let mut landing = scene.open().await?;
     scene.land(&mut landing, &[(1, 1, Some("a"))]).await?;
-    let wrong = alluvium_catalog::ManualClock::new(1, alluvium_catalog::Timestamp(scene.clock.now().0 + 86_400_000));
+    let wrong = ManualClock::new(1, alluvium_catalog::Timestamp(scene.clock.now().0 + 86_400_000));
     let done = vacuum::vacuum(&scene.log()?, Duration::ZERO, vacuum::Mode::Remove, &wrong, |_| ()).await;
     assert!(done.is_err_and(|error| error.message().contains("stand 86")));
     assert_eq!(files(&scene).await?.len(), 1);
+    Ok(())
+}
+
+/// A table on the local disk beside whose batches upkeep vacuums, by a clock that a test moves.
+struct VacuumedTable {
+    folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    scene: Scene,
+    landing: Landing,
+    upkeep: Upkeep,
+    metrics: Arc<Metrics>,
+}
+
+impl VacuumedTable {
+    /// How long the end of a vacuum is waited for.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// Returns settings by which upkeep vacuums every minute, and does nothing else.
+    fn settings() -> UpkeepSettings {
+        let vacuum_interval = Duration::from_secs(60);
+        UpkeepSettings {
+            compaction: false,
+            checksums: false,
+            vacuum: true,
+            vacuum_interval,
+            ..UpkeepSettings::default()
+        }
+    }
+
+    /// Creates a table without rows.
+    async fn open(settings: UpkeepSettings, properties: BTreeMap<String, String>) -> Result<Self> {
+        let folder = tempfile::tempdir().map_err(|cause| Error::internal("folder").with_source(cause))?;
+        // The store's clock is the machine's, and a vacuum takes five minutes between the two at most.
+        let clock = Arc::new(ManualClock::new(1, SystemClock.now()));
+        let told = Arc::clone(&clock) as Arc<dyn Clock>;
+        let scene = Scene { clock: told, is_upsert: false, properties, ..on_disk(&folder)? };
+        let landing = scene.open().await?;
+        let (upkeep, metrics) = scene.upkeep(settings, 1_000)?;
+        Ok(Self { folder, clock, scene, landing, upkeep, metrics })
+    }
+
+    /// Uploads a file that no version names, and returns its name.
+    async fn orphan(&mut self) -> Result<String> {
+        let before = files(&self.scene).await?;
+        self.scene.stage(&mut self.landing, &[(0, 1, Some("never"))]).await?;
+        let mut fresh = files(&self.scene).await?;
+        fresh.retain(|name| !before.contains(name));
+        fresh.pop().ok_or_else(|| missing("orphan"))
+    }
+
+    /// Lands a row, which nothing follows.
+    async fn land_alone(&mut self, id: i64) -> Result<()> {
+        self.scene.land(&mut self.landing, &[(id, 1, Some("a"))]).await
+    }
+
+    /// Lands a row, and waits for the upkeep that is due then.
+    async fn land(&mut self, id: i64) -> Result<()> {
+        self.land_alone(id).await?;
+        self.upkeep.landed(&mut self.landing).await;
+        self.upkeep.close(&mut self.landing, Self::LIMIT).await;
+        Ok(())
+    }
+
+    /// Tells of each of these files whether it is there.
+    async fn has<const N: usize>(&self, names: [&String; N]) -> Result<[bool; N]> {
+        let there = files(&self.scene).await?;
+        Ok(names.map(|name| there.contains(name)))
+    }
+}
+
+#[tokio::test]
+async fn vacuum_beside_batches_comes_once_an_interval_and_takes_what_is_old_and_unnamed() -> Result<()> {
+    let mut table = VacuumedTable::open(VacuumedTable::settings(), BTreeMap::new()).await?;
+    table.land_alone(1).await?;
+    let old = table.orphan().await?;
+    age(&table.folder, 20)?;
+    let young = table.orphan().await?;
+    table.land(2).await?;
+    assert_eq!(table.has([&old, &young]).await?, [false, true], "the first vacuum is due at once");
+
+    age(&table.folder, 20)?;
+    table.clock.advance(Duration::from_secs(59));
+    table.land(3).await?;
+    assert_eq!(table.has([&young]).await?, [true], "the interval is not over");
+    table.clock.advance(Duration::from_secs(1));
+    table.land(4).await?;
+    assert_eq!(table.has([&young]).await?, [false], "the interval is over");
+
+    let rows = (1..=4).map(|id| ((id, 1), "a".to_owned())).collect::<Rows>();
+    assert_eq!(table.scene.rows().await?, rows);
+    let text = table.metrics.render(table.clock.now())?;
+    for line in [
+        r#"alluvium_upkeep_total{flow="flow",outcome="done",work="vacuum"} 2"#,
+        r#"alluvium_upkeep_files_total{flow="flow",work="vacuum"} 2"#,
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn vacuum_beside_batches_rests_in_proportion_to_its_length() -> Result<()> {
+    let settings = UpkeepSettings { wall_percent: 25, ..VacuumedTable::settings() };
+    let mut table = VacuumedTable::open(settings, BTreeMap::new()).await?;
+    table.land_alone(1).await?;
+    table.upkeep.landed(&mut table.landing).await;
+    // A vacuum of 40 s rests for 120 s, which is longer than the interval.
+    table.clock.advance(Duration::from_secs(40));
+    table.upkeep.close(&mut table.landing, VacuumedTable::LIMIT).await;
+    let orphan = table.orphan().await?;
+    age(&table.folder, 20)?;
+    table.clock.advance(Duration::from_secs(119));
+    table.land(2).await?;
+    assert_eq!(table.has([&orphan]).await?, [true], "the rest is not over");
+    table.clock.advance(Duration::from_secs(1));
+    table.land(3).await?;
+    assert_eq!(table.has([&orphan]).await?, [false], "the rest is over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn vacuum_beside_batches_goes_by_the_longer_of_two_retentions() -> Result<()> {
+    for (of_table, setting_days) in [("interval 30 days", 7), ("interval 7 days", 30)] {
+        let properties = BTreeMap::from([("delta.deletedFileRetentionDuration".to_owned(), of_table.to_owned())]);
+        let vacuum_retention = Duration::from_secs(setting_days * 86_400);
+        let settings = UpkeepSettings { vacuum_retention, ..VacuumedTable::settings() };
+        let mut table = VacuumedTable::open(settings, properties).await?;
+        let older_than_both = table.orphan().await?;
+        age(&table.folder, 20)?;
+        let older_than_one = table.orphan().await?;
+        age(&table.folder, 20)?;
+        table.land(1).await?;
+        let there = table.has([&older_than_both, &older_than_one]).await?;
+        assert_eq!(there, [false, true], "{of_table} by the table, {setting_days} days by the setting");
+    }
     Ok(())
 }
 

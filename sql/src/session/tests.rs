@@ -1,11 +1,13 @@
 //! What the module `session` promises, tested.
 
-use alluvium_catalog::{Effort, FlowKind};
+use alluvium_catalog::{Effort, FlowKind, Timestamp};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::execution::SessionStateDefaults;
 
 use super::*;
-use crate::tables::fixture::{Lake, TestResult, append, append_with, lines, live_adds, people, with_hidden};
+use crate::tables::fixture::{
+    Lake, TestResult, actions, append, append_with, lines, live_adds, people, with_hidden, write_commit,
+};
 
 fn open(lake: &Lake) -> Result<Session> {
     let settings = SessionSettings { threads: 2, ..SessionSettings::default() };
@@ -92,6 +94,54 @@ async fn versions_are_read_in_joins_subqueries_and_ctes() -> TestResult {
     assert_eq!(error.hint(), Some("versions 0 to 2 can be read"));
     let error = refusal(&session, "SELECT * FROM names JOIN silver.orders VERSION AS OF 9 ON true").await?;
     assert_eq!(error.hint(), Some("versions 0 to 2 can be read"));
+    Ok(())
+}
+
+/// Dates the commits of a table, that of version 0 first.
+fn date(location: &Location, times: &[&str]) -> TestResult {
+    for (version, time) in (0..).zip(times) {
+        let mut commit = actions(location, version)?;
+        let info = commit.iter_mut().find_map(|action| action.get_mut("commitInfo")).ok_or("no commitInfo")?;
+        info["timestamp"] = serde_json::json!(time.parse::<Timestamp>()?.0);
+        write_commit(location, version, &commit)?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_time_reads_the_rows_that_stood_then() -> TestResult {
+    let lake = Lake::new()?;
+    let batches = [people(&[(1, "ann")])?, people(&[(2, "bob")])?, people(&[(3, "cid")])?];
+    let location = lake.table("silver.orders", &batches).await?;
+    date(&location, &["2026-03-01T12:00:00Z", "2026-03-01T13:00:00Z", "2026-03-01T14:00:00Z", "2026-03-02T12:00:00Z"])?;
+    let session = open(&lake)?;
+    for (time, n_rows) in [
+        ("2026-03-01T12:00:00Z", "0"),
+        ("2026-03-01T12:59:59.999Z", "0"),
+        ("2026-03-01T13:00:00Z", "1"),
+        ("2026-03-01T13:30:00Z", "1"),
+        ("2026-03-01T13:59:59.999Z", "1"),
+        ("2026-03-01T14:00:00Z", "2"),
+        ("2026-03-01T15:00:00+01:00", "2"),
+        ("2026-03-02", "2"),
+        ("2026-03-02T12:00:00Z", "3"),
+    ] {
+        let sql = format!("SELECT count(*) AS n FROM silver.orders TIMESTAMP AS OF '{time}'");
+        check(&session, &sql, &["n", n_rows]).await?;
+    }
+    let old = "silver.orders TIMESTAMP AS OF '2026-03-01T13:30:00Z'";
+    check(&session, &format!("SELECT * FROM {old}"), &["id|name", "1|ann"]).await?;
+    check(
+        &session,
+        &format!("SELECT count(*) AS n FROM silver.orders o LEFT JOIN {old} v ON o.id = v.id WHERE v.id IS NULL"),
+        &["n", "2"],
+    )
+    .await?;
+    let early = refusal(&session, "SELECT * FROM silver.orders TIMESTAMP AS OF '2026-03-01T11:59:59.999Z'").await?;
+    assert_eq!(early.kind(), alluvium_catalog::ErrorKind::Invalid, "{}", early.chain());
+    let said = format!("the table at {location} had no version at 2026-03-01T11:59:59.999Z");
+    assert!(early.chain().contains(&said), "{}", early.chain());
+    assert_eq!(early.hint(), Some("its oldest version that can be read is 0 of 2026-03-01T12:00:00.000Z"));
     Ok(())
 }
 

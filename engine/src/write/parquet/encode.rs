@@ -49,17 +49,23 @@ struct ColumnTask {
 /// # Errors
 /// `Internal` when a type cannot be stored.
 pub fn encode(rows: &RecordBatch) -> Result<(Bytes, ParquetMetaData)> {
-    let n_threads = if rows.num_rows() < PARALLEL_ROWS_MIN {
-        1
-    } else {
-        thread::available_parallelism().map_or(1, usize::from).min(rows.num_columns())
-    };
+    let n_cores = || thread::available_parallelism().map_or(1, usize::from);
+    let n_threads = n_threads(rows.num_rows(), rows.num_columns(), n_cores);
     let facts = ColumnFacts {
         with_nan: columns_with_nan(rows),
         unlike: columns_without_dictionary(rows, rows.num_rows() as u64)?,
     };
     encode_on(rows, n_threads, &facts)
         .map_err(|cause| Error::internal("cannot encode rows as parquet").with_source(cause))
+}
+
+/// Returns how many threads encode so much: one for few rows, else as many as there are cores, and columns for them.
+fn n_threads(n_rows: usize, n_columns: usize, n_cores: impl FnOnce() -> usize) -> usize {
+    if n_rows < PARALLEL_ROWS_MIN {
+        // The system is not even asked for its cores, which takes it a while.
+        return 1;
+    }
+    n_cores().min(n_columns)
 }
 
 /// What is known of the columns of a file when its rows are encoded.
@@ -212,6 +218,20 @@ mod tests {
         let batches: Vec<_> =
             builder.build().map_err(failed)?.collect::<std::result::Result<_, _>>().map_err(failed)?;
         arrow::compute::concat_batches(&schema, &batches).map_err(failed)
+    }
+
+    #[test]
+    fn few_rows_have_one_thread_and_many_have_all_cores_but_no_more_than_columns() {
+        let check = |n_rows: usize, n_columns: usize, n_cores: usize, expected: usize| {
+            let told = format!("{n_rows} rows, {n_columns} columns, {n_cores} cores");
+            assert_eq!(n_threads(n_rows, n_columns, || n_cores), expected, "{told}");
+        };
+        check(0, 8, 4, 1);
+        check(PARALLEL_ROWS_MIN - 1, 8, 4, 1);
+        check(PARALLEL_ROWS_MIN, 8, 4, 4);
+        check(PARALLEL_ROWS_MIN, 3, 4, 3);
+        check(100 * PARALLEL_ROWS_MIN, 8, 4, 4);
+        check(100 * PARALLEL_ROWS_MIN, 8, 1, 1);
     }
 
     #[test]

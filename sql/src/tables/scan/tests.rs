@@ -295,6 +295,35 @@ async fn counts_come_from_the_log_without_reading_files() -> TestResult {
 }
 
 #[tokio::test]
+async fn a_session_reads_the_footer_of_a_file_once() -> TestResult {
+    let lake = Lake::new()?;
+    let location = thirty(&lake).await?;
+    let table = lake.reader.open(&location, Version::Latest).await?;
+    let (session, query) = (session(3), "SELECT id FROM t ORDER BY id");
+    session.register_table("t", table.provider_with_hidden())?;
+    let expected: Vec<String> = (0..30).map(|id| id.to_string()).collect();
+    assert_eq!(rows(&session, query).await?, expected);
+    // Whoever reads a footer again finds out: it ends with a magic number.
+    let mut n_damaged = 0;
+    for entry in std::fs::read_dir(location.local_path().ok_or("not on disk")?)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "parquet") {
+            let mut bytes = std::fs::read(&path)?;
+            let place = bytes.len() - 1;
+            bytes[place] ^= 1;
+            std::fs::write(&path, bytes)?;
+            n_damaged += 1;
+        }
+    }
+    assert_eq!(n_damaged, 3);
+    assert_eq!(rows(&session, query).await?, expected);
+    session.runtime_env().cache_manager.get_file_metadata_cache().clear();
+    let refused = rows(&session, query).await.err().ok_or("a damaged footer was taken")?.to_string();
+    assert!(refused.contains("Corrupt footer"), "{refused}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn bounds_of_files_with_deleted_rows_never_answer_min_or_max() -> TestResult {
     let lake = Lake::new()?;
     let query = "SELECT min(id), max(id), count(id), count(name) FROM t";

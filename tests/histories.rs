@@ -14,6 +14,7 @@ mod keys;
 mod merge;
 mod met;
 pub(crate) mod model;
+mod orphans;
 pub(crate) mod place;
 pub(crate) mod protocol;
 pub(crate) mod steps;
@@ -133,19 +134,23 @@ async fn any_history_leaves_what_a_map_has() -> TestResult {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_death_between_any_two_operations_loses_nothing() -> TestResult {
     let test = "a_death_between_any_two_operations_loses_nothing";
-    let mut met = Met::default();
-    for (seed, kind) in seeds(5)? {
+    let (seeds, mut met) = (seeds(5)?, Met::default());
+    for &(seed, kind) in &seeds {
         let mut history = History::new(kind, seed).await?;
         let mut dice = Dice::new(seed, kind);
-        for (place, is_last) in [false, false, true].into_iter().enumerate() {
-            let step = if is_last { dice.deaths() } else { dice.quiet_life() };
-            let done = history.apply(&step).await;
+        let steps = [dice.quiet_life(), dice.quiet_life(), dice.deaths(), dice.swap()];
+        for (place, step) in steps.iter().enumerate() {
+            let done = history.apply(step).await;
             done.map_err(|error| told(test, (seed, kind), &format!("step {place}: {error}\n  {step:?}")))?;
         }
         met.add(&history.met);
     }
     writeln!(std::io::stderr(), "deaths: {met:?}")?;
     assert!(met.deaths > 30, "only {} deaths", met.deaths);
+    // One process of each history is killed right before it commits a compaction. Threads may keep one from coming to
+    // that, and none is counted of a copy-on-write table, so that this holds for all kinds together.
+    let has_every_kind = seeds.len() >= Kind::ALL.len();
+    assert!(!has_every_kind || met.orphaned > 0, "no death left an output of a compaction that no version names");
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! One history: a table, what happens to it, and what it has to be after each step.
 
+mod deaths;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -80,6 +82,11 @@ impl History {
             Step::Deaths { records, life } => {
                 self.produce(records)?;
                 self.die_everywhere(*life).await?;
+                self.live(*life, Vec::new(), None).await
+            }
+            Step::Swap { records, life } => {
+                self.produce(records)?;
+                self.die_before_swap(*life).await?;
                 self.live(*life, Vec::new(), None).await
             }
             _ if self.witness.versions().is_empty() => Ok(()),
@@ -207,50 +214,6 @@ impl History {
             }
         }
         Ok(None)
-    }
-
-    /// Kills a process at one of its operations, in the table itself.
-    async fn crash(&mut self, life: Life, operation: usize) -> TestResult {
-        let store = Arc::new(FaultyStore::new(self.store(), Some(Script::death(operation))));
-        self.met.deaths += usize::from(self.place.die(&store, life).await?);
-        store.cut().await;
-        if self.witness.versions().is_empty() { Ok(()) } else { self.check(&Arc::clone(&self.witness)).await }
-    }
-
-    /// Kills a process at each of its operations, each in a copy of the store; then it lives on there.
-    async fn die_everywhere(&mut self, life: Life) -> TestResult {
-        let counting = Arc::new(FaultyStore::new(Arc::new(self.witness.fork()), None));
-        self.place.live(&counting, life).await?;
-        counting.cut().await;
-        for operation in 0..counting.n_operations() {
-            let fork = Arc::new(self.witness.fork());
-            let survived = self.die_at(&fork, operation, life).await;
-            survived.map_err(|error| format!("after a death at operation {operation}: {error}"))?;
-            self.met.deaths += 1;
-        }
-        Ok(())
-    }
-
-    async fn die_at(&self, fork: &Arc<Witness>, operation: usize, life: Life) -> TestResult {
-        let mut copy = self.model.clone();
-        // A second death finds what the first has left half done.
-        for operation in [operation, operation / 2] {
-            let store = Arc::new(FaultyStore::new(Arc::clone(fork) as _, Some(Script::death(operation))));
-            self.place.die(&store, life).await?;
-            store.cut().await;
-            if !fork.versions().is_empty() {
-                let (replay, rows) = self.check_protocol(fork).await?;
-                copy.advance(&self.ledger, &replay.positions());
-                copy.check(&rows)?;
-            }
-        }
-        let store = Arc::new(FaultyStore::new(Arc::clone(fork) as _, None));
-        self.place.live(&store, life).await?;
-        store.cut().await;
-        let (replay, rows) = self.check_protocol(fork).await?;
-        self.check_drained(&replay)?;
-        copy.advance(&self.ledger, &replay.positions());
-        copy.check(&rows)
     }
 
     async fn damage(&self, damage: Damage) -> TestResult {

@@ -11,6 +11,8 @@ pub(crate) struct Met {
     pub(crate) faults: usize,
     /// Processes that died in the middle of their work.
     pub(crate) deaths: usize,
+    /// Deaths after which an output of a compaction lay in the store, and no version named it.
+    pub(crate) orphaned: usize,
     /// Vectors of live files that stand in the log, and those that stand in files of their own.
     pub(crate) inline_vectors: usize,
     pub(crate) filed_vectors: usize,
@@ -25,6 +27,7 @@ impl Met {
         self.refused += other.refused;
         self.faults += other.faults;
         self.deaths += other.deaths;
+        self.orphaned += other.orphaned;
         self.inline_vectors += other.inline_vectors;
         self.filed_vectors += other.filed_vectors;
         self.checkpoints += other.checkpoints;

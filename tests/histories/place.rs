@@ -208,6 +208,24 @@ impl Place {
         }
     }
 
+    /// Lives until `end` comes, and is gone at that moment; tells whether it came.
+    pub(crate) async fn die_when(
+        &self,
+        store: &Arc<FaultyStore>,
+        life: Life,
+        end: impl Future<Output = ()>,
+    ) -> TestResult<bool> {
+        let world = self.world(Arc::clone(store) as Arc<dyn ObjectStore>)?;
+        tokio::select! {
+            biased;
+            () = end => Ok(true),
+            ended = tokio::time::timeout(LIFE_LIMIT, Box::pin(self.drain(&world, life))) => match ended? {
+                Ok(()) => Ok(false),
+                Err(error) => Err(format!("the flow halted before it was killed: {}", error.chain()).into()),
+            },
+        }
+    }
+
     async fn drain(&self, world: &World, life: Life) -> alluvium_catalog::Result<()> {
         let prepared = Box::pin(FlowRun::prepare(Arc::clone(&self.flow), world)).await?;
         let mut settings = MemorySettings { once: true, ..MemorySettings::new(self.topic.clone()) };

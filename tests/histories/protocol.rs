@@ -364,7 +364,7 @@ pub(super) fn rows_of(batch: &RecordBatch, keys: &Keys) -> TestResult<Vec<Row>> 
 }
 
 /// Returns the path that the log writes as `logged`, which is a relative URL.
-fn unescape(logged: &str) -> TestResult<String> {
+pub(super) fn unescape(logged: &str) -> TestResult<String> {
     let mut bytes = Vec::with_capacity(logged.len());
     let mut rest = logged.as_bytes();
     while let Some((first, others)) = rest.split_first() {

@@ -31,6 +31,8 @@ pub(crate) enum Step {
     Crash { records: Vec<(i32, Record)>, life: Life, operation: usize },
     /// Records come, and a process dies at any of its operations, each in a copy of the store.
     Deaths { records: Vec<(i32, Record)>, life: Life },
+    /// Records come, a process dies right before it commits a compaction, and another drains them.
+    Swap { records: Vec<(i32, Record)>, life: Life },
     /// Another writer comes while no process lives.
     Visit(Visit),
     /// Snapshots of the index are damaged.
@@ -71,7 +73,7 @@ impl Dice {
         Self { random: StdRng::seed_from_u64(seed), kind, time: 0, n_notes: 0 }
     }
 
-    /// Draws a step of any kind but [`Step::Deaths`].
+    /// Draws a step of any kind but [`Step::Deaths`] and [`Step::Swap`].
     pub(crate) fn step(&mut self) -> Step {
         match self.random.random_range(0..20) {
             0..=6 => {
@@ -120,6 +122,22 @@ impl Dice {
     /// Draws records for a process that dies everywhere.
     pub(crate) fn deaths(&mut self) -> Step {
         Step::Deaths { records: self.records(16), life: Life { rows_max: 6, ..self.way() } }
+    }
+
+    /// Draws a life that comes to a compaction: batches of one row each, of more keys than files make a compaction, and
+    /// after them batches without rows, so that it is looked for once more when all of those files are there.
+    pub(crate) fn swap(&mut self) -> Step {
+        // Beyond every sequence so far, so that no row is late.
+        self.time += 10;
+        let sequence = self.time;
+        // One partition keeps them in order.
+        let ids = (0..KEYS).step_by(usize::try_from(PARTITIONS).unwrap_or(1));
+        let mut records: Vec<(i32, Record)> = Vec::new();
+        for id in ids {
+            records.push((0, Record { id, change: Some(Change::Put { sequence, note: self.note(), day: None }) }));
+        }
+        records.extend((0..3).map(|id| (0, Record { id, change: None })));
+        Step::Swap { records, life: Life { rows_max: 1, is_orderly: true } }
     }
 
     fn way(&mut self) -> Life {

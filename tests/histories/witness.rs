@@ -17,6 +17,10 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use super::protocol::lines;
 
 /// Where the table of a history lies in its store.
 pub(crate) const TABLE: &str = "lake/t";
@@ -33,6 +37,10 @@ pub(crate) struct Witness {
     /// A visitor is in. What it cleans up stays: it would be the version that the commit is about to be put as, since the
     /// tables of histories keep no version longer than they must, and delta-rs always cleans up after an optimise.
     is_visited: AtomicBool,
+    /// Compactions wait before they are committed, for good.
+    holds_compactions: AtomicBool,
+    /// Tells that one waits.
+    held: Notify,
     /// How long a commit takes, so that what runs beside it comes about.
     pace: Duration,
 }
@@ -45,6 +53,8 @@ impl Witness {
             versions: Mutex::default(),
             visit: Mutex::default(),
             is_visited: AtomicBool::new(false),
+            holds_compactions: AtomicBool::new(false),
+            held: Notify::new(),
             pace,
         }
     }
@@ -56,6 +66,8 @@ impl Witness {
             versions: Mutex::new(self.versions()),
             visit: Mutex::default(),
             is_visited: AtomicBool::new(false),
+            holds_compactions: AtomicBool::new(false),
+            held: Notify::new(),
             pace: self.pace,
         }
     }
@@ -73,6 +85,21 @@ impl Witness {
     /// Sends the visitor away who has not come; tells whether there was one.
     pub(crate) fn dismiss(&self) -> bool {
         self.visit.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+    }
+
+    /// Lets compactions of the table wait before they are committed, for as long as their process lives.
+    pub(crate) fn hold_compactions(&self) {
+        self.holds_compactions.store(true, Ordering::Release);
+    }
+
+    /// Lets compactions pass that come from now on.
+    pub(crate) fn let_compactions_pass(&self) {
+        self.holds_compactions.store(false, Ordering::Release);
+    }
+
+    /// Waits until a compaction waits.
+    pub(crate) async fn compaction_held(&self) {
+        self.held.notified().await;
     }
 
     fn due(&self) -> Option<Visitor> {
@@ -94,6 +121,13 @@ fn version_of(path: &Path) -> Option<u64> {
     name.strip_suffix(".json").filter(|stem| stem.len() == 20)?.parse().ok()
 }
 
+/// Tells whether a version's bytes make outputs of a compaction part of the table.
+fn has_outputs(bytes: &[u8]) -> bool {
+    let Ok(actions) = lines(bytes) else { return false };
+    let is_compaction = |action: &Value| action["commitInfo"]["operation"] == "OPTIMIZE";
+    actions.iter().any(is_compaction) && actions.iter().any(|action| action.get("add").is_some())
+}
+
 impl fmt::Display for Witness {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Witness({})", self.inner)
@@ -112,6 +146,10 @@ impl ObjectStore for Witness {
         let version = version_of(location).filter(|_| options.mode == PutMode::Create);
         let Some(version) = version else { return self.inner.put_opts(location, payload, options).await };
         let bytes: Bytes = payload.clone().into();
+        if self.holds_compactions.load(Ordering::Acquire) && has_outputs(&bytes) {
+            self.held.notify_one();
+            return std::future::pending().await;
+        }
         if let Some(visitor) = self.due() {
             self.is_visited.store(true, Ordering::Release);
             visitor().await;

@@ -1,7 +1,7 @@
 //! The plan that leaves out the rows which deletion vectors mark.
 //!
-//! Below it a parquet scan gives with each row the number of its file and its own number in it. One look at the vector a
-//! batch then says which rows to copy. A selection in the reader (`ParquetRowSelection`) does the same and costs more where
+//! Below it a parquet scan gives with each row the number of its file and its own number in it. The bits of the file's vector
+//! at these places then say which rows to copy. A selection in the reader (`ParquetRowSelection`) does the same and costs more where
 //! deletes are scattered: for each file it is turned from bits into runs, dealt out to row groups and turned into bits
 //! again, once for the filter and once for the rest. What is left of small or thinned batches is gathered into larger ones,
 //! in the order of the rows.
@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
+use arrow::buffer::BooleanBuffer;
 use arrow::compute::{BatchCoalescer, filter_record_batch};
 use arrow::datatypes::{Int64Type, SchemaRef, UInt32Type};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -32,10 +33,9 @@ use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::{TryStreamExt, stream};
-use roaring::RoaringTreemap;
 
-/// The deleted rows of each file, by the file's number in the scan.
-pub(super) type DeletedRows = Arc<[Option<Arc<RoaringTreemap>>]>;
+/// A bit for each row of each file, by the file's number in the scan, set where the row lives; `None` where all do.
+pub(super) type LiveBits = Arc<[Option<BooleanBuffer>]>;
 
 /// How many columns stand behind those that were asked for: the file and the row.
 const PLACE_COLUMNS: usize = 2;
@@ -45,17 +45,17 @@ const PLACE_COLUMNS: usize = 2;
 pub(super) struct LiveRowsExec {
     /// Its last two columns are the number of the file and that of the row.
     input: Arc<dyn ExecutionPlan>,
-    deleted: DeletedRows,
+    live: LiveBits,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
 
 impl LiveRowsExec {
-    /// Returns the plan that hands on those rows of `input` that are not in `deleted`.
+    /// Returns the plan that hands on those rows of `input` that `live` says of that they live.
     ///
     /// # Errors
     /// `Internal` when `input` has no places.
-    pub(super) fn try_new(input: Arc<dyn ExecutionPlan>, deleted: DeletedRows) -> DfResult<Self> {
+    pub(super) fn try_new(input: Arc<dyn ExecutionPlan>, live: LiveBits) -> DfResult<Self> {
         let schema = input.schema();
         let asked: Vec<usize> = (0..n_asked(&schema)?).collect();
         let properties = PlanProperties::new(
@@ -64,7 +64,7 @@ impl LiveRowsExec {
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Ok(Self { input, deleted, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        Ok(Self { input, live, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
     }
 }
 
@@ -75,7 +75,7 @@ fn n_asked(schema: &SchemaRef) -> DfResult<usize> {
 
 impl DisplayAs for LiveRowsExec {
     fn fmt_as(&self, form: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n_vectors = self.deleted.iter().flatten().count();
+        let n_vectors = self.live.iter().flatten().count();
         match form {
             DisplayFormatType::TreeRender => writeln!(formatter, "vectors={n_vectors}"),
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
@@ -114,7 +114,7 @@ impl ExecutionPlan for LiveRowsExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let input = children.pop().ok_or_else(|| DataFusionError::Internal("no scan to read from".to_owned()))?;
-        Ok(Arc::new(Self::try_new(input, Arc::clone(&self.deleted))?))
+        Ok(Arc::new(Self::try_new(input, Arc::clone(&self.live))?))
     }
 
     /// The scan splits its files over more partitions.
@@ -124,7 +124,7 @@ impl ExecutionPlan for LiveRowsExec {
         config: &ConfigOptions,
     ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
         let Some(input) = self.input.repartitioned(target_partitions, config)? else { return Ok(None) };
-        Ok(Some(Arc::new(Self::try_new(input, Arc::clone(&self.deleted))?)))
+        Ok(Some(Arc::new(Self::try_new(input, Arc::clone(&self.live))?)))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
@@ -132,7 +132,7 @@ impl ExecutionPlan for LiveRowsExec {
         let rows = LiveRows {
             input: self.input.execute(partition, context)?,
             is_over: false,
-            deleted: Arc::clone(&self.deleted),
+            live: Arc::clone(&self.live),
             gathered: Gathered::new(self.schema(), batch_size),
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
@@ -197,7 +197,7 @@ impl ExecutionPlan for LiveRowsExec {
 struct LiveRows {
     input: SendableRecordBatchStream,
     is_over: bool,
-    deleted: DeletedRows,
+    live: LiveBits,
     gathered: Gathered,
     metrics: BaselineMetrics,
 }
@@ -224,7 +224,7 @@ impl LiveRows {
             self.is_over = true;
             return Ok(self.gathered.batches.finish_buffered_batch()?);
         };
-        self.gathered.push(live_rows(&batch, &self.gathered.batches.schema(), &self.deleted)?)
+        self.gathered.push(live_rows(&batch, &self.gathered.batches.schema(), &self.live)?)
     }
 }
 
@@ -293,69 +293,51 @@ fn cannot_fail(expr: &Arc<dyn PhysicalExpr>) -> bool {
 }
 
 /// Returns the rows of `batch` that live, without their places.
-fn live_rows(batch: &RecordBatch, schema: &SchemaRef, deleted: &DeletedRows) -> DfResult<RecordBatch> {
+fn live_rows(batch: &RecordBatch, schema: &SchemaRef, live: &LiveBits) -> DfResult<RecordBatch> {
     let n_asked = n_asked(batch.schema_ref())?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     let asked = RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns()[..n_asked].to_vec(), &options)?;
     let no_places = || DataFusionError::Internal("the places of rows have another type".to_owned());
     let files = batch.column(n_asked).as_primitive_opt::<UInt32Type>().ok_or_else(no_places)?;
     let rows = batch.column(n_asked + 1).as_primitive_opt::<Int64Type>().ok_or_else(no_places)?;
-    match live_mask(files.values(), rows.values(), deleted)? {
+    match live_mask(files.values(), rows.values(), live)? {
         Some(mask) => Ok(filter_record_batch(&asked, &mask)?),
         None => Ok(asked),
     }
 }
 
 /// Returns which rows live; `None` where all do.
-fn live_mask(files: &[u32], rows: &[i64], deleted: &DeletedRows) -> DfResult<Option<BooleanArray>> {
-    let mut mask = BooleanBufferBuilder::new(rows.len());
-    mask.append_n(rows.len(), true);
-    let (mut start, mut n_gone) = (0, 0);
-    for (file, n_rows) in stretches(files) {
-        let rows = &rows[start..start + n_rows];
+fn live_mask(files: &[u32], rows: &[i64], live: &LiveBits) -> DfResult<Option<BooleanArray>> {
+    let bits_of = |file: u32| {
         let number = usize::try_from(file).ok();
-        let vector = number.and_then(|number| deleted.get(number));
-        let vector = vector.ok_or_else(|| DataFusionError::Internal(format!("there is no file {file}")))?;
-        if let Some(vector) = vector {
-            n_gone += take_out(vector, rows, |place| mask.set_bit(start + place, false));
+        let bits = number.and_then(|number| live.get(number));
+        bits.ok_or_else(|| DataFusionError::Internal(format!("there is no file {file}")))
+    };
+    let (Some(&file), Some(&first)) = (files.first(), rows.first()) else { return Ok(None) };
+    let is_one_run =
+        all(files.iter().map(|other| *other == file)) && all((first..).zip(rows).map(|(run, row)| run == *row));
+    let mask = if is_one_run {
+        // As a rule: the mask stands in the bits of the file.
+        let Some(bits) = bits_of(file)? else { return Ok(None) };
+        let (start, end) = (place(first, bits)?, place(rows[rows.len() - 1], bits)?);
+        bits.slice(start, end + 1 - start)
+    } else {
+        let mut mask = BooleanBufferBuilder::new(rows.len());
+        for (file, &row) in files.iter().zip(rows) {
+            mask.append(match bits_of(*file)? {
+                Some(bits) => bits.value(place(row, bits)?),
+                None => true,
+            });
         }
-        start += n_rows;
-    }
-    Ok((n_gone > 0).then(|| BooleanArray::new(mask.finish(), None)))
+        mask.finish()
+    };
+    Ok((mask.count_set_bits() < rows.len()).then(|| BooleanArray::new(mask, None)))
 }
 
-/// Returns each file with how many rows of it stand together.
-fn stretches(files: &[u32]) -> Vec<(u32, usize)> {
-    let Some(&first) = files.first() else { return Vec::new() };
-    // A batch is of one file as a rule, and to see that takes no look at each row by itself.
-    if all(files.iter().map(|file| *file == first)) {
-        return vec![(first, files.len())];
-    }
-    files.chunk_by(|one, other| one == other).map(|files| (files[0], files.len())).collect()
-}
-
-/// Calls `gone` with the place among `rows`, which are distinct, of each that is in `vector`; returns how many there are.
-fn take_out(vector: &RoaringTreemap, rows: &[i64], mut gone: impl FnMut(usize)) -> usize {
-    let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else { return 0 };
-    let is_run = all((first..).zip(rows).map(|(expected, row)| *row == expected));
-    let mut n_gone = 0;
-    if !is_run && !rows.is_sorted() {
-        for place in (0..rows.len()).filter(|&place| vector.contains(rows[place].cast_unsigned())) {
-            gone(place);
-            n_gone += 1;
-        }
-        return n_gone;
-    }
-    let mut marked = vector.iter();
-    marked.advance_to(first.cast_unsigned());
-    for row in marked.map(u64::cast_signed).take_while(|&row| row <= last) {
-        let place = if is_run { usize::try_from(row - first).ok() } else { rows.binary_search(&row).ok() };
-        if let Some(place) = place {
-            gone(place);
-            n_gone += 1;
-        }
-    }
-    n_gone
+/// Returns where the bit of `row` is.
+fn place(row: i64, bits: &BooleanBuffer) -> DfResult<usize> {
+    let place = usize::try_from(row).ok().filter(|place| *place < bits.len());
+    place.ok_or_else(|| DataFusionError::Internal(format!("a file of {} rows has no row {row}", bits.len())))
 }
 
 /// Tells whether all hold, and asks every one of them: several at a time, where an early end would need them one by one.
@@ -369,6 +351,9 @@ mod tests {
     use datafusion::datasource::memory::MemorySourceConfig;
     use datafusion::prelude::SessionConfig;
 
+    use roaring::RoaringTreemap;
+
+    use super::super::vectors::live_bits;
     use super::*;
 
     type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -392,7 +377,7 @@ mod tests {
     async fn live(batches: Vec<RecordBatch>, deleted: RoaringTreemap) -> TestResult<Vec<RecordBatch>> {
         let schema = batches.first().ok_or("no batches")?.schema();
         let input = MemorySourceConfig::try_new_exec(&[batches], schema, None)?;
-        let plan = LiveRowsExec::try_new(input, Arc::new([Some(Arc::new(deleted))]))?;
+        let plan = LiveRowsExec::try_new(input, Arc::new([Some(live_bits(&deleted, 20_000))]))?;
         let config = SessionConfig::new().with_batch_size(BATCH_SIZE);
         let context = Arc::new(TaskContext::default().with_session_config(config));
         Ok(plan.execute(0, context)?.try_collect().await?)
@@ -455,16 +440,14 @@ mod tests {
 
     #[test]
     fn rows_in_vectors_are_taken_out_whatever_was_read_of_their_files() -> TestResult {
-        let deleted: DeletedRows = Arc::new([
-            None,
-            Some(Arc::new(RoaringTreemap::from_iter([0, 5, 6, 90_000, 1 << 33]))),
-            Some(Arc::new(RoaringTreemap::from_iter([2]))),
-        ]);
+        let deleted = [None, Some(RoaringTreemap::from_iter([0, 5, 6, 90_000])), Some(RoaringTreemap::from_iter([2]))];
+        let bits = deleted.iter().map(|deleted| deleted.as_ref().map(|deleted| live_bits(deleted, 100_000)));
+        let live: LiveBits = bits.collect();
         let check = |places: &[(u32, i64)]| -> TestResult {
             let (files, rows): (Vec<u32>, Vec<i64>) = places.iter().copied().unzip();
-            let mask = live_mask(&files, &rows, &deleted)?;
+            let mask = live_mask(&files, &rows, &live)?;
             let is_live = |&(file, row): &(u32, i64)| {
-                !deleted[file as usize].as_ref().is_some_and(|vector| vector.contains(row as u64))
+                !deleted[file as usize].as_ref().is_some_and(|deleted| deleted.contains(row as u64))
             };
             let expected: Vec<bool> = places.iter().map(is_live).collect();
             match mask {
@@ -480,11 +463,15 @@ mod tests {
         check(&(0..10).map(|row| (0, row)).collect::<Vec<_>>())?;
         check(&(7..90).map(|row| (1, row)).collect::<Vec<_>>())?;
         // What filters and skipped pages leave, and rows in another order.
-        check(&[(1, 1), (1, 5), (1, 7), (1, 90_000), (1, 1 << 33), (1, (1 << 33) + 1)])?;
+        check(&[(1, 1), (1, 5), (1, 7), (1, 90_000), (1, 99_999)])?;
         check(&[(1, 90_000), (1, 5), (1, 4)])?;
         // More than one file.
         check(&[(1, 5), (1, 6), (2, 1), (2, 2), (0, 5), (1, 0)])?;
-        assert!(live_mask(&[3], &[0], &deleted).is_err(), "a file without number was taken");
+        assert!(live_mask(&[3], &[0], &live).is_err(), "a file without number was taken");
+        for row in [100_000, -1] {
+            assert!(live_mask(&[1], &[row], &live).is_err(), "row {row} was taken");
+            assert!(live_mask(&[0, 1], &[0, row], &live).is_err(), "row {row} was taken");
+        }
         Ok(())
     }
 }

@@ -36,7 +36,7 @@ use url::Position;
 
 use super::columns::Columns;
 use super::live::{LiveFile, LiveFiles};
-use super::live_rows::{DeletedRows, LiveRowsExec};
+use super::live_rows::{LiveBits, LiveRowsExec};
 use super::prune;
 use super::vectors::{Deleted, VectorCache, VectorSource};
 use crate::scan_by::scan_by;
@@ -174,7 +174,7 @@ impl LiveScan {
         let mut scattered = Vec::with_capacity(files.len());
         for (file, deleted) in files.iter_mut().zip(deleted) {
             scattered.push(match deleted {
-                Some(Deleted::Scattered(rows)) => Some(rows),
+                Some(Deleted::Scattered(live)) => Some(live),
                 Some(Deleted::Between(runs, _)) => {
                     file.extensions.insert_arc(runs);
                     None
@@ -210,12 +210,7 @@ impl LiveScan {
 
     /// Reads all rows of files that have lost some, and leaves these out. Where a limit stands above, it ends the scan: how
     /// many rows have to be read for it is not known before.
-    fn live_rows(
-        &self,
-        wanted: Wanted<'_>,
-        deleted: DeletedRows,
-        session: &dyn Session,
-    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+    fn live_rows(&self, wanted: Wanted<'_>, live: LiveBits, session: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
         let Wanted { mut files, mut statistics, projection, limit: _ } = wanted;
         for (number, file) in (0_u32..).zip(&mut files) {
             file.partition_values.push(ScalarValue::UInt32(Some(number)));
@@ -228,7 +223,7 @@ impl LiveScan {
             .with_statistics(statistics)
             .with_projection_indices(Some(self.columns.places_and_rows(projection)))?
             .build();
-        Ok(Arc::new(LiveRowsExec::try_new(DataSourceExec::from_data_source(config), deleted)?))
+        Ok(Arc::new(LiveRowsExec::try_new(DataSourceExec::from_data_source(config), live)?))
     }
 }
 

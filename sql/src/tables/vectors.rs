@@ -10,6 +10,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result, storage_error};
+use arrow::array::BooleanBufferBuilder;
+use arrow::buffer::BooleanBuffer;
 use datafusion::common::TableReference;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::execution::cache::default_cache::DefaultCache;
@@ -79,7 +81,7 @@ impl VectorCache {
             return Err(source.damaged(&format!("deletes row {:?} of a file of {n_rows} rows", deleted.max())));
         }
         let n_rows = usize::try_from(n_rows).map_err(|_| source.damaged("is for a file too large for this machine"))?;
-        let deleted = Deleted::new(deleted, n_rows);
+        let deleted = Deleted::new(&deleted, n_rows);
         self.kept.put(&key, deleted.clone());
         Ok(deleted)
     }
@@ -110,20 +112,20 @@ impl CacheKey for VectorKey {
 pub(super) enum Deleted {
     /// The reader is to read the rows between them, in few runs.
     Between(Arc<ParquetRowSelection>, usize),
-    /// They are left out after all were read.
-    Scattered(Arc<RoaringTreemap>),
+    /// They are left out after all were read: a bit for each row of the file, set where it lives.
+    Scattered(BooleanBuffer),
 }
 
 impl Deleted {
     /// Returns the shape for `deleted` rows of a file of `n_rows`: runs where they take no more bytes than a bit a row.
-    fn new(deleted: RoaringTreemap, n_rows: usize) -> Self {
+    fn new(deleted: &RoaringTreemap, n_rows: usize) -> Self {
         let n_runs_max = n_rows.div_ceil(8) / size_of::<RowSelector>();
         match runs(deleted.iter(), n_rows, n_runs_max) {
             Some(runs) => {
                 let n_bytes = runs.len() * size_of::<RowSelector>();
                 Self::Between(Arc::new(ParquetRowSelection::new(RowSelection::from(runs))), n_bytes)
             }
-            None => Self::Scattered(Arc::new(deleted)),
+            None => Self::Scattered(live_bits(deleted, n_rows)),
         }
     }
 }
@@ -132,9 +134,19 @@ impl CacheValue for Deleted {
     fn size(&self) -> usize {
         match self {
             Self::Between(_, n_bytes) => *n_bytes,
-            Self::Scattered(rows) => rows.serialized_size(),
+            Self::Scattered(live) => live.inner().len(),
         }
     }
+}
+
+/// Returns a bit for each of `n_rows` rows, set where it is not among `deleted`, of which none is behind them.
+pub(super) fn live_bits(deleted: &RoaringTreemap, n_rows: usize) -> BooleanBuffer {
+    let mut live = BooleanBufferBuilder::new(n_rows);
+    live.append_n(n_rows, true);
+    for row in deleted.iter().filter_map(|row| usize::try_from(row).ok()) {
+        live.set_bit(row, false);
+    }
+    live.finish()
 }
 
 /// Returns the runs of rows to skip and to read around the `deleted` ones, which ascend; `None`, without looking
@@ -276,9 +288,9 @@ mod tests {
 
     #[test]
     fn few_runs_are_skipped_by_the_reader_and_scattered_rows_left_out_after_it() {
-        let scattered = Deleted::new(RoaringTreemap::from_iter((0..1_000).map(|row| row * 3)), 3_000);
-        assert!(matches!(&scattered, Deleted::Scattered(rows) if rows.len() == 1_000));
-        let one_run = Deleted::new(RoaringTreemap::from_iter(10..900), 3_000);
+        let scattered = Deleted::new(&RoaringTreemap::from_iter((0..1_000).map(|row| row * 3)), 3_000);
+        assert!(matches!(&scattered, Deleted::Scattered(live) if live.count_set_bits() == 2_000));
+        let one_run = Deleted::new(&RoaringTreemap::from_iter(10..900), 3_000);
         assert!(matches!(one_run, Deleted::Between(_, n_bytes) if n_bytes == 3 * size_of::<RowSelector>()));
     }
 }

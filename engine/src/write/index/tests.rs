@@ -86,8 +86,9 @@ fn each_of_many_doubles_is_that_of_its_key_whatever_the_shard() {
     const N_KEYS: u32 = 20_000;
     let long = |key: u32| format!("a key of more than sixteen bytes, {key}").into_bytes();
     let texts: Vec<Vec<u8>> = (0..N_KEYS).map(long).collect();
-    let key =
-        |key: u32| if key % 3 == 0 { KeyRef::Bytes(&texts[key as usize]) } else { KeyRef::Narrow(u64::from(key)) };
+    let key = |key: u32| {
+        if key.is_multiple_of(3) { KeyRef::Bytes(&texts[key as usize]) } else { KeyRef::Narrow(u64::from(key)) }
+    };
     let keys = Keys::of((0..N_KEYS).map(key));
     let (mut index, old) = index_of(&keys);
     let new = index.insert_file(file("new", u64::from(N_KEYS)));
@@ -99,7 +100,7 @@ fn each_of_many_doubles_is_that_of_its_key_whatever_the_shard() {
     let places: Vec<RowPlace> =
         (0..N_KEYS).map(|row| if row % 2 == 0 { RowPlace::new(new, row) } else { RowPlace::NONE }).collect();
     index.replace_rows(&backward, &places, |at| RowPlace::new(old, N_KEYS - 1 - at as u32));
-    let gone = RoaringTreemap::from_iter((0..N_KEYS).filter(|row| (N_KEYS - 1 - row) % 2 == 0).map(u64::from));
+    let gone = RoaringTreemap::from_iter((0..N_KEYS).filter(|row| (N_KEYS - 1 - row).is_multiple_of(2)).map(u64::from));
     index.delete_rows(old, &gone);
     index.delete_rows(new, &(0..N_KEYS).filter(|row| row % 2 == 1).map(u64::from).collect());
     let expected =

@@ -33,3 +33,5 @@ pub mod telemetry;
 pub mod serve;
 pub mod demo;
 pub mod cli;
+#[cfg(test)]
+mod hooked_store;

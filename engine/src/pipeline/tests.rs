@@ -1,6 +1,5 @@
 //! The halves of the pipeline on the in-memory broker and table: that they overlap, and what happens at the seams.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,18 +7,14 @@ use alluvium_catalog::store::{CatalogStore, MemoryStore};
 use alluvium_catalog::{Clock, Error, ErrorKind, Partition, Result, Span, StorageSettings, Stores, SystemClock, Topic};
 use alluvium_sql::{BatchLimits, Compiler, Flow, SourceText, TableReader};
 use async_trait::async_trait;
-use futures::stream::BoxStream;
-use object_store::memory::InMemory;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
-};
 use tokio::sync::Notify;
 
 use super::*;
 use crate::cli::CatalogNames;
 use crate::config::Limits;
+use crate::hooked_store::{Hook, HookedStore};
 use crate::source::memory::{MemoryBroker, MemoryRecord, MemorySettings, MemorySource};
 use crate::source::{Lag, SourceIdentity};
 use crate::supervise::World;
@@ -116,64 +111,21 @@ impl Source for Watched {
     }
 }
 
-/// A store that puts version 1 of a log, which is the first batch's, only once it is let go.
+/// Holds version 1 of a log back, which is the first batch's, until it is let go.
 #[derive(Debug, Default)]
 struct Holding {
-    inner: InMemory,
     has_held: AtomicBool,
     let_go: Notify,
 }
 
-impl fmt::Display for Holding {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Holding({})", self.inner)
-    }
-}
-
 #[async_trait]
-impl ObjectStore for Holding {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> object_store::Result<PutResult> {
+impl Hook for Holding {
+    async fn before_write(&self, location: &Path) -> object_store::Result<()> {
         let is_first = location.as_ref().ends_with("/_delta_log/00000000000000000001.json");
         if is_first && !self.has_held.swap(true, Ordering::SeqCst) {
             self.let_go.notified().await;
         }
-        self.inner.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
+        Ok(())
     }
 }
 
@@ -322,9 +274,9 @@ fn n_passed(world: &World, stage: &str) -> Result<u64> {
 
 /// Waits until a second batch is prepared while `store` holds the first back, for ten seconds at most; returns how many
 /// batches are decoded, transformed and committed then.
-async fn prepared_beside(store: &Holding, world: &World) -> Result<[u64; 3]> {
+async fn prepared_beside(store: &HookedStore<Holding>, world: &World) -> Result<[u64; 3]> {
     for _look in 0..10_000 {
-        if store.has_held.load(Ordering::SeqCst) && n_passed(world, "transform")? > 1 {
+        if store.hook.has_held.load(Ordering::SeqCst) && n_passed(world, "transform")? > 1 {
             break;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -334,7 +286,7 @@ async fn prepared_beside(store: &Holding, world: &World) -> Result<[u64; 3]> {
 
 #[tokio::test]
 async fn the_next_batch_is_decoded_and_transformed_while_the_store_holds_one_back() -> Result<()> {
-    let store = Arc::<Holding>::default();
+    let store = Arc::<HookedStore<Holding>>::default();
     let stores = Stores::with_memory(StorageSettings::default(), Arc::clone(&store) as Arc<dyn ObjectStore>);
     let place = Place::on(stores, SQL, six()).await?;
     let (mut run, events) = place.open(Second::Fetch).await?;
@@ -342,8 +294,8 @@ async fn the_next_batch_is_decoded_and_transformed_while_the_store_holds_one_bac
         let passed = prepared_beside(&store, &place.world).await;
         let asked = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Whatever was seen: the flow has to end.
-        store.let_go.notify_one();
-        (passed, asked, store.has_held.load(Ordering::SeqCst))
+        store.hook.let_go.notify_one();
+        (passed, asked, store.hook.has_held.load(Ordering::SeqCst))
     };
     let shutdown = Shutdown::new();
     let (ended, (passed, asked, has_held)) = tokio::join!(run.run(&shutdown), looked);

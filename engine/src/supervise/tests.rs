@@ -1,22 +1,17 @@
 //! What the supervisor does with a flow that fails: whom it lets go on, how long it waits, and when it gives up.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use alluvium_catalog::store::MemoryStore;
 use alluvium_catalog::{StorageSettings, SystemClock};
 use alluvium_sql::{Compiler, SourceText, TableReader};
 use async_trait::async_trait;
-use futures::stream::BoxStream;
-use object_store::memory::InMemory;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
-};
 
 use super::*;
 use crate::cli::CatalogNames;
+use crate::hooked_store::{Hook, HookedStore};
 use crate::write::vectors::VectorFolder;
 
 const SQL: &str = "
@@ -53,11 +48,10 @@ async fn a_flow_whose_task_panics_is_halted_and_the_others_go_on() -> Result<()>
     Ok(())
 }
 
-/// A store that takes nothing. Whoever opens a flow on it tries to write, and then clears away what it tried with: that
-/// is counted.
+/// Takes nothing. Whoever opens a flow on such a store tries to write, and then clears away what it tried with: that is
+/// counted.
 #[derive(Debug, Default)]
 struct Deaf {
-    inner: InMemory,
     n_tries: AtomicU32,
 }
 
@@ -65,68 +59,30 @@ impl Deaf {
     fn n_tries(&self) -> u32 {
         self.n_tries.load(Ordering::SeqCst)
     }
-
-    fn refuse<T>(&self) -> object_store::Result<T> {
-        let source = format!("no answer to try {}", self.n_tries() + 1).into();
-        Err(object_store::Error::Generic { store: "deaf", source })
-    }
-}
-
-impl fmt::Display for Deaf {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Deaf({})", self.inner)
-    }
 }
 
 #[async_trait]
-impl ObjectStore for Deaf {
-    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> object_store::Result<PutResult> {
-        self.refuse()
+impl Hook for Deaf {
+    async fn before_write(&self, _: &Path) -> object_store::Result<()> {
+        let source = format!("no answer to try {}", self.n_tries() + 1).into();
+        Err(object_store::Error::Generic { store: "deaf", source })
     }
 
-    async fn put_multipart_opts(
-        &self,
-        _: &Path,
-        _: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.refuse()
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
+    fn before_delete(&self) {
         self.n_tries.fetch_add(1, Ordering::SeqCst);
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> object_store::Result<()> {
-        self.refuse()
     }
 }
 
 /// A flow whose store does not answer.
 struct Place {
-    store: Arc<Deaf>,
+    store: Arc<HookedStore<Deaf>>,
     world: World,
     flow: Arc<Flow>,
 }
 
 impl Place {
     async fn new(settings: Limits) -> Result<Self> {
-        let (store, clock) = (Arc::<Deaf>::default(), Arc::new(SystemClock));
+        let (store, clock) = (Arc::<HookedStore<Deaf>>::default(), Arc::new(SystemClock));
         let stores = Stores::with_memory(StorageSettings::default(), Arc::clone(&store) as Arc<dyn ObjectStore>);
         let catalog: Arc<dyn CatalogStore> = Arc::new(MemoryStore::default());
         let world = World {
@@ -189,7 +145,7 @@ async fn a_service_that_does_not_answer_is_waited_for_without_end() -> Result<()
     let stopped = async {
         // Where it does not go on, the minute is over and it has ended with an error.
         for _look in 0..60_000 {
-            if place.store.n_tries() >= N_TRIES {
+            if place.store.hook.n_tries() >= N_TRIES {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -199,7 +155,7 @@ async fn a_service_that_does_not_answer_is_waited_for_without_end() -> Result<()
         state
     };
     let (summary, state) = tokio::join!(place.run(false, &shutdown), stopped);
-    assert!(place.store.n_tries() >= N_TRIES, "{} tries, then {summary:?}", place.store.n_tries());
+    assert!(place.store.hook.n_tries() >= N_TRIES, "{} tries, then {summary:?}", place.store.hook.n_tries());
     assert_eq!(summary.halted, None, "a stop that was asked for is no failure");
     assert_eq!((state, place.state()), (Some(FlowState::Starting), Some(FlowState::Stopped)));
     Ok(())
@@ -209,7 +165,7 @@ async fn a_service_that_does_not_answer_is_waited_for_without_end() -> Result<()
 async fn once_gives_up_after_so_many_tries_with_the_last_error() -> Result<()> {
     let place = Place::new(impatient()).await?;
     let summary = place.run(true, &Shutdown::new()).await;
-    assert_eq!(place.store.n_tries(), RESTARTS_MAX + 1);
+    assert_eq!(place.store.hook.n_tries(), RESTARTS_MAX + 1);
     let halt = summary.halted.ok_or_else(|| Error::internal("it ended well"))?;
     assert_eq!(halt.kind, ErrorKind::Unavailable);
     let last = format!("no answer to try {}", RESTARTS_MAX + 1);
@@ -227,7 +183,7 @@ async fn once_gives_up_when_its_time_is_over_with_the_last_error() -> Result<()>
     let begun = Instant::now();
     let summary = place.run(true, &Shutdown::new()).await;
     assert!(begun.elapsed() >= once_timeout);
-    let n_tries = place.store.n_tries();
+    let n_tries = place.store.hook.n_tries();
     // One at the begin and one after each of three waits; fewer where a try takes long.
     assert!((1..=4).contains(&n_tries), "{n_tries} tries");
     let halt = summary.halted.ok_or_else(|| Error::internal("it ended well"))?;

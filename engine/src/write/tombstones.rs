@@ -150,7 +150,6 @@ fn moment(path: &Path) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
@@ -158,81 +157,34 @@ mod tests {
     use arrow::array::{ArrayRef, AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
     use async_trait::async_trait;
-    use futures::stream::BoxStream;
-    use object_store::memory::InMemory;
-    use object_store::{
-        CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, PutMultipartOptions, PutOptions,
-        PutPayload, PutResult,
-    };
 
     use super::*;
+    use crate::hooked_store::{Hook, HookedStore};
 
     const BEGIN_MS: i64 = 1_800_000_000_000;
 
-    /// A store that counts how many reads are under way at once.
+    /// Counts how many reads are under way at once.
     #[derive(Debug, Default)]
     struct Counting {
-        inner: InMemory,
         n_reading: AtomicUsize,
         n_reading_max: AtomicUsize,
     }
 
-    impl fmt::Display for Counting {
-        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(formatter, "Counting({})", self.inner)
-        }
-    }
-
     #[async_trait]
-    impl ObjectStore for Counting {
-        async fn put_opts(
-            &self,
-            location: &Path,
-            payload: PutPayload,
-            options: PutOptions,
-        ) -> object_store::Result<PutResult> {
-            self.inner.put_opts(location, payload, options).await
-        }
-
-        async fn put_multipart_opts(
-            &self,
-            location: &Path,
-            options: PutMultipartOptions,
-        ) -> object_store::Result<Box<dyn MultipartUpload>> {
-            self.inner.put_multipart_opts(location, options).await
-        }
-
-        async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+    impl Hook for Counting {
+        async fn before_read(&self) {
             let n_reading = self.n_reading.fetch_add(1, Ordering::SeqCst) + 1;
             self.n_reading_max.fetch_max(n_reading, Ordering::SeqCst);
             // Whoever reads at the same time has begun by then.
             tokio::task::yield_now().await;
-            let read = self.inner.get_opts(location, options).await;
+        }
+
+        fn after_read(&self) {
             self.n_reading.fetch_sub(1, Ordering::SeqCst);
-            read
-        }
-
-        fn delete_stream(
-            &self,
-            locations: BoxStream<'static, object_store::Result<Path>>,
-        ) -> BoxStream<'static, object_store::Result<Path>> {
-            self.inner.delete_stream(locations)
-        }
-
-        fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-            self.inner.list(prefix)
-        }
-
-        async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-            self.inner.list_with_delimiter(prefix).await
-        }
-
-        async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-            self.inner.copy_opts(from, to, options).await
         }
     }
 
-    fn folder(store: &Arc<Counting>, clock: &Arc<ManualClock>) -> Result<TombstoneFolder> {
+    fn folder(store: &Arc<HookedStore<Counting>>, clock: &Arc<ManualClock>) -> Result<TombstoneFolder> {
         Ok(TombstoneFolder {
             store: Arc::clone(store) as Arc<dyn ObjectStore>,
             location: "memory:///t".parse()?,
@@ -250,7 +202,8 @@ mod tests {
     async fn very_many_sidecars_are_read_oldest_first_and_a_few_at_a_time() -> Result<()> {
         const N_FILES: i64 = 150;
         const N_OLD: i64 = 50;
-        let (store, clock) = (Arc::<Counting>::default(), Arc::new(ManualClock::new(1, Timestamp(BEGIN_MS))));
+        let (store, clock) =
+            (Arc::<HookedStore<Counting>>::default(), Arc::new(ManualClock::new(1, Timestamp(BEGIN_MS))));
         let folder = folder(&store, &clock)?;
         for key in 0..N_FILES {
             folder.write(&delete_of(key)?).await?;
@@ -260,13 +213,14 @@ mod tests {
         let key = |deletes: &Remembered| deletes.rows.column(0).as_primitive::<Int64Type>().value(0);
         let found: Vec<(i64, i64)> = read.iter().flatten().map(|deletes| (key(deletes), deletes.at_ms)).collect();
         assert_eq!(found, (N_OLD..N_FILES).map(|key| (key, BEGIN_MS + key)).collect::<Vec<_>>());
-        assert_eq!(store.n_reading_max.load(Ordering::SeqCst), FILES_IN_FLIGHT);
+        assert_eq!(store.hook.n_reading_max.load(Ordering::SeqCst), FILES_IN_FLIGHT);
         Ok(())
     }
 
     #[tokio::test]
     async fn a_damaged_sidecar_is_bad_data_and_named() -> Result<()> {
-        let (store, clock) = (Arc::<Counting>::default(), Arc::new(ManualClock::new(1, Timestamp(BEGIN_MS))));
+        let (store, clock) =
+            (Arc::<HookedStore<Counting>>::default(), Arc::new(ManualClock::new(1, Timestamp(BEGIN_MS))));
         let folder = folder(&store, &clock)?;
         let path = folder.write(&delete_of(1)?).await?;
         let put = store.put(&Path::from(path.as_str()), "no parquet".into()).await;

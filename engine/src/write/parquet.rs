@@ -9,6 +9,7 @@ mod encode;
 mod nan;
 
 use std::sync::Arc;
+use std::thread;
 
 use alluvium_catalog::{Clock, Error, Location, Result};
 use arrow::array::RecordBatch;
@@ -26,7 +27,7 @@ pub(super) use nan::columns_with_nan;
 use super::partition::{self, Part, PartitionValues};
 use super::stats::stats_json;
 
-/// Files encoded and uploaded at the same time.
+/// Files encoded and uploaded at the same time, where there are not more cores than that.
 const FILES_IN_FLIGHT: usize = 4;
 
 /// Where data files go.
@@ -61,8 +62,12 @@ impl DataFolder {
             return Ok(Vec::new());
         }
         let parts = partition::split(rows, &self.partitioned_by)?;
+        let n_in_flight = match parts.len() {
+            ..=FILES_IN_FLIGHT => FILES_IN_FLIGHT,
+            _ => thread::available_parallelism().map_or(FILES_IN_FLIGHT, |cores| cores.get().max(FILES_IN_FLIGHT)),
+        };
         let writes: Vec<_> = parts.into_iter().map(|part| self.write_part(part)).collect();
-        futures::stream::iter(writes).buffered(FILES_IN_FLIGHT).try_collect().await
+        futures::stream::iter(writes).buffered(n_in_flight).try_collect().await
     }
 
     async fn write_part(&self, part: Part) -> Result<DataFile> {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use alluvium::source::kafka::embedded::{EmbeddedBroker, Message};
 use serde_json::Value;
 
 use crate::harness::lake::Lake;
@@ -43,6 +44,28 @@ CREATE FLOW bears AS INSERT INTO lake.borne BY NAME SELECT order_id, part, pos F
 ",
         embedded_options(shop.bootstrap())
     )
+}
+
+/// One flow whose key index grows with each record, and one without an index.
+fn growing(bootstrap: &str) -> String {
+    format!(
+        "CREATE CONNECTION broker TYPE kafka WITH ({});
+CREATE SOURCE keyed (id STRING NOT NULL, pos BIGINT METADATA FROM 'offset')
+WITH ('connection' = 'broker', 'topic' = 'keys');
+CREATE STREAMING TABLE lake.all_keys (id STRING, pos BIGINT);
+CREATE STREAMING TABLE lake.newest (id STRING NOT NULL, pos BIGINT, PRIMARY KEY (id) NOT ENFORCED);
+CREATE FLOW goes_on WITH ('commit.rows' = '1000') AS INSERT INTO lake.all_keys BY NAME SELECT id, pos FROM STREAM(keyed);
+CREATE FLOW outgrows WITH ('commit.rows' = '1000') AS AUTO CDC INTO lake.newest FROM STREAM(keyed)
+KEYS (id) SEQUENCE BY pos STORED AS SCD TYPE 1;
+",
+        embedded_options(bootstrap)
+    )
+}
+
+/// Returns the offsets of the rows of a table, in order.
+async fn offsets(lake: &Lake, table: &str) -> TestResult<Vec<i64>> {
+    let rows = reader::deltalake_rows(lake, &lake.table(table)?, "SELECT pos FROM t ORDER BY pos").await?;
+    Ok(rows.iter().filter_map(|row| row["pos"].as_i64()).collect())
 }
 
 /// What has landed of partition 1, which all bad records of the shop are in.
@@ -129,6 +152,39 @@ async fn a_batch_with_more_rejects_than_the_source_bears_halts_its_flow_and_none
     let mut places = [after.rows.as_slice(), after.rejects.as_slice()].concat();
     places.sort_unstable();
     assert_eq!((after.position, places), (Some(60), (0..60).collect()), "every record is there once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flow_whose_key_index_outgrows_its_memory_halts_alone_and_goes_on_once_it_may_take_more() -> TestResult {
+    const RECORDS: i64 = 10_000;
+    let (lake, broker) = (Lake::on_disk()?, EmbeddedBroker::start(&[("keys", 1)])?);
+    for index in 0..RECORDS {
+        // Of keys of so many bytes, the least that the setting allows holds four or five batches.
+        let value = format!("{{\"id\": \"{index:0>200}\"}}");
+        broker.produce("keys", Message { value: Some(value.as_bytes()), ..Message::default() }).await?;
+    }
+    broker.flush().await?;
+    let program = Program::on(&lake);
+    let file = program.write("keys.sql", &growing(broker.bootstrap()))?;
+    let flows = halted_flows(&program.clone().with("ALLUVIUM_INDEX_MEMORY", "1 MiB"), &file)?;
+    let [goes_on, outgrows] = flows.as_slice() else { return Err(format!("{flows:?}").into()) };
+    assert!(goes_on["halted"].is_null(), "{goes_on}");
+    let reason = outgrows["halted"].as_str().unwrap_or_default();
+    let said = ["index.memory allows 1048576", "raise index.memory (ALLUVIUM_INDEX_MEMORY)"];
+    assert!(outgrows["kind"] == "invalid" && said.iter().all(|part| reason.contains(part)), "{outgrows}");
+    let landed = outgrows["fate"]["records_in"].as_i64().unwrap_or_default();
+    assert!((1..RECORDS).contains(&landed), "{outgrows}");
+    assert_eq!(offsets(&lake, "lake.newest").await?, (0..landed).collect::<Vec<_>>());
+    assert_eq!(offsets(&lake, "lake.all_keys").await?, (0..RECORDS).collect::<Vec<_>>());
+
+    let more = program.with("ALLUVIUM_INDEX_MEMORY", "64 MiB");
+    let summary = more.json(&["run", "--once", "--json", &file])?;
+    // Rows of a key replace each other, so only the count tells that no record was read twice.
+    assert_eq!(summary["flows"][1]["fate"]["records_in"].as_i64(), Some(RECORDS - landed), "{summary}");
+    for table in ["lake.newest", "lake.all_keys"] {
+        assert_eq!(offsets(&lake, table).await?, (0..RECORDS).collect::<Vec<_>>(), "{table}");
+    }
     Ok(())
 }
 

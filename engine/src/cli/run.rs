@@ -16,7 +16,7 @@ use super::failure::Exit;
 use super::progress::Progress;
 use super::table::{TextTable, counted, grouped};
 use super::workspace::Workspace;
-use crate::config::{Limits, Settings};
+use crate::config::{IndexLimits, Limits, Settings};
 use crate::metrics::{Metrics, memory_bytes};
 use crate::serve::{Server, Shown};
 use crate::shutdown::Shutdown;
@@ -106,21 +106,23 @@ async fn run_in(
 fn warn_of_memory(flows: &[Arc<Flow>], limits: &Limits) {
     let n_indexes = flows.iter().filter(|flow| matches!(flow.change, Change::Upsert { .. })).count();
     if let Some(there_is) = memory_bytes()
-        && let Some(allowed) = above_memory(n_indexes, limits.index.memory_bytes_max, there_is)
+        && let Some(allowed) = above_memory(n_indexes, &limits.index, there_is)
     {
         let (allowed, there_is) = (sized(allowed), sized(there_is));
         tracing::warn!(
             indexes = n_indexes,
             allowed,
             there_is,
-            "key indexes may outgrow the memory: lower index.memory"
+            "key indexes and their snapshots may outgrow the memory: lower index.memory"
         );
     }
 }
 
-/// Returns what `n_indexes` of `bytes_max` each may take together, where that is more than `there_is`.
-fn above_memory(n_indexes: usize, bytes_max: u64, there_is: u64) -> Option<u64> {
-    let allowed = bytes_max.saturating_mul(n_indexes as u64);
+/// Returns the bytes that `n_indexes` may take together, where that is more than `there_is`. Each counts twice where
+/// snapshots are written: batches that land meanwhile may copy all of it.
+fn above_memory(n_indexes: usize, limits: &IndexLimits, there_is: u64) -> Option<u64> {
+    let n_copies = if limits.snapshot_interval > 0 { 2 } else { 1 };
+    let allowed = limits.memory_bytes_max.saturating_mul(n_indexes as u64).saturating_mul(n_copies);
     (allowed > there_is).then_some(allowed)
 }
 
@@ -287,15 +289,18 @@ mod tests {
     #[test]
     fn indexes_that_may_outgrow_the_memory_together_are_found() {
         const GIB: u64 = 1 << 30;
-        for (n_indexes, bytes_max, expected) in [
-            (0, 16 * GIB, None),
-            (1, 2 * GIB, None),
-            (4, 2 * GIB, None),
-            (5, 2 * GIB, Some(10 * GIB)),
-            (1, 8 * GIB + 1, Some(8 * GIB + 1)),
-            (2, u64::MAX, Some(u64::MAX)),
+        for (n_indexes, memory_bytes_max, snapshot_interval, expected) in [
+            (0, 16 * GIB, 500, None),
+            (4, 2 * GIB, 0, None),
+            (5, 2 * GIB, 0, Some(10 * GIB)),
+            (1, 8 * GIB + 1, 0, Some(8 * GIB + 1)),
+            (2, 2 * GIB, 500, None),
+            (3, 2 * GIB, 500, Some(12 * GIB)),
+            (1, 4 * GIB + 1, 1, Some(8 * GIB + 2)),
+            (2, u64::MAX, 500, Some(u64::MAX)),
         ] {
-            assert_eq!(above_memory(n_indexes, bytes_max, 8 * GIB), expected, "{n_indexes} of {bytes_max} bytes each");
+            let limits = IndexLimits { memory_bytes_max, snapshot_interval, ..IndexLimits::default() };
+            assert_eq!(above_memory(n_indexes, &limits, 8 * GIB), expected, "{n_indexes} of {limits:?}");
         }
     }
 }

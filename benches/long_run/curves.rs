@@ -9,7 +9,7 @@ use crate::Asked;
 /// nothing on, grows 2.33-fold.
 const GROWTH_MAX: Option<f64> = Some(1.5);
 
-/// The same for the bytes of the log, which swing with the rounds of compaction.
+/// The same for the bytes of the log, which swing with the rounds of compaction, and for the time to load it.
 const LOG_GROWTH_MAX: Option<f64> = Some(2.0);
 
 /// Commits from which on growth is judged: the second quarter then begins past the first thousand, in which keys and
@@ -29,7 +29,7 @@ pub(crate) const COLUMNS: [(&str, usize, Option<f64>); 11] = [
     ("log MB", 2, LOG_GROWTH_MAX),
     ("data files", 0, None),
     ("data MB", 1, None),
-    ("load ms", 1, None),
+    ("load ms", 1, LOG_GROWTH_MAX),
 ];
 
 /// The lines so far.

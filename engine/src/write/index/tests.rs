@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{Array, ArrayRef, Decimal128Array, Int64Array};
+use arrow::array::{Array, ArrayRef, Decimal128Array, Int32Array, Int64Array, StringArray};
 use proptest::prelude::*;
 
 use super::*;
@@ -190,12 +190,12 @@ fn entries_follow_the_rows_that_compaction_moves() {
 }
 
 /// Puts a million keys in batches, as a table grows, and checks what one takes and that all are found.
-fn check_bytes_per_key(columns: impl Fn(i64) -> ArrayRef, bytes_max: f64) -> Result<()> {
+fn check_bytes_per_key(columns: impl Fn(i64) -> Vec<ArrayRef>, bytes_max: f64) -> Result<()> {
     const BATCH: i64 = 50_000;
-    let form = KeyForm::try_new(vec![columns(0).data_type().clone()])?;
+    let form = KeyForm::try_new(columns(0).iter().map(|column| column.data_type().clone()).collect())?;
     let mut index = KeyIndex::default();
     for batch in 0..20 {
-        let keys = form.pack(&[columns(batch)])?;
+        let keys = form.pack(&columns(batch))?;
         let n_rows = u32::try_from(keys.len()).unwrap_or_default();
         let ordinal = index.insert_file(file(&format!("{batch}"), u64::from(n_rows)));
         index.put_rows(&keys, &rows_of(ordinal, n_rows));
@@ -205,18 +205,45 @@ fn check_bytes_per_key(columns: impl Fn(i64) -> ArrayRef, bytes_max: f64) -> Res
     }
     assert_eq!(index.footprint().n_keys, 20 * BATCH as u64);
     for (ordinal, batch) in [(FileOrdinal(0), 0), (FileOrdinal(19), 19)] {
-        assert_eq!(index.find(&form.pack(&[columns(batch)])?), rows_of(ordinal, BATCH as u32));
+        assert_eq!(index.find(&form.pack(&columns(batch))?), rows_of(ordinal, BATCH as u32));
     }
     Ok(())
 }
 
+/// Returns the keys of a batch: numbers far from each other, each made into a value of a column.
+fn column<A: Array + FromIterator<Option<T>> + 'static, T>(batch: i64, value: impl Fn(i64) -> T) -> ArrayRef {
+    let numbers = (0..50_000).map(|row| (batch * 50_000 + row) * 7_919);
+    Arc::new(numbers.map(|number| Some(value(number))).collect::<A>())
+}
+
 #[test]
-fn a_million_keys_take_24_bytes_each_when_narrow_and_36_when_wide() -> Result<()> {
-    let numbers = |batch: i64| Int64Array::from_iter_values((0..50_000).map(|row| (batch * 50_000 + row) * 7_919));
-    check_bytes_per_key(|batch| Arc::new(numbers(batch)), 24.0)?;
-    let wide =
-        |batch| Decimal128Array::from_iter_values(numbers(batch).values().iter().map(|key| i128::from(*key) << 40));
-    check_bytes_per_key(|batch| Arc::new(wide(batch)), 36.0)
+fn a_million_keys_take_24_bytes_each_when_narrow() -> Result<()> {
+    check_bytes_per_key(|batch| vec![column::<Int64Array, _>(batch, |number| number)], 24.0)?;
+    check_bytes_per_key(
+        |batch| vec![column::<StringArray, _>(batch, |number| format!("{:07}", number / 7_919))],
+        24.0,
+    )?;
+    let halves = |batch| {
+        let low = column::<Int32Array, _>(batch, |number| (number & 0xffff) as i32);
+        vec![low, column::<Int32Array, _>(batch, |number| (number >> 16) as i32)]
+    };
+    check_bytes_per_key(halves, 24.0)
+}
+
+#[test]
+fn a_million_keys_take_36_bytes_each_when_wide() -> Result<()> {
+    let decimals = |batch| column::<Decimal128Array, _>(batch, |number| i128::from(number) << 40);
+    check_bytes_per_key(|batch| vec![decimals(batch)], 36.0)?;
+    let uuid = |number: i64| format!("01890a5d-ac96-774b-bcce-{number:012x}");
+    check_bytes_per_key(|batch| vec![column::<StringArray, _>(batch, uuid)], 36.0)?;
+    let pair = |batch| vec![column::<Int64Array, _>(batch, |number| number), column::<Int32Array, _>(batch, |_| 7)];
+    check_bytes_per_key(pair, 36.0)
+}
+
+#[test]
+fn a_million_long_keys_take_40_bytes_each_and_a_quarter_more_than_their_length() -> Result<()> {
+    let text = |number: i64| format!("order-{number:018}");
+    check_bytes_per_key(|batch| vec![column::<StringArray, _>(batch, text)], 40.0 + 1.25 * 24.0)
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! `ALLUVIUM_TEST_HISTORIES=500 tests/run --test suite -- histories` runs as many of each kind; `ALLUVIUM_TEST_SEED` is
 //! the first seed. `docs/TESTING.md` says more.
 
+mod damage;
 pub(crate) mod foreign;
 pub(crate) mod history;
 mod keys;
@@ -41,6 +42,9 @@ const STEPS: usize = 9;
 /// Steps of a history that is held against MERGE: fewer, since a merge takes longer than a batch.
 const LONE_STEPS: usize = 6;
 
+/// Seeds in a row that bring each kind of place: eight with a disk, of which six keep snapshots, and eight without.
+const PLACES: usize = 16;
+
 /// Returns the seeds to be run, and the kind of table of each.
 fn seeds(n_default: u64) -> TestResult<Vec<(u64, Kind)>> {
     let (first, n_seeds) = (number("ALLUVIUM_TEST_SEED", 1)?, number("ALLUVIUM_TEST_HISTORIES", n_default)?);
@@ -62,8 +66,9 @@ async fn live_through(test: &str, (seed, kind): (u64, Kind)) -> TestResult<Met> 
     let mut history = History::new(kind, seed).await?;
     let mut dice = Dice::new(seed, kind);
     let mut steps: Vec<Step> = (0..STEPS).map(|_| dice.step()).collect();
-    // What the last visit has left behind is settled by one more batch, which every reader must then agree on.
-    steps.push(dice.quiet_life());
+    // What the last visit has left behind is settled by one more batch, which every reader must then agree on. It starts
+    // after damage, so that no run is without any.
+    steps.extend([dice.damage(), dice.quiet_life()]);
     for (place, step) in steps.iter().enumerate() {
         if let Err(error) = history.apply(step).await {
             let dump = history.dump(seed, &steps)?;
@@ -82,7 +87,7 @@ async fn live_beside_merge(test: &str, (seed, kind): (u64, Kind)) -> TestResult<
     let mut history = History::new(kind, seed).await?;
     let (mut dice, mut merged) = (Dice::new(seed, kind), Merged::new(&history.place.keys).await?);
     let mut steps: Vec<Step> = (0..LONE_STEPS).map(|_| dice.lone_step()).collect();
-    steps.push(dice.quiet_life());
+    steps.extend([dice.damage(), dice.quiet_life()]);
     for (place, step) in steps.iter().enumerate() {
         if let Err(error) = apply_beside_merge(&mut history, &mut merged, step).await {
             let dump = history.dump(seed, &steps)?;
@@ -123,11 +128,12 @@ async fn any_history_leaves_what_a_map_has() -> TestResult {
     let met = live_all(test, seeds.iter().map(|seed| Box::pin(live_through(test, *seed)))).await?;
     // One history meets what it meets.
     let upkeep = [met.compactions, met.checkpoints];
-    let troubles = [met.visits, met.faults, met.deaths];
+    let troubles = [met.visits, met.faults, met.deaths, met.damaged_beside];
     let vectors = [met.inline_vectors, met.filed_vectors];
     let has_none = upkeep.contains(&0) || troubles.contains(&0) || vectors.contains(&0);
     let is_refused = met.refused * 3 > met.visits;
     assert!(seeds.len() < 12 || !(has_none || is_refused), "some of it did not come about: {met:?}");
+    assert!(seeds.len() < PLACES || met.damaged_on_disk > 0, "no snapshot on a disk was damaged: {met:?}");
     Ok(())
 }
 
@@ -159,7 +165,9 @@ async fn batches_leave_what_delta_rs_merge_leaves_whatever_goes_wrong() -> TestR
     let test = "batches_leave_what_delta_rs_merge_leaves_whatever_goes_wrong";
     let seeds = seeds(16)?;
     let met = live_all(test, seeds.iter().map(|seed| Box::pin(live_beside_merge(test, *seed)))).await?;
-    let has_none = [met.compactions, met.faults, met.deaths, met.inline_vectors, met.filed_vectors].contains(&0);
+    let troubles = [met.faults, met.deaths, met.damaged_beside];
+    let has_none = troubles.contains(&0) || [met.compactions, met.inline_vectors, met.filed_vectors].contains(&0);
     assert!(seeds.len() < 12 || !has_none, "some of it did not come about: {met:?}");
+    assert!(seeds.len() < PLACES || met.damaged_on_disk > 0, "no snapshot on a disk was damaged: {met:?}");
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! The table of keys is in [`keys`]; `docs/guide/settings.md` shows it, and a test holds the page to it.
 
 mod document;
+mod index;
 mod keys;
 mod upkeep;
 mod value;
@@ -21,6 +22,7 @@ use alluvium_catalog::{Error, Location, Result, StorageSettings};
 use alluvium_sql::BatchLimits;
 use url::Url;
 
+pub use index::IndexLimits;
 pub use keys::{KEYS, Key};
 pub use upkeep::UpkeepSettings;
 use value::Values;
@@ -62,17 +64,6 @@ pub struct Limits {
     pub upkeep: UpkeepSettings,
     /// The bounds of key indexes.
     pub index: IndexLimits,
-}
-
-/// Bounds of the key index of each upsert table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct IndexLimits {
-    /// The memory that one index may take before its flow stops.
-    pub memory_bytes_max: u64,
-    /// The memory for the orders of rows that were written lately.
-    pub order_cache_bytes: u64,
-    /// The number of versions from one snapshot to the next; 0 for none.
-    pub snapshot_interval: u64,
 }
 
 /// Where `/metrics`, `/healthz`, `/readyz` and `/v1/lookup` are served. Always loopback.
@@ -146,11 +137,11 @@ impl Settings {
             None => catalog_of(&warehouse),
         };
         Ok(Self {
+            limits: limits(values, &catalog)?,
             catalog,
             warehouse,
             storage: storage(values)?.with_environment(&|name| environment.text(name))?,
             batch: batch(values)?,
-            limits: limits(values)?,
             listen: values.listen("listen.metrics")?.unwrap_or(Listen::DEFAULT),
             log: log(values)?,
             otlp: values.http_url("otlp.endpoint")?,
@@ -213,14 +204,6 @@ impl Default for Limits {
             upkeep: UpkeepSettings::default(),
             index: IndexLimits::default(),
         }
-    }
-}
-
-impl Default for IndexLimits {
-    /// 2 GiB hold some 85 million keys of 64 bits; 32 MiB hold the orders of some one and a half million rows; replaying 500
-    /// versions takes less than a restart of the process does.
-    fn default() -> Self {
-        Self { memory_bytes_max: 2 << 30, order_cache_bytes: 32 << 20, snapshot_interval: 500 }
     }
 }
 
@@ -356,7 +339,7 @@ fn batch(values: &Values) -> Result<BatchLimits> {
     })
 }
 
-fn limits(values: &Values) -> Result<Limits> {
+fn limits(values: &Values, catalog: &Path) -> Result<Limits> {
     let default = Limits::default();
     let attempts = values.count("limits.commit_attempts", 1..=1_000)?.and_then(|n| u32::try_from(n).ok());
     let memory = values.bytes("limits.sql_memory", keys::SQL_MEMORY)?.and_then(|n| usize::try_from(n).ok());
@@ -370,21 +353,12 @@ fn limits(values: &Values) -> Result<Limits> {
         sql_memory_bytes: memory.and_then(NonZeroUsize::new).unwrap_or(default.sql_memory_bytes),
         checkpoint_interval: interval.and_then(NonZeroU64::new).unwrap_or(default.checkpoint_interval),
         upkeep: upkeep::upkeep(values)?,
-        index: index(values)?,
+        index: index::index(values, catalog)?,
     };
     if limits.retry_wait_min > limits.retry_wait_max {
         return Err(Error::invalid("limits.retry_wait_min is longer than limits.retry_wait_max"));
     }
     Ok(limits)
-}
-
-fn index(values: &Values) -> Result<IndexLimits> {
-    let default = IndexLimits::default();
-    Ok(IndexLimits {
-        memory_bytes_max: values.bytes("index.memory", keys::INDEX_MEMORY)?.unwrap_or(default.memory_bytes_max),
-        order_cache_bytes: values.bytes("index.order_cache", 0..=1 << 44)?.unwrap_or(default.order_cache_bytes),
-        snapshot_interval: values.count("index.snapshot_interval", 0..=1_000_000)?.unwrap_or(default.snapshot_interval),
-    })
 }
 
 fn log(values: &Values) -> Result<LogSettings> {

@@ -2,7 +2,6 @@
 
 mod deaths;
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,11 +13,10 @@ use alluvium::upkeep::optimize::{Extent, optimize};
 use alluvium::upkeep::plan::Aims;
 use alluvium::upkeep::vacuum::{Mode, vacuum};
 use alluvium_catalog::{Clock, SystemClock};
-use futures::TryStreamExt;
-use object_store::path::Path;
+use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::damage::{damage_beside, damage_on_disk};
 use super::foreign::{self, Visit};
 use super::keys::{Keys, Spelling};
 use super::met::Met;
@@ -95,7 +93,7 @@ impl History {
                 self.take_in(visited)?;
                 self.check_protocol(&Arc::clone(&self.witness)).await.map(drop)
             }
-            Step::Damage(damage) => self.damage(*damage).await,
+            Step::Damage { beside, on_disk } => self.damage(*beside, *on_disk).await,
             Step::Optimize => {
                 let clock: Arc<dyn Clock> = Arc::clone(&self.place.clock) as Arc<dyn Clock>;
                 let aims = Aims::all(&UpkeepSettings::default());
@@ -216,28 +214,14 @@ impl History {
         Ok(None)
     }
 
-    async fn damage(&self, damage: Damage) -> TestResult {
-        let folder = Path::from(format!("{TABLE}/_alluvium/index"));
-        let listed: Vec<_> = self.witness.list(Some(&folder)).try_collect().await?;
-        let paths: BTreeSet<Path> = listed.into_iter().map(|file| file.location).collect();
-        let (Some(oldest), Some(newest)) = (paths.first(), paths.last()) else { return Ok(()) };
-        let mut bytes = self.witness.get(newest).await?.bytes().await?.to_vec();
-        match damage {
-            Damage::Cut => bytes.truncate(bytes.len() * 2 / 3),
-            Damage::Flip => {
-                let middle = bytes.len() / 2;
-                bytes[middle] ^= 1;
-            }
-            Damage::Swap => bytes = self.witness.get(oldest).await?.bytes().await?.to_vec(),
-            Damage::LoseNewest => return Ok(self.witness.delete(newest).await?),
-            Damage::LoseAll => {
-                for path in &paths {
-                    self.witness.delete(path).await?;
-                }
-                return Ok(());
-            }
+    /// Damages snapshots of the index, each copy of them in its own way.
+    async fn damage(&mut self, beside: Option<Damage>, on_disk: Option<Damage>) -> TestResult {
+        if let Some(damage) = beside {
+            self.met.damaged_beside += damage_beside(&self.witness, damage).await?;
         }
-        self.witness.put(newest, bytes.into()).await?;
+        if let Some((damage, disk)) = on_disk.zip(self.place.disk()) {
+            self.met.damaged_on_disk += damage_on_disk(&disk, damage)?;
+        }
         Ok(())
     }
 

@@ -17,6 +17,9 @@ pub(crate) struct Met {
     pub(crate) inline_vectors: usize,
     pub(crate) filed_vectors: usize,
     pub(crate) checkpoints: usize,
+    /// Snapshots of the index that were changed or removed between two processes: beside the table, and on a machine's disk.
+    pub(crate) damaged_beside: usize,
+    pub(crate) damaged_on_disk: usize,
 }
 
 impl Met {
@@ -31,5 +34,7 @@ impl Met {
         self.inline_vectors += other.inline_vectors;
         self.filed_vectors += other.filed_vectors;
         self.checkpoints += other.checkpoints;
+        self.damaged_beside += other.damaged_beside;
+        self.damaged_on_disk += other.damaged_on_disk;
     }
 }

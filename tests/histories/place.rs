@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU32, NonZeroU64};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use alluvium::config::{IndexLimits, Limits, UpkeepSettings};
@@ -18,6 +20,7 @@ use alluvium_catalog::{Clock, ErrorKind, ManualClock, Partition, StorageSettings
 use alluvium_sql::{Compiler, Flow, SourceText};
 use object_store::ObjectStore;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::keys::{Keys, Spelling};
 use super::model::{Change, Record};
@@ -98,6 +101,9 @@ pub(crate) struct Place {
     pub(crate) snapshot_interval: u64,
     /// Deletion vectors of at most this many bytes stand in the log.
     inline_bytes_max: usize,
+    /// The disk of one of the machines on which processes live in turn; the others have none. It keeps snapshots of the index.
+    disk: Mutex<Option<TempDir>>,
+    n_lives: AtomicUsize,
 }
 
 /// How a process lives.
@@ -126,7 +132,24 @@ impl Place {
         let clock = Arc::new(ManualClock::new(seed, SystemClock.now()));
         // The vectors of so few rows would all stand in the log.
         let inline_bytes_max = if (seed / 4).is_multiple_of(2) { 0 } else { VectorFolder::INLINE_BYTES_MAX };
-        Ok(Self { kind, keys, broker, topic, flow, clock, snapshot_interval: seed % 4, inline_bytes_max })
+        let disk = Mutex::new((seed / 8).is_multiple_of(2).then(tempfile::tempdir).transpose()?);
+        let (snapshot_interval, n_lives) = (seed % 4, AtomicUsize::new(0));
+        Ok(Self { kind, keys, broker, topic, flow, clock, snapshot_interval, inline_bytes_max, disk, n_lives })
+    }
+
+    /// Returns the disk that keeps snapshots of the index, where there is one.
+    pub(crate) fn disk(&self) -> Option<PathBuf> {
+        let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        disk.as_ref().map(|disk| disk.path().to_owned())
+    }
+
+    /// Puts an empty disk in the place of the one that is there: what comes now does not go on from what it knows.
+    pub(crate) fn change_disk(&self) -> TestResult {
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if disk.is_some() {
+            *disk = Some(tempfile::tempdir()?);
+        }
+        Ok(())
     }
 
     /// Produces a record.
@@ -150,13 +173,19 @@ impl Place {
     }
 
     fn world(&self, store: Arc<dyn ObjectStore>) -> TestResult<World> {
+        let is_elsewhere = self.n_lives.fetch_add(1, Ordering::Relaxed) % 3 == 2;
+        let disk = self.disk().filter(|_| !is_elsewhere);
         let settings = Limits {
             commit_attempts: NonZeroU32::MIN.saturating_add(4),
             retry_wait_min: Duration::from_millis(1),
             retry_wait_max: Duration::from_millis(5),
             checkpoint_interval: NonZeroU64::MIN.saturating_add(3),
             upkeep: UpkeepSettings { files_min: 3, wall_percent: 100, ..UpkeepSettings::default() },
-            index: IndexLimits { snapshot_interval: self.snapshot_interval, ..IndexLimits::default() },
+            index: IndexLimits {
+                snapshot_interval: self.snapshot_interval,
+                snapshot_folder: disk.map(|disk| disk.display().to_string().parse()).transpose()?,
+                ..IndexLimits::default()
+            },
             ..Limits::default()
         };
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as Arc<dyn Clock>;

@@ -35,15 +35,15 @@ pub(crate) enum Step {
     Swap { records: Vec<(i32, Record)>, life: Life },
     /// Another writer comes while no process lives.
     Visit(Visit),
-    /// Snapshots of the index are damaged.
-    Damage(Damage),
+    /// Snapshots of the index are damaged: those beside the table, those on a machine's disk, or both.
+    Damage { beside: Option<Damage>, on_disk: Option<Damage> },
     /// The table is compacted by command.
     Optimize,
     /// Every file is removed that the newest version does not name.
     Vacuum,
 }
 
-/// What becomes of the snapshots of the index.
+/// What becomes of the snapshots of the index in one folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Damage {
     /// The newest has lost its end.
@@ -93,12 +93,20 @@ impl Dice {
                 let (records, life) = (self.records(30), self.way());
                 Step::Crash { records, life, operation: self.random.random_range(0..90) }
             }
-            6..=7 => {
-                let all = [Damage::Cut, Damage::Flip, Damage::LoseNewest, Damage::LoseAll, Damage::Swap];
-                Step::Damage(self.one_of(&all))
-            }
+            6..=7 => self.damage(),
             8 => Step::Optimize,
             _ => Step::Vacuum,
+        }
+    }
+
+    /// Draws damage to one copy of the snapshots or, half of the time, to both, each in its own way.
+    pub(crate) fn damage(&mut self) -> Step {
+        let all = [Damage::Cut, Damage::Flip, Damage::LoseNewest, Damage::LoseAll, Damage::Swap];
+        let (beside, on_disk) = (Some(self.one_of(&all)), Some(self.one_of(&all)));
+        match self.random.random_range(0..4) {
+            0 => Step::Damage { beside, on_disk: None },
+            1 => Step::Damage { beside: None, on_disk },
+            _ => Step::Damage { beside, on_disk },
         }
     }
 

@@ -24,7 +24,7 @@ pub struct Key {
 }
 
 /// Every setting, in the order of the documentation.
-pub const KEYS: [Key; 44] = [
+pub const KEYS: [Key; 45] = [
     Key {
         path: "warehouse",
         variable: "ALLUVIUM_WAREHOUSE",
@@ -259,6 +259,12 @@ pub const KEYS: [Key; 44] = [
         variable: "ALLUVIUM_INDEX_SNAPSHOT_INTERVAL",
         default: "500",
         meaning: "How many versions lie between two snapshots of a key index, kept beside its table for the next start; 0 keeps none.",
+    },
+    Key {
+        path: "index.snapshot_folder",
+        variable: "ALLUVIUM_INDEX_SNAPSHOT_FOLDER",
+        default: "",
+        meaning: "Where the snapshots of tables in S3 are kept on this machine as well, so that its next start need not fetch them; `\"\"` in the file keeps none. Without it, beside the catalog: `alluvium.db.index` for `alluvium.db`.",
     },
     Key {
         path: "listen.metrics",

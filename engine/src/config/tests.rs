@@ -34,7 +34,9 @@ fn written_defaults_are_the_defaults() -> Result<()> {
     for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
         text.push_str(&format!("{} = {}\n", key.path, key.default));
     }
-    let (written, empty) = (settings(&text, &[])?, settings("", &[])?);
+    let (mut written, empty) = (settings(&text, &[])?, settings("", &[])?);
+    // It lies beside the catalog, and that beside the file where one names the warehouse.
+    written.limits.index.snapshot_folder.clone_from(&empty.limits.index.snapshot_folder);
     assert_eq!(written.storage, empty.storage);
     assert_eq!(written.batch, empty.batch);
     assert_eq!(written.limits, empty.limits);
@@ -80,6 +82,23 @@ fn relative_paths_of_a_file_begin_at_the_file() -> Result<()> {
 }
 
 #[test]
+fn snapshots_lie_beside_the_catalog_where_nothing_else_is_said() -> Result<()> {
+    for (text, expected) in [
+        ("warehouse = 's3://lake/a'", Some("alluvium.db.index")),
+        ("catalog = '/var/lib/c.db'", Some("/var/lib/c.db.index")),
+        ("catalog = '/var/lib/c.db'\n[index]\nsnapshot_folder = 'keys'", Some("/etc/keys")),
+        ("index.snapshot_folder = '/fast/keys'", Some("/fast/keys")),
+        ("index.snapshot_folder = ''", None),
+    ] {
+        let folder = settings(text, &[])?.limits.index.snapshot_folder;
+        assert_eq!(folder, expected.map(str::parse).transpose()?, "{text}");
+    }
+    let variable = settings("index.snapshot_folder = ''", &[("ALLUVIUM_INDEX_SNAPSHOT_FOLDER", "here")])?;
+    assert_eq!(variable.limits.index.snapshot_folder, Some("here".parse()?));
+    Ok(())
+}
+
+#[test]
 fn unknown_names_are_refused_with_their_place_and_the_nearest_one() {
     check_refused("\n[batch]\n  intervall = '5s'", &[], "/etc/alluvium.toml:3:3: unknown key batch.intervall");
     check_refused("[batch]\nintervall = '5s'", &[], "did you mean batch.interval?");
@@ -99,6 +118,8 @@ fn hostile_values_are_refused_with_their_place() {
         ("warehouse = 's3://id:secret@lake/x'", "holds no credentials"),
         ("catalog = 'postgres://u:p@h/db'", "Postgres cannot keep the catalog yet"),
         ("catalog = ':memory:'", "cannot be the catalog's file"),
+        ("index.snapshot_folder = 's3://lake/keys'", "index.snapshot_folder: snapshots are kept on the local disk"),
+        ("index.snapshot_folder = 3", "index.snapshot_folder"),
         ("batch.rows = 0", "0 is out of range"),
         ("batch.rows = -1", "not a value"),
         ("batch.rows = 1.5", "it is a fraction"),

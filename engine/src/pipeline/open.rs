@@ -30,7 +30,7 @@ use crate::upkeep::{Upkeep, UpkeepParts};
 use crate::write::Writer;
 use crate::write::append::AppendWriter;
 use crate::write::parquet::DataFolder;
-use crate::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
+use crate::write::upsert::{SnapshotDisk, UpsertColumns, UpsertSettings, UpsertWriter};
 
 /// What a flow that reads Kafka is opened with.
 #[derive(Debug)]
@@ -290,11 +290,13 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
         Some(columns) => {
             check_takes_changes(&log, &state)?;
             let bounds = &world.settings.index;
+            let disk = bounds.snapshot_folder.as_ref().map(|folder| SnapshotDisk::open(&world.stores, folder));
             let settings = UpsertSettings {
                 retention: flow.tombstone_retention,
                 memory_bytes_max: bounds.memory_bytes_max,
                 order_cache_bytes: bounds.order_cache_bytes,
                 snapshot_interval: bounds.snapshot_interval,
+                snapshot_disk: disk.transpose()?,
                 options: flow.upsert,
                 inline_bytes_max: world.inline_bytes_max,
             };

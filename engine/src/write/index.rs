@@ -27,7 +27,7 @@ pub use deletes::RememberedDelete;
 pub use files::IndexedFile;
 pub(super) use lent::{IndexLender, LentIndex};
 pub use place::{FileOrdinal, RowPlace};
-pub use snapshot::{SnapshotOf, SnapshotWriter, read_of, read_snapshot};
+pub use snapshot::{SnapshotOf, SnapshotReader, SnapshotWriter, read_of, read_snapshot};
 
 use crate::delta::action::DeletionVectorDescriptor;
 use crate::key::{KeyRef, Keys};

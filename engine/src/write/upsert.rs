@@ -37,6 +37,7 @@ pub use changes::{Decision, KeyChanges};
 pub use columns::UpsertColumns;
 pub use lookup::{FoundRow, FoundRows, KeyLookup};
 pub use settings::UpsertSettings;
+pub use snapshots::SnapshotDisk;
 
 use self::changes::{Columns, Stored, Verdict, Verdicts};
 use self::order_cache::OrderCache;
@@ -114,7 +115,9 @@ impl UpsertWriter {
             .map_err(|cause| Error::internal("a key column is not declared").with_source(cause))?;
         let (keys, orders) = (KeyForm::try_new(key_types)?, OrderForm::try_new(columns.sequence.clone())?);
         let interval = settings.snapshot_interval;
-        let snapshots = Snapshots::new(Arc::clone(&store), location.clone(), interval, state.version);
+        let snapshots = Snapshots::new(Arc::clone(&store), location.clone(), interval, state.version)
+            .also_on(settings.snapshot_disk.clone(), &state.metadata.id)
+            .await;
         let reader = RowReader { store, location, vectors: vectors.clone(), columns, keys, orders };
         let forgot_ms = folder.clock.now().0;
         let mut writer = Self {
@@ -122,10 +125,10 @@ impl UpsertWriter {
             vectors,
             tombstones,
             reader: Arc::new(reader),
+            cache: OrderCache::new(settings.order_cache_bytes),
             settings,
             index: Arc::default(),
             lender: IndexLender::new(),
-            cache: OrderCache::new(settings.order_cache_bytes),
             forgot_ms,
             swept_ms: forgot_ms,
             sweep: None,

@@ -39,19 +39,21 @@ impl History {
         self.check(&witness).await
     }
 
-    /// Kills a process at each of its operations, each in a copy of the store; then it lives on there.
+    /// Kills a process at each of its operations, each in a copy of the store, on a disk of its own; then it lives on there.
     pub(super) async fn die_everywhere(&mut self, life: Life) -> TestResult {
+        self.place.change_disk()?;
         let counting = Arc::new(FaultyStore::new(Arc::new(self.witness.fork()), None));
         self.place.live(&counting, life).await?;
         counting.cut().await;
         for operation in 0..counting.n_operations() {
+            self.place.change_disk()?;
             let fork = Arc::new(self.witness.fork());
             let survived = self.die_at(&fork, operation, life).await;
             let n_orphaned = survived.map_err(|error| format!("after a death at operation {operation}: {error}"))?;
             self.met.deaths += 1;
             self.met.orphaned += n_orphaned;
         }
-        Ok(())
+        self.place.change_disk()
     }
 
     /// Kills a process and the next one, and returns how many of them left outputs of compactions.

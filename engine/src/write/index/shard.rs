@@ -253,6 +253,11 @@ impl Shard {
         }
     }
 
+    /// Returns how many keys of 64 and of 128 bits have a slot, whether their rows live or not.
+    pub(super) fn n_slots(&self) -> (usize, usize) {
+        (self.narrow.n_used, self.wide.n_used)
+    }
+
     /// Returns the bytes that the shard takes in memory.
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>() + self.narrow.bytes() + self.wide.bytes() + self.long.bytes() + self.arena.capacity()

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use alluvium_sql::UpsertOptions;
 
+use super::snapshots::SnapshotDisk;
 use crate::write::vectors::VectorFolder;
 
 /// The bounds of an [`UpsertWriter`](super::UpsertWriter).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct UpsertSettings {
     /// How long deletes are remembered.
     pub retention: Duration,
@@ -17,6 +18,8 @@ pub struct UpsertSettings {
     pub order_cache_bytes: u64,
     /// Versions from one snapshot of the index to the next; 0 for none.
     pub snapshot_interval: u64,
+    /// Where snapshots are kept on this machine, too, unless the table lies on its disk itself.
+    pub snapshot_disk: Option<SnapshotDisk>,
     /// How superseded rows leave the table, and how much a commit may rewrite for it.
     pub options: UpsertOptions,
     /// Deletion vectors of at most this many bytes stand in the log.
@@ -32,6 +35,7 @@ impl Default for UpsertSettings {
             memory_bytes_max: 2 << 30,
             order_cache_bytes: 32 << 20,
             snapshot_interval: 0,
+            snapshot_disk: None,
             options: UpsertOptions::default(),
             inline_bytes_max: VectorFolder::INLINE_BYTES_MAX,
         }

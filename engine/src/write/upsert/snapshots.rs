@@ -1,31 +1,27 @@
-//! Snapshots of the index beside its table: a start that reads one and what has changed since, instead of every key.
+//! Snapshots of an index: a start that reads one and what has changed since, instead of every key.
 //!
-//! They are written beside the commits, never in them: a failure is logged and costs the next start its shortcut. One
-//! task a table at a time; two snapshots are kept, so that one is whole while the other is written.
+//! They lie beside the table and, where that is not on the local disk, there as well. They are written beside the commits,
+//! never in them: a failure is logged and costs the next start its shortcut. One task a table at a time.
 
+mod shelf;
+
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_catalog::{Error, ErrorKind, Location, Result};
-use futures::TryStreamExt;
-use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, WriteMultipart};
-use tokio::task::JoinHandle;
+use alluvium_catalog::{Error, ErrorKind, Location, Result, Timestamp};
+use bytes::Bytes;
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
+use object_store::ObjectStore;
+use tokio::task::{JoinError, JoinHandle};
 
+pub use self::shelf::SnapshotDisk;
+use self::shelf::{Pieces, Shelf, Shelved};
 use super::UpsertWriter;
 use crate::delta::action::{Action, Remove};
 use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
-use crate::write::index::{KeyIndex, SnapshotOf, SnapshotWriter, over_memory, read_of, read_snapshot};
-
-/// Where snapshots lie; vacuum of other engines leaves folders alone whose names begin with an underscore.
-const FOLDER: &str = "_alluvium/index";
-
-/// Snapshots that are kept.
-const KEPT: usize = 2;
-
-/// Parts of an upload under way at once.
-const PARTS_IN_FLIGHT: usize = 4;
+use crate::write::index::{KeyIndex, SnapshotOf, SnapshotReader, SnapshotWriter, over_memory, read_of};
 
 /// Enough of a snapshot to say what it is of: ids, and the names and types of a few columns.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -34,58 +30,82 @@ const HEAD_BYTES: u64 = 64 << 10;
 /// landing, by the clocks of all processes that land in the table.
 const MARGIN_MS: i64 = 3_600_000;
 
+/// A snapshot that was read.
+#[derive(Debug)]
+struct Found {
+    of: SnapshotOf,
+    index: KeyIndex,
+    /// On how many shelves it may lie: on those from this one on, since the first that has it was taken.
+    n_shelves: usize,
+}
+
 /// The snapshots of one table.
 #[derive(Debug)]
 pub(super) struct Snapshots {
-    store: Arc<dyn ObjectStore>,
+    /// Where they lie; what a start finds on several, it takes from the first.
+    shelves: Vec<Shelf>,
     location: Location,
     /// Versions from one to the next; 0 for none.
     interval: u64,
     /// The version at which the last one was begun, or the table was opened.
     since: Version,
-    /// The version of the last one that is known to be stored or on its way.
-    saved: Option<Version>,
-    turn: Option<JoinHandle<()>>,
+    /// The version of the newest one that is known to be stored, and on how many shelves.
+    saved: Option<(Version, usize)>,
+    /// The one under way, which answers on how many shelves it lies.
+    turn: Option<(Version, JoinHandle<usize>)>,
 }
 
 impl Snapshots {
+    /// Returns the snapshots of a table that lies at the root of `store`, to be taken every `interval` versions; 0 for none.
     pub(super) fn new(store: Arc<dyn ObjectStore>, location: Location, interval: u64, version: Version) -> Self {
-        Self { store, location, interval, since: version, saved: None, turn: None }
+        Self { shelves: vec![Shelf::beside_table(store)], location, interval, since: version, saved: None, turn: None }
+    }
+
+    /// Keeps them on `disk` as well, unless the table lies on it itself.
+    pub(super) async fn also_on(mut self, disk: Option<SnapshotDisk>, table_id: &str) -> Self {
+        let Some(disk) = disk.filter(|_| self.interval > 0 && self.location.local_path().is_none()) else {
+            return self;
+        };
+        match Shelf::on_disk(disk, table_id).await {
+            Ok(shelf) => self.shelves.insert(0, shelf),
+            Err(error) => tracing::warn!(
+                table = %self.location, error = %error.chain(), "snapshots of the key index are kept beside the table only"
+            ),
+        }
+        self
     }
 
     /// Returns the version of the newest snapshot that is known.
     #[cfg(test)]
     pub(super) fn saved(&self) -> Option<Version> {
-        self.saved
+        self.saved.map(|(version, _)| version)
+    }
+
+    /// Tells whether all shelves have the snapshot of `version`.
+    fn has(&self, version: Version) -> bool {
+        self.saved == Some((version, self.shelves.len()))
     }
 
     /// Tells whether a snapshot of `version` should be begun.
     fn is_due(&self, version: Version) -> bool {
-        let is_busy = self.turn.as_ref().is_some_and(|turn| !turn.is_finished());
+        let is_busy = self.turn.as_ref().is_some_and(|(_, turn)| !turn.is_finished());
         self.interval > 0 && !is_busy && version >= self.since.saturating_add(self.interval)
     }
 
     /// Begins to write a snapshot.
     fn begin(&mut self, index: KeyIndex, of: SnapshotOf) {
-        (self.since, self.saved) = (of.version, Some(of.version));
-        let (store, location) = (Arc::clone(&self.store), self.location.clone());
-        self.turn = Some(tokio::spawn(async move {
-            let version = of.version;
-            match save(store.as_ref(), index, of).await {
-                Ok(n_bytes) => tracing::debug!(table = %location, version, n_bytes, "key index saved"),
-                Err(error) => tracing::warn!(
-                    table = %location, version, error = %error.chain(), "key index not saved; the next start takes longer"
-                ),
-            }
-        }));
+        self.since = of.version;
+        let (shelves, location) = (self.shelves.clone(), self.location.clone());
+        self.turn = Some((of.version, tokio::spawn(async move { save(&shelves, &location, index, of).await })));
     }
 
     /// Waits for the snapshot under way, at most `limit`, then drops it.
     async fn wait(&mut self, limit: Duration) {
-        if let Some(mut turn) = self.turn.take()
-            && tokio::time::timeout(limit, &mut turn).await.is_err()
-        {
-            turn.abort();
+        let Some((version, mut turn)) = self.turn.take() else { return };
+        match tokio::time::timeout(limit, &mut turn).await {
+            Ok(Ok(n_shelves)) if n_shelves > 0 => self.saved = Some((version, n_shelves)),
+            Ok(_) => {}
+            Err(_) => turn.abort(),
         }
     }
 
@@ -93,60 +113,122 @@ impl Snapshots {
     ///
     /// # Errors
     /// `Invalid`, naming the setting, when it is larger than `bytes_max`: before it is read.
-    async fn read_newest(&self, wanted: &SnapshotOf, bytes_max: u64) -> Result<Option<(SnapshotOf, KeyIndex)>> {
-        let listed = match list(self.store.as_ref()).await {
-            Ok(listed) => listed,
-            Err(error) => {
-                tracing::warn!(table = %self.location, error = %error.chain(), "snapshots cannot be listed");
-                return Ok(None);
+    async fn read_newest(&self, wanted: &SnapshotOf, bytes_max: u64) -> Result<Option<Found>> {
+        for (shelf, snapshot) in self.listed().await {
+            if shelf.is_on_disk() && snapshot.version > wanted.version {
+                self.discard(shelf, &snapshot).await;
+                continue;
             }
-        };
-        for (version, file) in listed.into_iter().rev() {
             let read = async {
-                self.check_memory(&file, wanted, bytes_max).await?;
-                self.read(&file.location, wanted).await
+                check_memory(shelf, &snapshot, wanted, bytes_max).await?;
+                read(shelf, &snapshot, wanted).await
             };
             match read.await {
-                Ok(found) => return Ok(Some(found)),
+                Ok((of, index)) => {
+                    tracing::debug!(table = %self.location, snapshot = shelf.name(&snapshot), "a snapshot was read");
+                    let n_shelves = if shelf.is_on_disk() { self.shelves.len() } else { 1 };
+                    return Ok(Some(Found { of, index, n_shelves }));
+                }
                 Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
                 Err(error) => tracing::warn!(
-                    table = %self.location, version, error = %error.chain(), "a snapshot of the key index is of no use"
+                    table = %self.location, version = snapshot.version, error = %error.chain(),
+                    "a snapshot of the key index is of no use"
                 ),
             }
         }
         Ok(None)
     }
 
-    /// Checks that the index of a snapshot may fit into memory: it takes about the bytes of the file, and rather more. A
-    /// large one of another table is of no use, and says nothing of this one.
-    async fn check_memory(&self, file: &ObjectMeta, wanted: &SnapshotOf, bytes_max: u64) -> Result<()> {
-        if file.size <= bytes_max {
-            return Ok(());
+    /// Returns the snapshots of all shelves, newest first.
+    async fn listed(&self) -> Vec<(&Shelf, Shelved)> {
+        let mut all = Vec::new();
+        for shelf in &self.shelves {
+            match shelf.list().await {
+                Ok(listed) => all.extend(listed.into_iter().map(|snapshot| (shelf, snapshot))),
+                Err(error) => {
+                    tracing::warn!(table = %self.location, error = %error.chain(), "snapshots cannot be listed");
+                }
+            }
         }
-        let path = &file.location;
-        let head = self.store.get_range(path, 0..file.size.min(HEAD_BYTES)).await;
-        let head = head.map_err(|cause| Error::unavailable(format!("cannot read {path}")).with_source(cause))?;
-        check_is_of(&read_of(&head)?, wanted, path)?;
-        Err(over_memory(&format!("the {} bytes of {path}, or more", file.size), bytes_max))
+        all.sort_by_key(|(_, snapshot)| Reverse(snapshot.version));
+        all
     }
 
-    async fn read(&self, path: &Path, wanted: &SnapshotOf) -> Result<(SnapshotOf, KeyIndex)> {
-        let unavailable = |cause| Error::unavailable(format!("cannot read {path}")).with_source(cause);
-        let bytes = self.store.get(path).await.map_err(unavailable)?.bytes().await.map_err(unavailable)?;
-        let read = tokio::task::spawn_blocking(move || read_snapshot(&bytes)).await;
-        let (of, index) = read.map_err(|cause| Error::internal("reading a snapshot stopped").with_source(cause))??;
-        check_is_of(&of, wanted, path)?;
-        Ok((of, index))
+    /// Removes a snapshot of a version that the table does not have: an older state of it was put back, beside which the disk
+    /// of this machine still knows of the other one. When the table has come that far again, it would be taken for its own.
+    async fn discard(&self, shelf: &Shelf, snapshot: &Shelved) {
+        let name = shelf.name(snapshot);
+        match shelf.remove(snapshot).await {
+            Ok(()) => tracing::warn!(
+                table = %self.location, snapshot = name, "a snapshot of a version that the table does not have is removed"
+            ),
+            Err(error) => tracing::warn!(table = %self.location, error = %error.chain(), "a snapshot stays"),
+        }
+    }
+}
+
+/// Checks that the index of a snapshot may fit into memory: it takes about the bytes of the file, and rather more. A
+/// large one of another table is of no use, and says nothing of this one.
+async fn check_memory(shelf: &Shelf, snapshot: &Shelved, wanted: &SnapshotOf, bytes_max: u64) -> Result<()> {
+    if snapshot.n_bytes <= bytes_max {
+        return Ok(());
+    }
+    let name = shelf.name(snapshot);
+    check_is_of(&read_of(&shelf.head(snapshot, HEAD_BYTES).await?)?, wanted, &name)?;
+    Err(over_memory(&format!("the {} bytes of {name}, or more", snapshot.n_bytes), bytes_max))
+}
+
+/// Reads a snapshot, of which no more than a piece and what is on its way is in memory beside the index.
+async fn read(shelf: &Shelf, snapshot: &Shelved, wanted: &SnapshotOf) -> Result<(SnapshotOf, KeyIndex)> {
+    let name = shelf.name(snapshot);
+    let mut bytes = Exactly { pieces: shelf.read(snapshot), piece: Bytes::new(), n_left: snapshot.n_bytes };
+    let mut reader = SnapshotReader::new();
+    while reader.wants() > 0 {
+        let taken = bytes.take(reader.wants(), &name).await?;
+        let turn = tokio::task::spawn_blocking(move || reader.take(&taken).map(|()| reader)).await;
+        reader = turn.map_err(|cause| Error::internal("reading a snapshot stopped").with_source(cause))??;
+        if let Some(of) = reader.of() {
+            check_is_of(of, wanted, &name)?;
+        }
+    }
+    if bytes.n_left > 0 {
+        return Err(Error::data(format!("{name} goes on after its end")));
+    }
+    reader.finish()
+}
+
+/// Bytes that come in pieces, taken by number.
+struct Exactly {
+    pieces: Pieces,
+    /// What is left of the last one.
+    piece: Bytes,
+    n_left: u64,
+}
+
+impl Exactly {
+    async fn take(&mut self, n_bytes: u64, name: &str) -> Result<Vec<u8>> {
+        let short = || Error::data(format!("{name} ends too early"));
+        self.n_left = self.n_left.checked_sub(n_bytes).ok_or_else(short)?;
+        let n_bytes = usize::try_from(n_bytes).map_err(|_| short())?;
+        let mut taken = Vec::with_capacity(n_bytes);
+        while taken.len() < n_bytes {
+            if self.piece.is_empty() {
+                self.piece = self.pieces.try_next().await?.ok_or_else(short)?;
+            }
+            let next = self.piece.split_to((n_bytes - taken.len()).min(self.piece.len()));
+            taken.extend_from_slice(&next);
+        }
+        Ok(taken)
     }
 }
 
 /// Checks that a snapshot is of the table that is `wanted`, and not newer.
-fn check_is_of(of: &SnapshotOf, wanted: &SnapshotOf, path: &Path) -> Result<()> {
+fn check_is_of(of: &SnapshotOf, wanted: &SnapshotOf, name: &str) -> Result<()> {
     if of.table != wanted.table || of.layout != wanted.layout {
-        return Err(Error::data(format!("{path} is of another table, or of other keys: {}", of.layout)));
+        return Err(Error::data(format!("{name} is of another table, or of other keys: {}", of.layout)));
     }
     if of.version > wanted.version {
-        return Err(Error::data(format!("{path} is of a version that the table does not have")));
+        return Err(Error::data(format!("{name} is of a version that the table does not have")));
     }
     Ok(())
 }
@@ -158,7 +240,7 @@ impl UpsertWriter {
             return Ok(false);
         }
         let found = self.snapshots.read_newest(&self.snapshot_of(), self.settings.memory_bytes_max).await?;
-        let Some((of, index)) = found else { return Ok(false) };
+        let Some(Found { of, index, n_shelves }) = found else { return Ok(false) };
         self.index = Arc::new(index);
         self.index.check_memory(self.settings.memory_bytes_max)?;
         let changed = difference(&self.index, state);
@@ -176,7 +258,7 @@ impl UpsertWriter {
         }
         tracing::debug!(table = %self.folder.location, version = of.version, n_changed, known, "key index restored");
         self.snapshots.since = of.version;
-        self.snapshots.saved = Some(of.version);
+        self.snapshots.saved = Some((of.version, n_shelves));
         Ok(true)
     }
 
@@ -193,7 +275,7 @@ impl UpsertWriter {
         /// A start without a snapshot costs more than this only for tables that have older snapshots, too.
         const LIMIT: Duration = Duration::from_secs(10);
         self.snapshots.wait(LIMIT).await;
-        if self.settings.snapshot_interval > 0 && self.is_whole && self.snapshots.saved != Some(self.version) {
+        if self.settings.snapshot_interval > 0 && self.is_whole && !self.snapshots.has(self.version) {
             let of = self.snapshot_of();
             self.snapshots.begin(KeyIndex::clone(&self.index), of);
             self.snapshots.wait(LIMIT).await;
@@ -229,54 +311,47 @@ fn difference(index: &KeyIndex, state: &TableState) -> LogEntry {
     LogEntry { version: state.version, actions, info: serde_json::Value::Null }
 }
 
-fn path_of(version: Version) -> Path {
-    Path::from(format!("{FOLDER}/{version:020}.snapshot"))
+/// Writes a snapshot to one shelf after the other, each encoded for itself, so that a slow store does not hold up the disk.
+/// One that refuses does not keep the others from theirs. Returns how many have it.
+async fn save(shelves: &[Shelf], location: &Location, mut index: KeyIndex, of: SnapshotOf) -> usize {
+    let (version, now) = (of.version, Timestamp(of.at_ms));
+    let mut n_saved = 0;
+    for (number, shelf) in (1..).zip(shelves) {
+        // Behind the last shelf nobody needs the index, and each part of it is dropped as soon as it is written.
+        let index = if number == shelves.len() { std::mem::take(&mut index) } else { index.clone() };
+        match shelf.write(version, encoded(index, of.clone())).await {
+            Ok(n_bytes) => {
+                n_saved += 1;
+                tracing::debug!(table = %location, version, %shelf, n_bytes, "key index saved");
+            }
+            Err(error) => tracing::warn!(
+                table = %location, version, error = %error.chain(), "key index not saved; the next start may take longer"
+            ),
+        }
+    }
+    for shelf in shelves {
+        if let Err(error) = shelf.tidy(now).await {
+            tracing::warn!(table = %location, error = %error.chain(), "old snapshots of the key index stay");
+        }
+    }
+    n_saved
 }
 
-/// Returns the snapshots that are there, oldest first.
-async fn list(store: &dyn ObjectStore) -> Result<Vec<(Version, ObjectMeta)>> {
-    let folder = Path::from(FOLDER);
-    let files: Vec<_> = store
-        .list(Some(&folder))
-        .try_collect()
-        .await
-        .map_err(|cause| Error::unavailable(format!("cannot list {folder}")).with_source(cause))?;
-    let version = |path: &Path| path.filename()?.strip_suffix(".snapshot")?.parse().ok();
-    let mut listed: Vec<(Version, ObjectMeta)> =
-        files.into_iter().filter_map(|file| Some((version(&file.location)?, file))).collect();
-    listed.sort_by_key(|(version, _)| *version);
-    Ok(listed)
+/// Returns a snapshot as it is encoded.
+fn encoded(index: KeyIndex, of: SnapshotOf) -> Pieces {
+    let begun = async move {
+        let begun = tokio::task::spawn_blocking(move || SnapshotWriter::try_new(index, of)).await;
+        Ok(futures::stream::try_unfold(begun.map_err(stopped)??, next_piece))
+    };
+    begun.try_flatten_stream().boxed()
 }
 
-/// Writes a snapshot, removes those that are not kept, and returns the number of bytes written.
-async fn save(store: &dyn ObjectStore, index: KeyIndex, of: SnapshotOf) -> Result<usize> {
-    let path = path_of(of.version);
-    let refused = |cause| Error::unavailable(format!("cannot write {path}")).with_source(cause);
-    let stopped = |cause| Error::internal("encoding a snapshot stopped").with_source(cause);
-    let begun = tokio::task::spawn_blocking(move || SnapshotWriter::try_new(index, of)).await;
-    let mut writer = begun.map_err(stopped)??;
-    let mut upload = WriteMultipart::new(store.put_multipart(&path).await.map_err(refused)?);
-    let mut n_bytes = 0;
-    loop {
-        let turn = tokio::task::spawn_blocking(move || {
-            let piece = writer.next();
-            (writer, piece)
-        });
-        let (rest, piece) = turn.await.map_err(stopped)?;
-        writer = rest;
-        let Some(piece) = piece else { break };
-        n_bytes += piece.len();
-        upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(refused)?;
-        upload.put(piece.into());
-    }
-    upload.finish().await.map_err(refused)?;
-    let listed = list(store).await?;
-    let n_superfluous = listed.len().saturating_sub(KEPT);
-    for (_, ObjectMeta { location: path, .. }) in listed.into_iter().take(n_superfluous) {
-        store
-            .delete(&path)
-            .await
-            .map_err(|cause| Error::unavailable(format!("cannot remove {path}")).with_source(cause))?;
-    }
-    Ok(n_bytes)
+async fn next_piece(mut writer: SnapshotWriter) -> Result<Option<(Bytes, SnapshotWriter)>> {
+    let turn = tokio::task::spawn_blocking(move || (writer.next(), writer)).await;
+    let (piece, writer) = turn.map_err(stopped)?;
+    Ok(piece.map(|piece| (Bytes::from(piece), writer)))
+}
+
+fn stopped(cause: JoinError) -> Error {
+    Error::internal("encoding a snapshot stopped").with_source(cause)
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_catalog::{
-    Clock, Error, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span, SystemClock,
-    Timestamp,
+    Clock, Error, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span, StorageSettings,
+    Stores, SystemClock, Timestamp,
 };
 use alluvium_sql::{RewriteCap, RewritePolicy, Shaped, UpsertOptions};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
@@ -27,6 +27,7 @@ use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use crate::commit::positions::AppIds;
 use crate::delta::action::Add;
 use crate::delta::log::{DeltaLog, PutOutcome};
+use crate::hooked_store::{Hook, HookedStore};
 use crate::hop::{ChangeOrder, Spent};
 use crate::invariant::Watch;
 use crate::metrics::Metrics;
@@ -162,9 +163,12 @@ impl History {
     }
 
     async fn begin_at(clock: Arc<dyn Clock>, settings: UpsertSettings) -> Result<Self> {
-        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        Self::begin_in(Arc::new(InMemory::new()), clock, settings).await
+    }
+
+    async fn begin_in(store: Arc<dyn ObjectStore>, clock: Arc<dyn Clock>, settings: UpsertSettings) -> Result<Self> {
         let location: Location = "memory:///t".parse()?;
-        let landing = open(&store, &location, settings, &clock).await?;
+        let landing = open(&store, &location, settings.clone(), &clock).await?;
         Ok(Self {
             store,
             location,
@@ -206,7 +210,7 @@ impl History {
                 UpsertMode::CopyOnWrite => UpsertMode::MergeOnRead,
             };
         }
-        self.landing = open(&self.store, &self.location, self.settings, &self.clock).await?;
+        self.landing = open(&self.store, &self.location, self.settings.clone(), &self.clock).await?;
         Ok(())
     }
 
@@ -495,10 +499,31 @@ async fn files(store: &dyn ObjectStore, folder: &str) -> Result<Vec<Path>> {
     Ok(listed.into_iter().map(|file| file.location).collect())
 }
 
+/// Returns a writer that starts at what the table is now.
+async fn start(history: &History, settings: UpsertSettings) -> Result<UpsertWriter> {
+    let folder = DataFolder {
+        store: Arc::clone(&history.store),
+        location: history.location.clone(),
+        partitioned_by: Vec::new(),
+        clock: Arc::clone(&history.clock),
+    };
+    UpsertWriter::open(folder, columns(), history.landing.state(), settings).await
+}
+
+fn on(folder: &std::path::Path) -> Result<SnapshotDisk> {
+    SnapshotDisk::open(&Stores::new(StorageSettings::default()), &folder.display().to_string().parse()?)
+}
+
+/// Returns how many keys and deletes a writer knows.
+fn known(writer: &UpsertWriter) -> (u64, u64) {
+    let footprint = writer.index.footprint();
+    (footprint.n_keys, footprint.n_deletes)
+}
+
 #[tokio::test]
 async fn a_start_takes_a_snapshot_and_what_came_after_it_and_does_without_a_damaged_one() -> Result<()> {
     let settings = UpsertSettings { snapshot_interval: 2, ..UpsertSettings::default() };
-    let mut history = History::begin(settings).await?;
+    let mut history = History::begin(settings.clone()).await?;
     let upsert = |key| (key, Change::Upsert { sequence: key });
     for key in 0..7 {
         history.land(&[upsert(key), upsert(30), (key - 3, Change::Tombstone)], &BTreeSet::new()).await?;
@@ -507,28 +532,114 @@ async fn a_start_takes_a_snapshot_and_what_came_after_it_and_does_without_a_dama
     history.landing.writer().close().await;
     assert_eq!(snapshots(history.store.as_ref()).await?.len(), 2, "two are kept");
     history.land(&[upsert(20)], &BTreeSet::new()).await?;
-    let open = |settings| {
-        let folder = DataFolder {
-            store: Arc::clone(&history.store),
-            location: history.location.clone(),
-            partitioned_by: Vec::new(),
-            clock: Arc::clone(&history.clock),
-        };
-        let state = history.landing.state().clone();
-        async move { UpsertWriter::open(folder, columns(), &state, settings).await }
-    };
-    let restored = open(settings).await?;
+    let restored = start(&history, settings.clone()).await?;
     assert!(restored.snapshots.saved().is_some(), "the snapshot was taken");
-    let scanned = open(UpsertSettings::default()).await?;
-    let known = |writer: &UpsertWriter| (writer.index.footprint().n_keys, writer.index.footprint().n_deletes);
+    let scanned = start(&history, UpsertSettings::default()).await?;
     assert_eq!(known(&restored), known(&scanned));
     for path in snapshots(history.store.as_ref()).await? {
         history.store.put(&path, bytes::Bytes::from_static(b"ALVINDEX and nonsense").into()).await.map_err(failed)?;
     }
-    let rebuilt = open(settings).await?;
+    let rebuilt = start(&history, settings).await?;
     assert_eq!((rebuilt.snapshots.saved(), known(&rebuilt)), (None, known(&scanned)));
     history.restart(false).await?;
     history.land(&[upsert(21)], &BTreeSet::new()).await
+}
+
+#[tokio::test]
+async fn a_start_takes_the_newest_snapshot_of_disk_and_table_and_does_without_either() -> Result<()> {
+    let disk = tempfile::tempdir().map_err(failed)?;
+    let beside = UpsertSettings { snapshot_interval: 1_000, ..UpsertSettings::default() };
+    let both = UpsertSettings { snapshot_disk: Some(on(&disk.path().join("index"))?), ..beside.clone() };
+    let mut history = History::begin(both.clone()).await?;
+    let on_disk = disk.path().join("index").join(&history.landing.state().metadata.id);
+    let on_disk = |version: u64| on_disk.join(format!("{version:020}.snapshot"));
+    history.land(&upserts(0..40, 1), &BTreeSet::new()).await?;
+    history.landing.writer().close().await;
+    let version = history.landing.state().version;
+    let [path] = snapshots(history.store.as_ref()).await?.try_into().map_err(|_| failed("not one snapshot"))?;
+    let bytes = history.store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
+    assert_eq!(std::fs::read(on_disk(version)).map_err(failed)?, bytes, "the same on both");
+
+    history.store.delete(&path).await.map_err(failed)?;
+    let writer = start(&history, both.clone()).await?;
+    assert_eq!((writer.snapshots.saved(), known(&writer).0), (Some(version), 40), "out of the one on disk");
+    assert_eq!(start(&history, beside.clone()).await?.snapshots.saved(), None, "which another machine has not");
+
+    // Another machine goes on, then this one again.
+    history.settings = beside.clone();
+    history.restart(false).await?;
+    history.land(&upserts(20..60, 2), &BTreeSet::new()).await?;
+    history.landing.writer().close().await;
+    let newer = start(&history, both.clone()).await?;
+    assert_eq!(
+        (newer.snapshots.saved(), known(&newer).0),
+        (Some(version + 1), 60),
+        "out of the newer one, beside the table"
+    );
+
+    // A damaged one is passed over; one of a version that the table does not have is removed, lest it counts later.
+    std::fs::write(on_disk(version + 1), "ALVINDEX and nonsense").map_err(failed)?;
+    std::fs::copy(on_disk(version), on_disk(version + 9)).map_err(failed)?;
+    let writer = start(&history, both.clone()).await?;
+    assert_eq!((writer.snapshots.saved(), known(&writer)), (Some(version + 1), known(&newer)));
+    assert!(on_disk(version + 1).exists() && !on_disk(version + 9).exists());
+
+    // A folder that cannot be made costs the copy on disk, and nothing else.
+    let file = disk.path().join("file");
+    std::fs::write(&file, "x").map_err(failed)?;
+    history.settings = UpsertSettings { snapshot_disk: Some(on(&file.join("index"))?), ..beside };
+    history.restart(false).await?;
+    history.land(&upserts(60..70, 3), &BTreeSet::new()).await?;
+    history.landing.writer().close().await;
+    assert_eq!(start(&history, both).await?.snapshots.saved(), Some(version + 2));
+    Ok(())
+}
+
+/// Refuses snapshots beside the table.
+#[derive(Debug, Default)]
+struct NoSnapshots;
+
+#[async_trait]
+impl Hook for NoSnapshots {
+    async fn before_write(&self, location: &Path) -> object_store::Result<()> {
+        match location.as_ref().contains("_alluvium/index") {
+            true => Err(object_store::Error::NotImplemented {
+                operation: "snapshots".to_owned(),
+                implementer: "test".to_owned(),
+            }),
+            false => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_that_one_place_refuses_is_kept_in_the_other_and_written_again_at_the_end() -> Result<()> {
+    let disk = tempfile::tempdir().map_err(failed)?;
+    let settings =
+        UpsertSettings { snapshot_interval: 1_000, snapshot_disk: Some(on(disk.path())?), ..UpsertSettings::default() };
+    let mut history = History::begin(settings.clone()).await?;
+    // Where the table's folder would be is a file.
+    let place = disk.path().join(&history.landing.state().metadata.id);
+    std::fs::write(&place, "x").map_err(failed)?;
+    history.land(&upserts(0..40, 1), &BTreeSet::new()).await?;
+    history.landing.writer().close().await;
+    assert_eq!(snapshots(history.store.as_ref()).await?.len(), 1);
+    let version = history.landing.state().version;
+    let mut writer = start(&history, settings.clone()).await?;
+    assert_eq!(writer.snapshots.saved(), Some(version));
+    // With the file gone, a writer that has nothing new catches up on what the disk lacks.
+    std::fs::remove_file(&place).map_err(failed)?;
+    writer.close().await;
+    assert_eq!(std::fs::read_dir(&place).map_err(failed)?.count(), 1);
+
+    let refusing = Arc::<HookedStore<NoSnapshots>>::default();
+    let mut history = History::begin_in(refusing, Arc::new(SystemClock), settings.clone()).await?;
+    history.land(&upserts(0..40, 1), &BTreeSet::new()).await?;
+    history.landing.writer().close().await;
+    assert!(snapshots(history.store.as_ref()).await?.is_empty());
+    let writer = start(&history, settings).await?;
+    assert_eq!((writer.snapshots.saved(), known(&writer).0), (Some(history.landing.state().version), 40));
+    Ok(())
 }
 
 /// Lands one change of key 1, and applies it to the model; `is_new` says whether it must have an effect.
@@ -578,13 +689,13 @@ async fn an_index_that_outgrows_its_memory_stops_the_flow_and_names_the_setting(
 #[tokio::test]
 async fn a_snapshot_larger_than_the_memory_is_refused_before_it_is_read() -> Result<()> {
     let settings = UpsertSettings { snapshot_interval: 1_000, ..UpsertSettings::default() };
-    let mut history = History::begin(settings).await?;
+    let mut history = History::begin(settings.clone()).await?;
     history.land(&upserts(0..40, 1), &BTreeSet::new()).await?;
     history.landing.writer().close().await;
     let path = snapshots(history.store.as_ref()).await?.into_iter().next().ok_or_else(|| failed("no snapshot"))?;
     let bytes = history.store.get(&path).await.map_err(failed)?.bytes().await.map_err(failed)?;
     let bytes_max = bytes.len() as u64 - 1;
-    let small = UpsertSettings { memory_bytes_max: bytes_max, ..settings };
+    let small = UpsertSettings { memory_bytes_max: bytes_max, ..settings.clone() };
     let start = |settings| open(&history.store, &history.location, settings, &history.clock);
     let refused = start(small).await.map(drop).map_err(|error| (error.kind(), error.to_string()));
     let wanted = [format!("{} bytes of {path}", bytes.len()), format!("index.memory allows {bytes_max}")];
@@ -598,7 +709,7 @@ async fn a_snapshot_larger_than_the_memory_is_refused_before_it_is_read() -> Res
     for useless in [of_another.concat(), b"ALVINDEX".to_vec(), bytes[..30].to_vec(), Vec::new()] {
         let padded = [useless.as_slice(), &vec![b' '; 1 << 20]].concat();
         history.store.put(&path, padded.into()).await.map_err(failed)?;
-        let large = UpsertSettings { memory_bytes_max: 1 << 19, ..settings };
+        let large = UpsertSettings { memory_bytes_max: 1 << 19, ..settings.clone() };
         start(large).await.map_err(|error| failed(format!("{useless:?}: {}", error.chain())))?;
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::{ArrayRef, Date32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use datafusion::common::stats::Precision;
+use datafusion::datasource::physical_plan::FileGroupPartitioner;
 use datafusion::parquet::file::properties::WriterProperties;
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -365,6 +366,29 @@ async fn a_limit_opens_no_more_files_than_it_needs() -> TestResult {
     check(100, 3).await?;
     assert_eq!(answer(&table, "SELECT id FROM t WHERE id > 25 LIMIT 3").await?.len(), 3);
     Ok(())
+}
+
+/// The cut between two ranges must not fall behind the begin of a file that was meant for the second one.
+#[test]
+fn a_scan_gives_each_thread_the_files_that_make_it_as_long_as_the_others() {
+    /// Where a file's first row group lies.
+    const FIRST_BYTE: i64 = 4;
+    let mut dice = Dice(7);
+    for round in 0..300 {
+        let (n_threads, each) = (2 + dice.below(7), 1 + dice.below(4));
+        // Files of about the same size, as batches make them, so that each thread gets as many.
+        let sizes = (0..n_threads * each).map(|_| 1_000_000 + dice.below(if round % 3 == 0 { 1 } else { 20_000 }));
+        let files: Vec<_> = sizes.map(|size| PartitionedFile::new("file", size)).collect();
+        let n_threads = usize::try_from(n_threads).unwrap_or_default();
+        let partitioner =
+            FileGroupPartitioner::new().with_target_partitions(n_threads).with_repartition_file_min_size(1);
+        let cut = partitioner.repartition_file_groups(&groups(files, n_threads)).unwrap_or_default();
+        let begins = |file: &&PartitionedFile| {
+            file.range.as_ref().is_none_or(|range| (range.start..range.end).contains(&FIRST_BYTE))
+        };
+        let read: Vec<usize> = cut.iter().map(|group| group.iter().filter(begins).count()).collect();
+        assert_eq!(read, vec![usize::try_from(each).unwrap_or_default(); n_threads], "round {round}");
+    }
 }
 
 #[tokio::test]

@@ -66,6 +66,15 @@ pub fn rss_peak_bytes() -> Result<u64> {
     read("/proc/self/status", |status| parse_kibibytes(status, "VmHWM:"))
 }
 
+/// Lets the most memory be what the process holds now.
+///
+/// # Errors
+/// `Unavailable` where `/proc` does not take it (proc_pid_clear_refs(5)).
+pub fn forget_peak() -> Result<()> {
+    std::fs::write("/proc/self/clear_refs", "5")
+        .map_err(|cause| Error::unavailable("cannot reset the peak of the memory").with_source(cause))
+}
+
 /// Returns the memory that this process holds now.
 ///
 /// # Errors

@@ -64,7 +64,7 @@ pub(crate) struct Answer {
     pub(crate) cells: Vec<Cell>,
     /// The most memory until the last batch had landed.
     pub(crate) rss_peak_bytes: u64,
-    /// The same until the snapshot was written and the table opened again; ours only.
+    /// The most memory while the table was opened again, after what was free had been given back; ours only.
     pub(crate) reopen_peak_bytes: Option<u64>,
 }
 

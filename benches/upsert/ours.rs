@@ -11,7 +11,7 @@ use alluvium::delta::state::TableState;
 use alluvium::invariant::Watch;
 use alluvium::metrics::Metrics;
 use alluvium::write::upsert::{UpsertSettings, UpsertWriter};
-use alluvium_benches::meter::{rss_bytes, rss_peak_bytes};
+use alluvium_benches::meter::{forget_peak, rss_bytes, rss_peak_bytes};
 use alluvium_catalog::{Clock, Error, Input, Lineage, PartitionRange, Result, Span, SystemClock};
 use alluvium_sql::{UpsertMode, UpsertOptions};
 
@@ -41,6 +41,9 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
     landing.writer().close().await;
     drop(landing);
     answer.snapshot_bytes = Some(snapshot_bytes(plan));
+    // As a process of its own would begin.
+    alluvium::heap::give_back();
+    forget_peak()?;
     let begun = Instant::now();
     drop(open_landing(plan).await?);
     answer.reopen_seconds = Some(begun.elapsed().as_secs_f64());

@@ -53,7 +53,7 @@ fn opened(rows: u64, ours: &Answer) -> String {
         (Some(seconds), bytes) => format!(", from its snapshot of {} in {seconds:.2} s", megabytes(bytes)),
     };
     let peak_again =
-        ours.reopen_peak_bytes.map_or_else(String::new, |bytes| format!(", {} once opened again", megabytes(bytes)));
+        ours.reopen_peak_bytes.map_or_else(String::new, |bytes| format!(", {} while opened again", megabytes(bytes)));
     format!(
         "opened, index from scratch, in {:.2} s{again}\nindex{index}; the process grew by {:.1} bytes a key; \
          peak {} over the batches{peak_again}",

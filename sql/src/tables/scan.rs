@@ -274,8 +274,8 @@ impl TableProvider for LiveScan {
 /// Spreads `files` over at most `n_groups` groups of about the same size, so that a scan is parallel from the start.
 ///
 /// DataFusion then cuts all of it anew into ranges of the same size, and reads a row group where its first byte is: a cut a
-/// little behind the begin of a file leaves the whole of it to the range before. So the largest group comes first, and each cut
-/// falls at the end of a group's last file, not into the first one of the next.
+/// little behind the begin of a file leaves the whole of it to the range before. So the largest group comes first: a cut
+/// then falls before the end of a group, and never into the first file of the next.
 fn groups(mut files: Vec<PartitionedFile>, n_groups: usize) -> Vec<FileGroup> {
     let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); n_groups.clamp(1, files.len().max(1))];
     files.sort_by_key(|file| std::cmp::Reverse(file.object_meta.size));

@@ -35,7 +35,7 @@ const MARGIN_MS: i64 = 3_600_000;
 struct Found {
     of: SnapshotOf,
     index: KeyIndex,
-    /// On how many shelves it may lie: on those from this one on, since the first that has it was taken.
+    /// On how many shelves one of its version lies.
     n_shelves: usize,
 }
 
@@ -103,8 +103,9 @@ impl Snapshots {
     async fn wait(&mut self, limit: Duration) {
         let Some((version, mut turn)) = self.turn.take() else { return };
         match tokio::time::timeout(limit, &mut turn).await {
-            Ok(Ok(n_shelves)) if n_shelves > 0 => self.saved = Some((version, n_shelves)),
-            Ok(_) => {}
+            Ok(Ok(0)) => {}
+            Ok(Ok(n_shelves)) => self.saved = Some((version, n_shelves)),
+            Ok(Err(cause)) => tracing::warn!(table = %self.location, version, %cause, "saving the key index stopped"),
             Err(_) => turn.abort(),
         }
     }
@@ -114,19 +115,20 @@ impl Snapshots {
     /// # Errors
     /// `Invalid`, naming the setting, when it is larger than `bytes_max`: before it is read.
     async fn read_newest(&self, wanted: &SnapshotOf, bytes_max: u64) -> Result<Option<Found>> {
-        for (shelf, snapshot) in self.listed().await {
+        let listed = self.listed().await;
+        for (shelf, snapshot) in &listed {
             if shelf.is_on_disk() && snapshot.version > wanted.version {
-                self.discard(shelf, &snapshot).await;
+                self.discard(shelf, snapshot, wanted.at_ms).await;
                 continue;
             }
             let read = async {
-                check_memory(shelf, &snapshot, wanted, bytes_max).await?;
-                read(shelf, &snapshot, wanted).await
+                check_memory(shelf, snapshot, wanted, bytes_max).await?;
+                read(shelf, snapshot, wanted).await
             };
             match read.await {
                 Ok((of, index)) => {
-                    tracing::debug!(table = %self.location, snapshot = shelf.name(&snapshot), "a snapshot was read");
-                    let n_shelves = if shelf.is_on_disk() { self.shelves.len() } else { 1 };
+                    tracing::debug!(table = %self.location, snapshot = shelf.name(snapshot), "a snapshot was read");
+                    let n_shelves = listed.iter().filter(|(_, other)| other.version == snapshot.version).count();
                     return Ok(Some(Found { of, index, n_shelves }));
                 }
                 Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
@@ -156,8 +158,15 @@ impl Snapshots {
 
     /// Removes a snapshot of a version that the table does not have: an older state of it was put back, beside which the disk
     /// of this machine still knows of the other one. When the table has come that far again, it would be taken for its own.
-    async fn discard(&self, shelf: &Shelf, snapshot: &Shelved) {
+    /// One of just now is of another process, which has written since this one looked.
+    async fn discard(&self, shelf: &Shelf, snapshot: &Shelved, now_ms: i64) {
+        /// Far longer than a start takes from looking at the log to looking at snapshots.
+        const SETTLED_MS: i64 = 600_000;
         let name = shelf.name(snapshot);
+        if snapshot.written_ms.saturating_add(SETTLED_MS) > now_ms {
+            tracing::debug!(table = %self.location, snapshot = name, "a snapshot is newer than the table was");
+            return;
+        }
         match shelf.remove(snapshot).await {
             Ok(()) => tracing::warn!(
                 table = %self.location, snapshot = name, "a snapshot of a version that the table does not have is removed"
@@ -178,7 +187,8 @@ async fn check_memory(shelf: &Shelf, snapshot: &Shelved, wanted: &SnapshotOf, by
     Err(over_memory(&format!("the {} bytes of {name}, or more", snapshot.n_bytes), bytes_max))
 }
 
-/// Reads a snapshot, of which no more than a piece and what is on its way is in memory beside the index.
+/// Reads a snapshot, of which no more than a piece and what is on its way is in memory beside the index; a damaged length
+/// may make that piece all that is left.
 async fn read(shelf: &Shelf, snapshot: &Shelved, wanted: &SnapshotOf) -> Result<(SnapshotOf, KeyIndex)> {
     let name = shelf.name(snapshot);
     let mut bytes = Exactly { pieces: shelf.read(snapshot), piece: Bytes::new(), n_left: snapshot.n_bytes };
@@ -323,15 +333,14 @@ async fn save(shelves: &[Shelf], location: &Location, mut index: KeyIndex, of: S
             Ok(n_bytes) => {
                 n_saved += 1;
                 tracing::debug!(table = %location, version, %shelf, n_bytes, "key index saved");
+                // At once: where a slow store holds up the next shelf past the end of the run, this one is tidy.
+                if let Err(error) = shelf.tidy(now).await {
+                    tracing::warn!(table = %location, error = %error.chain(), "old snapshots of the key index stay");
+                }
             }
             Err(error) => tracing::warn!(
                 table = %location, version, error = %error.chain(), "key index not saved; the next start may take longer"
             ),
-        }
-    }
-    for shelf in shelves {
-        if let Err(error) = shelf.tidy(now).await {
-            tracing::warn!(table = %location, error = %error.chain(), "old snapshots of the key index stay");
         }
     }
     n_saved

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use alluvium_catalog::{
@@ -579,10 +580,16 @@ async fn a_start_takes_the_newest_snapshot_of_disk_and_table_and_does_without_ei
 
     // A damaged one is passed over; one of a version that the table does not have is removed, lest it counts later.
     std::fs::write(on_disk(version + 1), "ALVINDEX and nonsense").map_err(failed)?;
-    std::fs::copy(on_disk(version), on_disk(version + 9)).map_err(failed)?;
+    for (ahead, age) in [(8, Duration::ZERO), (9, Duration::from_secs(3_600))] {
+        std::fs::copy(on_disk(version), on_disk(version + ahead)).map_err(failed)?;
+        let file = std::fs::File::options().append(true).open(on_disk(version + ahead)).map_err(failed)?;
+        let written = std::time::UNIX_EPOCH + Duration::from_millis(history.clock.now().0.unsigned_abs()) - age;
+        file.set_modified(written).map_err(failed)?;
+    }
     let writer = start(&history, both.clone()).await?;
     assert_eq!((writer.snapshots.saved(), known(&writer)), (Some(version + 1), known(&newer)));
     assert!(on_disk(version + 1).exists() && !on_disk(version + 9).exists());
+    assert!(on_disk(version + 8).exists(), "another process may have written it a moment ago");
 
     // A folder that cannot be made costs the copy on disk, and nothing else.
     let file = disk.path().join("file");
@@ -595,14 +602,16 @@ async fn a_start_takes_the_newest_snapshot_of_disk_and_table_and_does_without_ei
     Ok(())
 }
 
-/// Refuses snapshots beside the table.
+/// Refuses snapshots beside the table for a while.
 #[derive(Debug, Default)]
-struct NoSnapshots;
+struct NoSnapshots {
+    refuses: AtomicBool,
+}
 
 #[async_trait]
 impl Hook for NoSnapshots {
     async fn before_write(&self, location: &Path) -> object_store::Result<()> {
-        match location.as_ref().contains("_alluvium/index") {
+        match self.refuses.load(Ordering::SeqCst) && location.as_ref().contains("_alluvium/index") {
             true => Err(object_store::Error::NotImplemented {
                 operation: "snapshots".to_owned(),
                 implementer: "test".to_owned(),
@@ -632,13 +641,17 @@ async fn a_snapshot_that_one_place_refuses_is_kept_in_the_other_and_written_agai
     writer.close().await;
     assert_eq!(std::fs::read_dir(&place).map_err(failed)?.count(), 1);
 
-    let refusing = Arc::<HookedStore<NoSnapshots>>::default();
-    let mut history = History::begin_in(refusing, Arc::new(SystemClock), settings.clone()).await?;
+    let store = Arc::<HookedStore<NoSnapshots>>::default();
+    store.hook.refuses.store(true, Ordering::SeqCst);
+    let mut history = History::begin_in(Arc::clone(&store) as _, Arc::new(SystemClock), settings.clone()).await?;
     history.land(&upserts(0..40, 1), &BTreeSet::new()).await?;
     history.landing.writer().close().await;
     assert!(snapshots(history.store.as_ref()).await?.is_empty());
-    let writer = start(&history, settings).await?;
+    let mut writer = start(&history, settings).await?;
     assert_eq!((writer.snapshots.saved(), known(&writer).0), (Some(history.landing.state().version), 40));
+    store.hook.refuses.store(false, Ordering::SeqCst);
+    writer.close().await;
+    assert_eq!(snapshots(history.store.as_ref()).await?.len(), 1, "and so does the table");
     Ok(())
 }
 

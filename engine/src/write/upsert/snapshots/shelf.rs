@@ -60,6 +60,8 @@ pub(super) struct Shelf {
 pub(super) struct Shelved {
     pub(super) version: Version,
     pub(super) n_bytes: u64,
+    /// When it was written, epoch milliseconds by the store's clock.
+    pub(super) written_ms: i64,
     path: Path,
 }
 
@@ -132,7 +134,8 @@ impl Shelf {
         let listed = listed.map_err(|cause| Error::unavailable(format!("cannot list {self}")).with_source(cause))?;
         let shelved = listed.objects.into_iter().filter_map(|file| {
             let version = version_of(file.location.filename()?)?;
-            Some(Shelved { version, n_bytes: file.size, path: file.location })
+            let written_ms = file.last_modified.timestamp_millis();
+            Some(Shelved { version, n_bytes: file.size, written_ms, path: file.location })
         });
         let mut shelved: Vec<Shelved> = shelved.collect();
         shelved.sort_by_key(|snapshot| snapshot.version);
@@ -182,7 +185,7 @@ impl Shelf {
                 upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(unwritten)?;
                 upload.put(piece);
             }
-            Ok(())
+            upload.wait_for_capacity(0).await.map_err(unwritten)
         };
         if let Err(error) = taken.await {
             // Where not even this succeeds, the store has a rule for what was left half written.
@@ -258,9 +261,12 @@ fn sweep(disk: &FilePath, now: Timestamp) -> io::Result<()> {
 fn sweep_table(folder: &FilePath, now: Timestamp) -> io::Result<()> {
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(now.0).unwrap_or_default());
     let is_old = |written: SystemTime| now.duration_since(written).is_ok_and(|age| age > LEFT_ALONE);
-    let mut has_removed = false;
-    for file in fs::read_dir(folder)? {
-        let file = file?;
+    let entries = match fs::read_dir(folder) {
+        Err(failure) if matches!(failure.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(()),
+        entries => entries?,
+    };
+    let (mut has_removed, mut first) = (false, Ok(()));
+    for file in entries.filter_map(io::Result::ok) {
         if !is_snapshot(&file.file_name().to_string_lossy()) {
             continue;
         }
@@ -270,15 +276,15 @@ fn sweep_table(folder: &FilePath, now: Timestamp) -> io::Result<()> {
         });
         match removed {
             Ok(is_removed) => has_removed |= is_removed,
-            Err(failure) if failure.kind() == ErrorKind::NotFound => {}
-            Err(failure) => return Err(failure),
+            Err(failure) if failure.kind() == ErrorKind::NotFound || first.is_err() => {}
+            Err(failure) => first = Err(failure),
         }
     }
     match has_removed.then(|| fs::remove_dir(folder)) {
         Some(Err(failure)) if !matches!(failure.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
-            Err(failure)
+            first.and(Err(failure))
         }
-        _ => Ok(()),
+        _ => first,
     }
 }
 

@@ -1,9 +1,13 @@
-//! A flow whose service fails for a while: it says so, begins again by itself, and ends where it was to end.
+//! Starts that follow another: of a flow whose service fails for a while, which says so, begins again by itself, and ends
+//! where it was to end; and of a process that takes the key index from where the one before has left it.
 
+use std::fs;
 use std::time::Duration;
 
+use crate::harness::lake::Lake;
 use crate::harness::ledger::{Ledger, Workload};
 use crate::harness::pipeline::{self, Variant};
+use crate::harness::program::Program;
 use crate::harness::proxy::Hung;
 use crate::harness::served::{Served, sum};
 use crate::harness::topic::Topic;
@@ -44,4 +48,35 @@ async fn a_flow_that_begins_again_says_so_and_ends_at_the_first_ends() -> TestRe
     ended.check(0)?;
     assert!(ended.err.contains("flow failed, starting it again"), "{}", ended.err);
     audit::both_flows(&hung.lake, &ledger, topic.name()).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_takes_the_key_index_off_the_disk_and_where_that_is_another_from_beside_the_table() -> TestResult {
+    let (Some(kafka), Some(bucket)) = (services::kafka()?, services::minio()?) else { return Ok(()) };
+    let lake = Lake::in_bucket(&bucket)?;
+    let program = Program::on(&lake).with("ALLUVIUM_LOG", "info,alluvium=debug");
+    let topic = Topic::create(&kafka, 2).await?;
+    let file = program.write("pipeline.sql", &pipeline::both_flows(&kafka, &topic, &Variant::default()))?;
+    let (mut workload, mut ledger) = (Workload::new(6, 60, 2), Ledger::default());
+    let (on_disk, beside) = (lake.folder().join("catalog.db.index"), r#"snapshot="_alluvium/index/"#);
+    let disk = format!("snapshot=\"{}/", on_disk.display());
+    // What the disk is lacking then, the process has written at its end.
+    for (is_other_disk, expected) in
+        [(false, None), (false, Some(disk.as_str())), (true, Some(beside)), (false, Some(&disk))]
+    {
+        if is_other_disk {
+            fs::remove_dir_all(&on_disk)?;
+        }
+        topic.produce(workload.take(300), &mut ledger)?;
+        let ended = program.run(&["run", "--once", &file])?;
+        ended.check(0)?;
+        let read: Vec<&str> = ended.err.lines().filter(|line| line.contains("a snapshot was read")).collect();
+        let is_expected = match (read.as_slice(), expected) {
+            ([], None) => true,
+            ([line], Some(place)) => line.contains(place),
+            _ => false,
+        };
+        assert!(is_expected, "{expected:?}: {read:?}");
+    }
+    audit::both_flows(&lake, &ledger, topic.name()).await
 }

@@ -35,7 +35,8 @@ pub enum Fetch {
     Idle,
     /// `--once`: everything up to the ends at start has been delivered.
     Drained,
-    /// The source was asked to stop and has handed out what it had.
+    /// The source was asked to stop and has handed out what it had. Said once, and once more after each
+    /// [`resync`](Source::resync).
     Stopped,
 }
 

@@ -40,7 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::connect::TopicView;
+use self::connect::Unassigned;
 use self::poll::{Command, Delivery, FlowControl, Origin, Poller};
 use crate::source::assignment::Assignment;
 use crate::source::intake::Intake;
@@ -133,8 +133,26 @@ impl Shared {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
-    fn take_failure(&self) -> Option<Error> {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Returns why the thread ended, if it failed: the error itself the first time, and what it said from then on. A resync
+    /// may follow a fetch that failed, and its error decides whether the flow is opened again.
+    fn failure(&self) -> Option<Error> {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = failure.take()?;
+        *failure = Some(said_again(&error));
+        Some(error)
+    }
+}
+
+/// Returns an error of the same kind that says the same. The causes, which cannot be cloned, become one text.
+fn said_again(error: &Error) -> Error {
+    let (message, chain) = (error.message(), error.chain());
+    let mut again = Error::new(error.kind(), message);
+    if let Some(causes) = chain.strip_prefix(message).and_then(|rest| rest.strip_prefix(": ")) {
+        again = again.with_source(causes.to_owned());
+    }
+    match error.hint() {
+        Some(hint) => again.with_hint(hint),
+        None => again,
     }
 }
 
@@ -199,9 +217,7 @@ impl KafkaSource {
     }
 
     fn ended(&self) -> Error {
-        self.shared
-            .take_failure()
-            .unwrap_or_else(|| Error::closed(format!("source of {} is closed", self.settings.topic)))
+        self.shared.failure().unwrap_or_else(|| Error::closed(format!("source of {} is closed", self.settings.topic)))
     }
 }
 
@@ -312,16 +328,16 @@ struct Launch {
 impl Launch {
     fn connect(self) -> Result<(Poller, SourceIdentity)> {
         let Self { settings, shared, runtime, positions, commands, deliveries } = self;
-        let config = client::client_config(&settings.connection, &settings.group_id)?;
-        let consumer = client::consumer(&settings.connection, &config)?;
-        let view = TopicView { consumer: &consumer, connection: &settings.connection, topic: &settings.topic };
-        let partitions = view.partitions(UNKNOWN_LIMIT, settings.connect_limit)?;
+        let unassigned = Unassigned::create(&settings.connection, &settings.topic, &settings.group_id)?;
+        let partitions = unassigned.partitions(UNKNOWN_LIMIT, settings.connect_limit)?;
+        let view = unassigned.view();
         let ends = |partition| Ok((partition, view.bounds(partition)?.high));
         let look = || partitions.iter().copied().map(ends).collect();
         let ends = if settings.once { Some(settings.goal.ends(look)?) } else { None };
+        let topic_id = view.id()?;
+        let consumer = unassigned.into_consumer();
         let cluster = consumer.client().fetch_cluster_id(CLUSTER_ID_LIMIT);
-        let identity = SourceIdentity { cluster, topic_id: view.id()? };
-        let topic_id = identity.topic_id.clone();
+        let identity = SourceIdentity { cluster, topic_id: topic_id.clone() };
         let origin = Origin { n_partitions: partitions.len(), ends, topic_id, ..Origin::default() };
         let (intake, flow) = (Intake::new(settings.limits), FlowControl::default());
         let poller =

@@ -57,6 +57,8 @@ pub struct MemorySource {
     intake: Intake,
     origin: Origin,
     is_stopped: bool,
+    /// Whether [`Fetch::Stopped`] is still to be told: once, and once more after each resync.
+    owes_stopped: bool,
 }
 
 #[derive(Debug)]
@@ -152,6 +154,7 @@ impl MemorySource {
             origin: Origin { n_partitions: partitions.len(), ends, begun: BTreeMap::new() },
             member: MemoryMember::default(),
             is_stopped: false,
+            owes_stopped: false,
             settings,
             positions,
         })
@@ -239,12 +242,14 @@ impl MemorySource {
     /// Returns what there is to hand out now, if anything.
     async fn next(&mut self) -> Result<Option<Fetch>> {
         self.serve_changes().await?;
-        if self.is_stopped {
-            return Ok(Some(Fetch::Stopped));
+        if !self.is_stopped && self.settings.stop.is_cancelled() {
+            (self.is_stopped, self.owes_stopped) = (true, true);
+            if let Some(batch) = self.close_batch()? {
+                return Ok(Some(batch));
+            }
         }
-        if self.settings.stop.is_cancelled() {
-            self.is_stopped = true;
-            return Ok(Some(self.close_batch()?.unwrap_or(Fetch::Stopped)));
+        if self.is_stopped {
+            return Ok(std::mem::take(&mut self.owes_stopped).then_some(Fetch::Stopped));
         }
         self.read()?;
         let is_drained = self.origin.ends.is_some() && self.intake.is_drained();
@@ -269,16 +274,18 @@ impl Source for MemorySource {
             if let Some(fetch) = self.next().await? {
                 return Ok(fetch);
             }
-            let wake_at = self.intake.due().unwrap_or(idle_at);
+            // Once stopped, what is open is never closed, and the stop wakes nobody again.
+            let is_stopped = self.is_stopped;
+            let due = self.intake.due().filter(|_| !is_stopped);
             let stop = self.settings.stop.clone();
             let woken = async {
                 tokio::select! {
                     () = grown => {}
                     () = member.shared.changed.notified() => {}
-                    () = stop.cancelled() => {}
+                    () = stop.cancelled(), if !is_stopped => {}
                 }
             };
-            if timeout_at(wake_at, woken).await.is_err() && !self.intake.is_open() {
+            if timeout_at(due.unwrap_or(idle_at), woken).await.is_err() && due.is_none() {
                 return Ok(Fetch::Idle);
             }
         }
@@ -291,7 +298,9 @@ impl Source for MemorySource {
     async fn resync(&mut self) -> Result<()> {
         self.serve_changes().await?;
         let partitions: Vec<_> = lock(&self.member.shared.assignment).partitions().collect();
-        self.begin(&partitions).await
+        self.begin(&partitions).await?;
+        self.owes_stopped = self.is_stopped;
+        Ok(())
     }
 
     fn acknowledge(&mut self, span: &Span) {

@@ -186,7 +186,8 @@ impl Context {
         self.notes().is_cut_off
     }
 
-    /// Returns why the brokers refuse us, if they do.
+    /// Returns why the brokers refused us, if one ever did. That one lets us in again is not noted: only a client that is
+    /// new may be judged by it.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.notes().refusal.clone()
     }

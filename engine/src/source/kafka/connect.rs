@@ -1,6 +1,7 @@
 //! What is asked of the brokers before and between polls: is the topic there, which records does it hold.
 //!
-//! Every question blocks the calling thread, and every one has a limit.
+//! Every question blocks the calling thread, and every one has a limit. None takes a record from a consumer that reads:
+//! what `poll` returns here is thrown away, and only an [`Unassigned`] consumer, which has no records, is polled here.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,19 +12,72 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
-use super::client::Context;
+use super::client::{Context, client_config, consumer};
 use super::describe::topic_id;
 use super::refusal::LOGIN;
 use crate::source::start::Bounds;
 
-/// One try to fetch metadata; between tries the client's own events are looked at.
+/// One try to fetch metadata.
 const TRY_LIMIT: Duration = Duration::from_secs(2);
 /// The pause between tries.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long ends and positions of one partition may take; elections last seconds.
 const PARTITION_LIMIT: Duration = Duration::from_secs(30);
 
-/// A topic as one consumer sees it.
+/// A consumer that has asked for no records yet: it has joined no group and was assigned no partition.
+///
+/// It alone may be polled for the client's events and nothing else; what comes out of any other would be lost to the
+/// table. So there is no way back: [`into_consumer`](Self::into_consumer) gives the consumer away, and no call makes one
+/// of these from a consumer that exists.
+pub(super) struct Unassigned<'a> {
+    consumer: BaseConsumer<Context>,
+    connection: &'a Connection,
+    topic: &'a Topic,
+}
+
+impl<'a> Unassigned<'a> {
+    /// Creates a consumer of `topic` in `group`, which is not joined yet.
+    ///
+    /// # Errors
+    /// `Invalid` when the connection's options are wrong.
+    pub(super) fn create(connection: &'a Connection, topic: &'a Topic, group: &str) -> Result<Self> {
+        let consumer = consumer(connection, &client_config(connection, group)?)?;
+        Ok(Self { consumer, connection, topic })
+    }
+
+    /// Waits until a broker answers and returns the topic's partitions.
+    ///
+    /// # Errors
+    /// `Invalid` when the topic stays unknown for `unknown_limit` or the brokers refuse us, `Unavailable` when no broker
+    /// answers in `limit`.
+    pub(super) fn partitions(&self, unknown_limit: Duration, limit: Duration) -> Result<Vec<Partition>> {
+        self.view().wait(unknown_limit, limit, || self.serve())
+    }
+
+    /// Returns the topic as this consumer sees it.
+    pub(super) fn view(&self) -> TopicView<'_> {
+        TopicView { consumer: &self.consumer, connection: self.connection, topic: self.topic }
+    }
+
+    /// Gives the consumer away, to be assigned partitions.
+    pub(super) fn into_consumer(self) -> BaseConsumer<Context> {
+        self.consumer
+    }
+
+    /// Serves the client's events, among them refused credentials, which no answer to a question tells.
+    ///
+    /// A refusal is believed here alone: what was noted is as old as this consumer, which was never let in.
+    fn serve(&self) -> Result<()> {
+        let polled = self.consumer.poll(PAUSE);
+        drop(polled);
+        match self.consumer.context().refusal() {
+            Some(refusal) => Err(self.view().refused(&refusal.reason, refusal.hint(self.connection))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A topic as one consumer sees it. It asks the brokers and never polls, so that it may be used at any time.
 pub(super) struct TopicView<'a> {
     pub(super) consumer: &'a BaseConsumer<Context>,
     pub(super) connection: &'a Connection,
@@ -37,12 +91,30 @@ enum Look {
 }
 
 impl TopicView<'_> {
-    /// Waits until a broker answers and returns the topic's partitions.
+    /// Looks whether a topic that is read and seems gone is there: waits until a broker shows it.
+    ///
+    /// The consumer is assigned, so records wait in its queue, and errors of partitions among them. They stay there until
+    /// the poll thread takes them: this only asks, and sleeps between tries. Meanwhile no change of the assignment is
+    /// answered, and the group must bear that for `limit` and one try more: heartbeats go on by themselves, and a rebalance
+    /// waits for `max.poll.interval.ms` (300 s).
+    ///
+    /// A refusal that was noted while reading is not asked for: since then the brokers may have let us in again, and those
+    /// that refuse us now give no answer.
     ///
     /// # Errors
-    /// `Invalid` when the topic stays unknown for `unknown_limit` or the brokers refuse us, `Unavailable` when no broker
+    /// `Invalid` when the topic stays unknown for `unknown_limit` or the answer refuses us, `Unavailable` when no broker
     /// answers in `limit`.
-    pub(super) fn partitions(&self, unknown_limit: Duration, limit: Duration) -> Result<Vec<Partition>> {
+    pub(super) fn look_again(&self, unknown_limit: Duration, limit: Duration) -> Result<()> {
+        self.wait(unknown_limit, limit, || Ok(())).map(drop)
+    }
+
+    /// Asks for the topic's partitions until a broker shows them, and does `between` after each try that was in vain.
+    fn wait(
+        &self,
+        unknown_limit: Duration,
+        limit: Duration,
+        between: impl Fn() -> Result<()>,
+    ) -> Result<Vec<Partition>> {
         let begun = Instant::now();
         loop {
             let trouble = match self.look()? {
@@ -51,12 +123,7 @@ impl TopicView<'_> {
                 Look::Unknown => "the topic is unknown".to_owned(),
                 Look::NotYet(trouble) => trouble,
             };
-            // Serves the client's events, among them refused credentials.
-            let polled = self.consumer.poll(PAUSE);
-            drop(polled);
-            if let Some(refusal) = self.consumer.context().refusal() {
-                return Err(self.refused(&refusal.reason, refusal.hint(self.connection)));
-            }
+            between()?;
             if begun.elapsed() >= limit {
                 let trouble = self.consumer.context().trouble().unwrap_or(trouble);
                 return Err(self.unreachable(&trouble, limit));

@@ -10,8 +10,8 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset as Position;
 
 use super::UNKNOWN_LIMIT;
-use super::client::{Context, client_config, consumer};
-use super::connect::TopicView;
+use super::client::Context;
+use super::connect::Unassigned;
 use super::fault::{Verdict, judge};
 use super::poll::{headers, list};
 use crate::hop::{Record, Records};
@@ -52,17 +52,17 @@ pub async fn peek(connection: &Connection, topic: &Topic, limits: PeekLimits) ->
 
 fn look(connection: &Connection, topic: &Topic, limits: PeekLimits) -> Result<Records> {
     let deadline = Instant::now() + limits.timeout;
-    let consumer = consumer(connection, &client_config(connection, GROUP)?)?;
-    let view = TopicView { consumer: &consumer, connection, topic };
+    let unassigned = Unassigned::create(connection, topic, GROUP)?;
     let mut windows = BTreeMap::new();
-    for partition in view.partitions(UNKNOWN_LIMIT, limits.timeout)? {
-        let bounds = view.bounds(partition)?;
+    for partition in unassigned.partitions(UNKNOWN_LIMIT, limits.timeout)? {
+        let bounds = unassigned.view().bounds(partition)?;
         let n_records = i64::try_from(limits.records_max).unwrap_or(i64::MAX);
         let first = bounds.low.max(Offset(bounds.high.0.saturating_sub(n_records)));
         if first < bounds.high {
             windows.insert(partition, Window { first, next: first, end: bounds.high });
         }
     }
+    let consumer = unassigned.into_consumer();
     let starts = windows.iter().map(|(partition, window)| (*partition, Position::Offset(window.first.0)));
     let assigned = consumer.assign(&list(topic.as_str(), starts)?);
     assigned.map_err(|error| Error::unavailable(format!("cannot read {topic}")).with_source(error))?;

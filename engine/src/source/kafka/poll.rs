@@ -49,7 +49,8 @@ pub(super) enum Delivery {
     Batch(Box<Closed>),
     /// Everything up to the ends at start was handed out, as the assignment stood then.
     Drained(Epoch),
-    /// The source was asked to stop; nothing follows.
+    /// The source was asked to stop; nothing follows. Told once, and once more each time the source begins again, since
+    /// the engine then waits anew for what comes.
     Stopped,
 }
 
@@ -91,12 +92,24 @@ pub(super) struct Poller {
 /// How batches leave the thread.
 #[derive(Default)]
 pub(super) struct FlowControl {
-    pub(super) outbox: VecDeque<Delivery>,
+    outbox: VecDeque<Delivery>,
     full_since: Option<Instant>,
     pub(super) is_paused: bool,
     pub(super) is_assigned: bool,
     is_stopped: bool,
     drained: Option<Epoch>,
+}
+
+impl FlowControl {
+    /// Forgets what waits to be handed out, since all of it is read again. That the source is drained has to be found out
+    /// anew; that it was asked to stop holds for ever, and is told again whether or not the engine took it before.
+    pub(super) fn begin_again(&mut self) {
+        self.outbox.clear();
+        self.drained = None;
+        if self.is_stopped {
+            self.outbox.push_back(Delivery::Stopped);
+        }
+    }
 }
 
 impl Poller {
@@ -130,7 +143,8 @@ impl Poller {
             }
             self.close_batches()?;
             self.deliver()?;
-            let is_filling = self.intake.is_open() || !self.flow.outbox.is_empty();
+            // Once stopped, what is open is never closed, and nobody waits for it.
+            let is_filling = (self.intake.is_open() && !self.flow.is_stopped) || !self.flow.outbox.is_empty();
             self.shared.is_filling.store(is_filling, Ordering::Release);
         }
         // What has landed is still told to the group.
@@ -155,7 +169,6 @@ impl Poller {
                 Command::Commit(landed) => self.commit(landed)?,
                 Command::Resync(answer) => {
                     let outcome = self.resync();
-                    self.flow.drained = None;
                     // Nobody waits for the answer when the engine gave up.
                     let _: Result<(), _> = answer.send(outcome);
                 }
@@ -219,7 +232,7 @@ impl Poller {
         match judge(&self.settings.topic, error, &reason) {
             Verdict::GoOn => Ok(()),
             Verdict::Fail(error) => Err(error),
-            Verdict::TopicGone => match self.view().partitions(GONE_LIMIT, 2 * GONE_LIMIT) {
+            Verdict::TopicGone => match self.view().look_again(GONE_LIMIT, 2 * GONE_LIMIT) {
                 Err(error) if error.kind() == ErrorKind::Invalid => Err(error),
                 // Brokers that do not answer are librdkafka's to find again.
                 _ => Ok(()),
@@ -376,6 +389,29 @@ fn leave(consumer: &BaseConsumer<Context>, topic: &str) {
         };
         if let Err(error) = answered {
             tracing::debug!(%error, "assignment was not answered while leaving the group");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::assignment::Assignment;
+
+    #[test]
+    fn beginning_again_forgets_all_but_a_stop() {
+        let mut flow = FlowControl { drained: Some(Assignment::default().last()), ..FlowControl::default() };
+        flow.outbox.extend(flow.drained.map(Delivery::Drained));
+        flow.begin_again();
+        assert!(flow.outbox.is_empty() && flow.drained.is_none());
+        flow.is_stopped = true;
+        // It waits still when the source begins again, and then the engine has taken it.
+        for is_taken in [false, false, true, true] {
+            flow.begin_again();
+            assert!(matches!(flow.outbox.make_contiguous(), [Delivery::Stopped]));
+            if is_taken {
+                flow.outbox.clear();
+            }
         }
     }
 }

@@ -82,7 +82,7 @@ impl Poller {
     pub(super) fn resync(&mut self) -> Result<()> {
         let partitions: Vec<_> = self.shared.assignment().partitions().collect();
         let starts = self.starts(&partitions)?;
-        self.flow.outbox.clear();
+        self.flow.begin_again();
         self.seek(&starts)?;
         self.begin(&starts);
         tracing::info!(topic = %self.settings.topic, n_partitions = starts.len(), "source begins again from the table");

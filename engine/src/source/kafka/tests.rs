@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use alluvium_catalog::{ErrorKind, Offset, OptionValue, Partition};
 use bytes::Bytes;
-use rdkafka::error::KafkaError;
+use rdkafka::client::ClientContext as _;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
 
 use super::embedded::{EmbeddedBroker, Message};
 use super::*;
@@ -70,16 +72,22 @@ impl Bench {
     }
 }
 
-/// Waits for a batch; joining a group takes some seconds, in which a source is idle.
-async fn batch(source: &mut KafkaSource) -> Result<Fetched> {
+/// Waits for something; joining a group takes some seconds, in which a source is idle.
+async fn awaited(source: &mut KafkaSource) -> Result<Fetch> {
     for _ in 0..100 {
         match source.fetch().await? {
-            Fetch::Batch(fetched) => return Ok(*fetched),
             Fetch::Idle => {}
-            other => return Err(Error::internal(format!("expected a batch, got {other:?}"))),
+            other => return Ok(other),
         }
     }
-    Err(Error::internal("no batch came"))
+    Err(Error::internal("nothing came"))
+}
+
+async fn batch(source: &mut KafkaSource) -> Result<Fetched> {
+    match awaited(source).await? {
+        Fetch::Batch(fetched) => Ok(*fetched),
+        other => Err(Error::internal(format!("expected a batch, got {other:?}"))),
+    }
 }
 
 /// Fetches until every position of `expected` was handed out, and lands it.
@@ -293,8 +301,48 @@ async fn position_out_of_range_is_told_and_not_reset() -> Result<()> {
     let error = batch(&mut source).await.err().ok_or_else(|| Error::internal("a batch came"))?;
     assert_eq!(error.kind(), ErrorKind::Data);
     assert!(error.message().contains("offset 9 of orders/0") && error.message().contains("[0, 5)"), "{error}");
-    assert_eq!(source.fetch().await.err().map(|error| error.kind()), Some(ErrorKind::Closed));
+    // The engine asks again when a batch that it had fetched before does not land.
+    for again in [source.resync().await.err(), source.fetch().await.err()] {
+        assert_eq!(again.map(|again| (again.kind(), again.chain())), Some((error.kind(), error.chain())));
+    }
     source.close().await
+}
+
+#[test]
+fn failure_says_the_same_however_often_it_is_asked_for() {
+    let shared = Shared::default();
+    assert!(shared.failure().is_none());
+    let cause = Error::data("byte 3 is wrong").with_source(Error::closed("end of file"));
+    shared.fail(Error::unavailable("cannot seek").with_source(cause).with_hint("wait"));
+    let shown = |error: Error| format!("{} {error} | {} | {:?}", error.kind(), error.chain(), error.hint());
+    let expected = r#"unavailable cannot seek | cannot seek: byte 3 is wrong: end of file | Some("wait")"#;
+    for _ in 0..3 {
+        assert_eq!(shared.failure().map(shown).as_deref(), Some(expected));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn look_for_a_topic_that_seems_gone_takes_no_record_away() -> Result<()> {
+    let bench = Bench::new(1)?;
+    bench.produce(0, 3).await?;
+    let (connection, topic) = (&bench.settings.connection, &bench.settings.topic);
+    let consumer = Unassigned::create(connection, topic, "look")?.into_consumer();
+    let start = poll::list(TOPIC, [(Partition(0), rdkafka::Offset::Beginning)])?;
+    consumer.assign(&start).map_err(|error| Error::internal("not assigned").with_source(error))?;
+    // A refusal of long ago, after which the brokers let us in.
+    consumer.context().error(KafkaError::Global(RDKafkaErrorCode::Authentication), "no such user");
+    let limit = Duration::from_secs(2);
+    connect::TopicView { consumer: &consumer, connection, topic }.look_again(limit, limit)?;
+    let gone: Topic = "gone".parse()?;
+    let view = connect::TopicView { consumer: &consumer, connection, topic: &gone };
+    // Long enough for the records to come meanwhile.
+    let error = view.look_again(limit, 2 * limit).err().ok_or_else(|| Error::internal("it is there"))?;
+    assert!(error.message().starts_with("there is no topic gone"), "{error}");
+    let polls = std::iter::repeat_with(|| consumer.poll(Duration::from_millis(50))).take(600);
+    let records = polls.filter_map(|polled| polled?.ok());
+    let offsets: Vec<_> = records.map(|record| record.offset()).take(3).collect();
+    assert_eq!(offsets, [0, 1, 2]);
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -343,6 +391,24 @@ async fn stop_hands_out_what_there_is() -> Result<()> {
     assert_eq!(fetched.span.to_string(), "0@[0,5)");
     assert!(source.holds(&fetched.span));
     assert!(matches!(source.fetch().await?, Fetch::Stopped));
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_that_begins_again_after_a_stop_is_stopped_again() -> Result<()> {
+    let mut bench = Bench::new(1)?;
+    bench.settings.limits.rows_max = 2;
+    bench.produce(0, 5).await?;
+    let mut source = bench.open().await?;
+    assert_eq!(batch(&mut source).await?.span.to_string(), "0@[0,2)");
+    // The next batch waits to be fetched, and behind it the last one and the stop, when all of that is forgotten.
+    bench.settings.stop.cancel();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for _ in 0..2 {
+        source.resync().await?;
+        assert!(matches!(awaited(&mut source).await?, Fetch::Stopped));
+        assert!(matches!(source.fetch().await?, Fetch::Idle), "it is told once");
+    }
     source.close().await
 }
 

@@ -246,6 +246,25 @@ async fn stop_hands_out_what_there_is() -> Result<()> {
 }
 
 #[tokio::test]
+async fn stop_is_told_once_and_once_more_after_a_resync() -> Result<()> {
+    let mut bench = Bench::new(1)?;
+    // A start that the table does not know opens a batch each time, which is never closed after the stop.
+    bench.settings.startup = Startup::Latest;
+    bench.append(P0, 2)?;
+    let mut source = bench.open()?;
+    bench.settings.stop.cancel();
+    check(&mut source, "0 0@[2,2)").await?;
+    for _ in 0..2 {
+        check(&mut source, "Stopped").await?;
+        bench.append(P0, 1)?;
+        check(&mut source, "Idle").await?;
+        source.resync().await?;
+    }
+    check(&mut source, "Stopped").await?;
+    source.close().await
+}
+
+#[tokio::test]
 async fn lag_and_identity_are_told() -> Result<()> {
     let bench = Bench::new(1)?;
     bench.append(P0, 6)?;

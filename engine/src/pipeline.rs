@@ -22,7 +22,7 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_catalog::{Fate, Result, Span};
+use alluvium_catalog::{Error, Fate, Result, Span};
 use alluvium_sql::Flow;
 
 pub use open::{FlowParts, Prepared, ensure_table};
@@ -88,13 +88,27 @@ pub struct Tally {
 struct Waiting {
     /// The batch that lands next.
     ready: Option<Ready>,
-    /// How the flow ends once everything before has landed.
-    ending: Option<Result<()>>,
+    /// Why the flow ends once everything before has landed.
+    ending: Option<Ending>,
+}
+
+/// Why a flow ends. What a source says of its end it may say only once.
+#[derive(Debug)]
+enum Ending {
+    /// `--once`: everything up to the ends at start was delivered.
+    Drained,
+    /// The process was asked to stop.
+    Stopped,
+    /// The source cannot go on.
+    SourceFailed(Error),
+    /// A batch cannot be prepared.
+    BatchFailed(Error),
 }
 
 impl FlowRun {
-    /// Lands batches until the source has drained or `shutdown` asks to stop. An abort drops the batches under way, at
-    /// once: a store that does not answer keeps nobody from stopping.
+    /// Lands batches until the source has drained or `shutdown` asks to stop; what does not land then is left to the
+    /// next start. An abort drops the batches under way, at once: a store that does not answer keeps nobody from
+    /// stopping.
     ///
     /// # Errors
     /// What a stage cannot settle by itself; the flow may be opened again when the kind is `Unavailable` or `Conflict`.
@@ -156,20 +170,21 @@ impl FlowRun {
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            if shutdown.is_draining() && self.splitter.forget() {
+                // They come again; to land them all may take longer than a process has to end. Whatever the source
+                // still has lies behind them, and cannot land without them.
+                waiting.ending.get_or_insert(Ending::Stopped);
+            }
             if self.back.is_resting() {
                 if let Some(ready) = waiting.ready.take() {
                     self.begin_landing(ready)?;
                 } else if self.front.is_resting()
                     && let Some(ending) = waiting.ending.take()
                 {
-                    return ending;
+                    return ending.into_result();
                 }
             }
             let may_fetch = self.front.is_resting() && waiting.ready.is_none() && waiting.ending.is_none();
-            if shutdown.is_draining() {
-                // They come again; to land them all may take longer than a process has to end.
-                self.splitter.forget();
-            }
             if may_fetch && let Some(part) = self.splitter.next() {
                 self.begin_preparing(part)?;
                 continue;
@@ -177,14 +192,14 @@ impl FlowRun {
             tokio::select! {
                 biased;
                 ended = self.back.done() => {
-                    if !self.settle(&ended??) {
-                        waiting = Waiting::default();
-                        self.start_over().await?;
+                    let has_landed = self.settle(&ended??);
+                    if !has_landed && !self.go_back(std::mem::take(&mut waiting), shutdown).await? {
+                        return Ok(());
                     }
                 }
                 prepared = self.front.done() => match prepared? {
                     Ok(ready) => waiting.ready = Some(ready),
-                    Err(error) => waiting.ending = Some(Err(error)),
+                    Err(error) => waiting.ending = Some(Ending::BatchFailed(error)),
                 },
                 _ = looks.tick() => self.show(),
                 fetch = self.source.fetch(), if may_fetch => waiting.ending = self.take(fetch)?,
@@ -200,8 +215,8 @@ impl FlowRun {
         self.metrics.lag(name, &self.flow.definition.source.topic, &self.source.lag());
     }
 
-    /// Hands what the source has to the front half; returns how the flow ends, when the source is at its end.
-    fn take(&mut self, fetch: Result<Fetch>) -> Result<Option<Result<()>>> {
+    /// Hands what the source has to the front half; returns why the flow ends, when the source is at its end.
+    fn take(&mut self, fetch: Result<Fetch>) -> Result<Option<Ending>> {
         self.show();
         match fetch {
             Ok(Fetch::Batch(fetched)) => {
@@ -210,9 +225,10 @@ impl FlowRun {
                 }
             }
             Ok(Fetch::Idle) => {}
-            Ok(Fetch::Drained | Fetch::Stopped) => return Ok(Some(Ok(()))),
+            Ok(Fetch::Drained) => return Ok(Some(Ending::Drained)),
+            Ok(Fetch::Stopped) => return Ok(Some(Ending::Stopped)),
             // What was fetched before is sound and lands first.
-            Err(error) => return Ok(Some(Err(error))),
+            Err(error) => return Ok(Some(Ending::SourceFailed(error))),
         }
         Ok(None)
     }
@@ -253,6 +269,29 @@ impl FlowRun {
         })
     }
 
+    /// Drops what is ready to follow a batch that did not land, and starts over unless the flow is to end; tells
+    /// whether it goes on.
+    ///
+    /// # Errors
+    /// Why the source cannot go on, if it has said so: asked to begin again, it would only say that it is closed.
+    /// Otherwise as of [`Source::resync`].
+    async fn go_back(&mut self, waiting: Waiting, shutdown: &Shutdown) -> Result<bool> {
+        let Waiting { ready, ending } = waiting;
+        drop(ready);
+        match ending {
+            Some(Ending::SourceFailed(error)) => return Err(error),
+            Some(Ending::Stopped) => return Ok(false),
+            // The source drains again, and a batch that failed follows the one that did not land: it comes again.
+            Some(Ending::Drained | Ending::BatchFailed(_)) | None => {}
+        }
+        if !shutdown.is_draining() {
+            self.start_over().await?;
+        }
+        // Looked at again, as beginning again takes a while: a source that has said meanwhile that it stopped need not
+        // say it twice, and nothing is under way that could still land.
+        Ok(!shutdown.is_draining())
+    }
+
     /// Drops what was prepared meanwhile, since it follows a batch that did not land, and reads again from where the
     /// table stands.
     async fn start_over(&mut self) -> Result<()> {
@@ -278,6 +317,15 @@ impl FlowRun {
     fn advance(&mut self, landed: &Advance) {
         self.tally.add(&landed.fate);
         self.source.acknowledge(&landed.span);
+    }
+}
+
+impl Ending {
+    fn into_result(self) -> Result<()> {
+        match self {
+            Self::Drained | Self::Stopped => Ok(()),
+            Self::SourceFailed(error) | Self::BatchFailed(error) => Err(error),
+        }
     }
 }
 

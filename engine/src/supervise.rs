@@ -53,7 +53,8 @@ pub struct World {
 pub struct RunOptions {
     /// Whether to stop when everything up to the ends at start has landed.
     pub once: bool,
-    /// Flows whose positions hold even if cluster or topic are others than before.
+    /// Flows whose positions hold even if cluster or topic are others than before, and which may take an upsert table
+    /// over, until they first land a batch.
     pub accepted: BTreeSet<Name>,
     /// Where the process answers over HTTP, if it does: sessions on this machine find it by the catalog.
     pub address: Option<SocketAddr>,
@@ -195,7 +196,15 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
     let mut troubled_since = None;
     let halted = loop {
         let begun = Instant::now();
-        let (tally, result) = Box::pin(run_once(&flow, world, (options, &goal), shutdown)).await;
+        let parts = FlowParts {
+            flow: Arc::clone(&flow),
+            once: options.once,
+            goal: goal.clone(),
+            // From its first commit on, the table holds what was accepted. Nobody has seen what differs from it later.
+            accepts_source: total.commits == 0 && options.accepted.contains(flow.name()),
+            stop: shutdown.drain_token(),
+        };
+        let (tally, result) = Box::pin(run_once(parts, world, shutdown)).await;
         total.add_all(&tally);
         let Err(error) = result else { break None };
         let has_landed = tally.commits > 0;
@@ -240,19 +249,7 @@ impl Halt {
     }
 }
 
-async fn run_once(
-    flow: &Arc<Flow>,
-    world: &World,
-    (options, goal): (&RunOptions, &Goal),
-    shutdown: &Shutdown,
-) -> (Tally, Result<()>) {
-    let parts = FlowParts {
-        flow: Arc::clone(flow),
-        once: options.once,
-        goal: goal.clone(),
-        accepts_source: options.accepted.contains(flow.name()),
-        stop: shutdown.drain_token(),
-    };
+async fn run_once(parts: FlowParts, world: &World, shutdown: &Shutdown) -> (Tally, Result<()>) {
     let opened = tokio::select! {
         biased;
         () = shutdown.draining() => return (Tally::default(), Ok(())),

@@ -55,9 +55,11 @@ impl Splitter {
         Ok(self.next())
     }
 
-    /// Forgets the parts that wait: the source begins again.
-    pub(super) fn forget(&mut self) {
+    /// Forgets the parts that wait, since the source begins again or the process ends; tells whether there were any.
+    pub(super) fn forget(&mut self) -> bool {
+        let had_parts = !self.parts.is_empty();
         self.parts.clear();
+        had_parts
     }
 
     /// Takes in that a batch was above the cap: what comes has half as many records.
@@ -188,7 +190,8 @@ mod tests {
         splitter.exceeded(&Excess { bytes: 9, bytes_max: 4, records: 5 });
         assert_eq!(shown(fetched(splitter.take(whole()?)?)), ["0@[0,2)"]);
         assert_eq!(splitter.parts.len(), 2);
-        splitter.forget();
+        assert!(splitter.forget());
+        assert!(!splitter.forget(), "they are gone");
         splitter.exceeded(&Excess { bytes: 9, bytes_max: 4, records: 2 });
         assert_eq!(shown(fetched(splitter.take(whole()?)?)), ["0@[0,1)"]);
         assert_eq!(shown(fetched(splitter.next())), ["0@[1,2)"]);

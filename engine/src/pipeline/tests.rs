@@ -43,8 +43,26 @@ const UPSERT: &str = "
 enum Second {
     Fetch,
     /// It hands the batch out, then loses all partitions and gets them back.
-    LosesPartitions,
+    LosesPartitions(Then),
     Fails,
+    /// It hands the batch out. The process is asked to stop once this span has landed, while more batches wait.
+    StopsAfter(&'static str),
+}
+
+/// What a source that has lost its partitions does when it is asked for more: the engine drops the batch meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    ReadsOn,
+    /// It says once that it has drained, and reads on.
+    Drains,
+    /// It says why it cannot go on, and that it is closed from then on.
+    Fails,
+    /// The process is asked to stop; the source says once that it has stopped, and nothing more.
+    Stops,
+    /// The process is asked to stop, and that the source has stopped does not come through.
+    StopsSilently,
+    /// The process is asked to stop while the source begins again, and nothing more comes from it.
+    StopsWhenItBeginsAgain,
 }
 
 /// A source that writes down what is asked of it.
@@ -53,10 +71,32 @@ struct Watched {
     inner: MemorySource,
     second: Second,
     n_fetches: usize,
+    has_told: bool,
+    /// What it asks the process to stop by.
+    shutdown: Shutdown,
     events: Arc<Mutex<Vec<String>>>,
 }
 
 impl Watched {
+    /// Returns what the source says after it has lost its partitions, unless that is what the broker has.
+    async fn after_loss(&mut self, then: Then) -> Option<Result<Fetch>> {
+        let is_first = !std::mem::replace(&mut self.has_told, true);
+        match then {
+            Then::ReadsOn => return None,
+            Then::Drains => return is_first.then_some(Ok(Fetch::Drained)),
+            Then::Fails if is_first => return Some(Err(Error::unavailable("no broker answers"))),
+            Then::Fails => return Some(Err(Error::closed("the source is closed"))),
+            Then::Stops if is_first => {
+                self.shutdown.drain();
+                return Some(Ok(Fetch::Stopped));
+            }
+            Then::StopsWhenItBeginsAgain if !self.shutdown.is_draining() => return None,
+            Then::Stops | Then::StopsWhenItBeginsAgain => {}
+            Then::StopsSilently => self.shutdown.drain(),
+        }
+        std::future::pending().await
+    }
+
     fn note(&self, event: String) {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     }
@@ -65,6 +105,12 @@ impl Watched {
 #[async_trait]
 impl Source for Watched {
     async fn fetch(&mut self) -> Result<Fetch> {
+        if self.n_fetches >= 2
+            && let Second::LosesPartitions(then) = self.second
+            && let Some(fetch) = self.after_loss(then).await
+        {
+            return fetch;
+        }
         let fetch = self.inner.fetch().await?;
         if let Fetch::Batch(batch) = &fetch {
             self.n_fetches += 1;
@@ -72,7 +118,7 @@ impl Source for Watched {
                 return Err(Error::data("offset out of range"));
             }
             self.note(format!("fetch {}", batch.span));
-            if self.n_fetches == 2 && self.second == Second::LosesPartitions {
+            if self.n_fetches == 2 && matches!(self.second, Second::LosesPartitions(_)) {
                 self.inner.member().revoke(&[Partition(0)]);
                 self.inner.member().assign(&[Partition(0)]);
             }
@@ -86,11 +132,19 @@ impl Source for Watched {
 
     async fn resync(&mut self) -> Result<()> {
         self.note("resync".to_owned());
+        match self.second {
+            Second::LosesPartitions(Then::Fails) => return Err(Error::closed("the source is closed")),
+            Second::LosesPartitions(Then::StopsWhenItBeginsAgain) => self.shutdown.drain(),
+            _ => {}
+        }
         self.inner.resync().await
     }
 
     fn acknowledge(&mut self, span: &Span) {
         self.note(format!("land {span}"));
+        if matches!(self.second, Second::StopsAfter(landed) if landed == span.to_string()) {
+            self.shutdown.drain();
+        }
         self.inner.acknowledge(span);
     }
 
@@ -153,6 +207,8 @@ struct Place {
     flow: Arc<Flow>,
     broker: MemoryBroker,
     topic: Topic,
+    /// What its sources may ask the process to stop by.
+    shutdown: Shutdown,
 }
 
 impl Place {
@@ -188,7 +244,7 @@ impl Place {
         for record in records {
             broker.append(&topic, Partition(0), MemoryRecord::of(record))?;
         }
-        Ok(Self { world, flow, broker, topic })
+        Ok(Self { world, flow, broker, topic, shutdown: Shutdown::new() })
     }
 
     /// Lets the next process run the flow of `sql`.
@@ -222,7 +278,14 @@ impl Place {
         let settings = MemorySettings { once: true, limits, ..MemorySettings::new(self.topic.clone()) };
         let inner = MemorySource::open(&self.broker, settings, prepared.positions())?;
         let events = Arc::new(Mutex::new(Vec::new()));
-        let source = Watched { inner, second, n_fetches: 0, events: Arc::clone(&events) };
+        let source = Watched {
+            inner,
+            second,
+            n_fetches: 0,
+            has_told: false,
+            shutdown: self.shutdown.clone(),
+            events: Arc::clone(&events),
+        };
         Ok((Box::pin(prepared.start(Box::new(source), &self.world)).await?, events))
     }
 }
@@ -246,9 +309,13 @@ impl Place {
 
 /// Runs a flow to its end and returns how it ended, what it landed and what was asked of its source.
 async fn run(second: Second) -> Result<(Result<()>, Tally, Vec<String>)> {
-    let (mut run, events) = Place::new().await?.open(second).await?;
-    let ended = run.run(&Shutdown::new()).await;
-    run.close(&Shutdown::new()).await?;
+    /// Far more than three small batches take.
+    const LIMIT: Duration = Duration::from_secs(30);
+    let place = Place::new().await?;
+    let (mut run, events) = place.open(second).await?;
+    let ended = tokio::time::timeout(LIMIT, run.run(&place.shutdown)).await;
+    let ended = ended.map_err(|source| Error::internal("the flow does not end").with_source(source))?;
+    run.close(&place.shutdown).await?;
     let events = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
     Ok((ended, run.tally(), events))
 }
@@ -311,12 +378,42 @@ async fn the_next_batch_is_decoded_and_transformed_while_the_store_holds_one_bac
 
 #[tokio::test]
 async fn a_batch_whose_partition_left_is_dropped_and_read_again() -> Result<()> {
-    let (ended, tally, events) = run(Second::LosesPartitions).await?;
+    let (ended, tally, events) = run(Second::LosesPartitions(Then::ReadsOn)).await?;
     ended?;
     assert_eq!((tally.commits, tally.fate.applied), (3, 6), "{events:?}");
     assert!(events.contains(&"resync".to_owned()), "{events:?}");
     assert!(events.iter().filter(|event| *event == "fetch 0@[2,4)").count() >= 2, "{events:?}");
     assert_eq!(events.iter().filter(|event| *event == "land 0@[2,4)").count(), 1, "{events:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_error_of_a_source_outlives_a_batch_that_was_dropped() -> Result<()> {
+    let (ended, tally, events) = run(Second::LosesPartitions(Then::Fails)).await?;
+    let error = ended.err().ok_or_else(|| Error::internal("the flow ended well"))?;
+    assert_eq!((error.kind(), error.message()), (ErrorKind::Unavailable, "no broker answers"), "{events:?}");
+    assert_eq!((tally.commits, tally.fate.applied), (1, 2));
+    assert_eq!(events, ["fetch 0@[0,2)", "fetch 0@[2,4)", "land 0@[0,2)"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flow_that_is_asked_to_stop_ends_when_a_batch_was_dropped() -> Result<()> {
+    for then in [Then::Stops, Then::StopsSilently, Then::StopsWhenItBeginsAgain] {
+        let (ended, tally, events) = run(Second::LosesPartitions(then)).await?;
+        ended?;
+        assert_eq!((tally.commits, tally.fate.applied), (1, 2), "{then:?}: {events:?}");
+        let is_read_again = events.contains(&"resync".to_owned());
+        assert_eq!(is_read_again, then == Then::StopsWhenItBeginsAgain, "{then:?}: {events:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_source_that_drained_before_a_batch_was_dropped_is_read_again() -> Result<()> {
+    let (ended, tally, events) = run(Second::LosesPartitions(Then::Drains)).await?;
+    ended?;
+    assert_eq!((tally.commits, tally.fate.applied), (3, 6), "{events:?}");
     Ok(())
 }
 
@@ -481,6 +578,19 @@ async fn a_batch_above_the_cap_lands_in_parts_each_with_its_own_positions_and_fa
         let parts = commits.iter().filter(|commit| commit.lineage.effort.files_touched == 1);
         assert_eq!(parts.count(), 4, "{mode}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flow_that_is_asked_to_stop_reads_nothing_behind_parts_that_are_left() -> Result<()> {
+    let records = news().chain(changes()).chain(changes());
+    let place = Place::of(&upserts("copy-on-write", "10", "split"), records).await?;
+    let (mut run, events) = place.open_with(Second::StopsAfter("0@[16,17)"), 4).await?;
+    run.run(&place.shutdown).await?;
+    run.close(&place.shutdown).await?;
+    let events = events.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let last: Vec<_> = events.iter().skip_while(|event| *event != "land 0@[16,17)").collect();
+    assert_eq!(last, ["land 0@[16,17)", "land 0@[17,18)"], "the second part was prepared already: {events:?}");
     Ok(())
 }
 

@@ -7,4 +7,5 @@ pub mod action;
 pub mod checkpoint;
 pub mod clustering;
 pub mod log;
+pub mod retention;
 pub mod state;

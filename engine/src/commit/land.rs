@@ -1,8 +1,10 @@
 //! The landing loop: draw up, check positions, put, settle; on a conflict follow the log and draw up again, bounded.
 
+mod follow;
+mod look;
+mod shape;
 mod swap;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +15,11 @@ use uuid::Uuid;
 
 pub use swap::Swapped;
 
+use self::look::Look;
+
 use super::create::{ENGINE_INFO, encode};
 use super::definitions::{check_keeper, check_key, is_held, with_definition};
-use super::positions::{AppIds, check_monotone};
+use super::positions::AppIds;
 use super::{Attempts, Landed, Outcome};
 use crate::delta::action::Action;
 use crate::delta::log::{DeltaLog, LogEntry, PutOutcome, Version};
@@ -59,6 +63,8 @@ pub struct Landing {
     clock: Arc<dyn Clock>,
     limits: LandLimits,
     watch: Watch,
+    /// When the version of `state` was known to be the newest.
+    looked: Look,
     /// Bytes of the versions that landed here.
     log_bytes: u64,
     attempts: Attempts,
@@ -66,8 +72,8 @@ pub struct Landing {
     is_defined: bool,
     /// Whether the flow takes an upsert table over from the one that keeps it.
     takes_over: bool,
-    /// Whether state and writer are not of one version any more, after an error halfway.
-    is_torn: bool,
+    /// Why nothing may land here any more.
+    torn: Option<&'static str>,
 }
 
 /// What a commit says of itself beside its files.
@@ -99,6 +105,7 @@ impl Landing {
     pub fn new(parts: LandingParts, clock: Arc<dyn Clock>, limits: LandLimits, watch: Watch) -> Self {
         let LandingParts { log, state, writer, ids } = parts;
         Self {
+            looked: Look::now(clock.as_ref()),
             log,
             state,
             writer,
@@ -110,7 +117,7 @@ impl Landing {
             attempts: Attempts::default(),
             is_defined: false,
             takes_over: false,
-            is_torn: false,
+            torn: None,
         }
     }
 
@@ -149,60 +156,6 @@ impl Landing {
         self.ids.positions(&self.state.txns)
     }
 
-    /// Takes in the versions that others have committed. After an error halfway nothing lands here any more: the table
-    /// has to be opened again.
-    ///
-    /// # Errors
-    /// `Data` when the flow's positions went back; `Conflict` when the table has other columns or another protocol now;
-    /// otherwise as of [`TableState::catch_up`] and [`Writer::follow`].
-    pub async fn catch_up(&mut self) -> Result<()> {
-        self.check_whole()?;
-        let (before, shape) = (self.positions(), self.state.head());
-        let tail = self.state.catch_up(&self.log).await?;
-        self.is_torn = true;
-        self.check_shape(&shape)?;
-        for entry in &tail {
-            self.writer.follow(entry).await?;
-        }
-        self.check_rows();
-        check_monotone(&before, &self.positions(), &self.log)?;
-        self.is_torn = false;
-        Ok(())
-    }
-
-    /// Refuses to go on where the state has moved and the writer has not: what either says of deleted rows may be old.
-    fn check_whole(&self) -> Result<()> {
-        if self.is_torn {
-            let at = self.log.location();
-            return Err(Error::conflict(format!(
-                "the table at {at} could not be followed, and has to be opened again"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Checks that what the writer was made for still holds: whoever opens the table again finds out whether it can
-    /// be written as it is now.
-    fn check_shape(&self, before: &TableState) -> Result<()> {
-        let changed = changed_shape(before, &self.state);
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let (at, version) = (self.log.location(), self.state.version);
-        Err(Error::conflict(format!("the table at {at} has {} as of version {version}", changed.join(", "))))
-    }
-
-    /// Checks that the writer knows as many rows as the log tells of. What another writer has left out of the log is told
-    /// by ours, which has read the file.
-    fn check_rows(&self) {
-        let Some(known) = self.writer.n_rows() else { return };
-        if let Some(told) = self.state.n_rows_with(|path| self.writer.n_records(path)) {
-            let seen =
-                || format!("{known} rows known, {told} in version {} of {}", self.state.version, self.log.location());
-            self.watch.check(Law::IndexMatchesTable, known == told, seen);
-        }
-    }
-
     /// Lands `staged`.
     ///
     /// # Errors
@@ -210,45 +163,74 @@ impl Landing {
     /// only a fresh read of the table tells ([`catch_up`](Self::catch_up)). `Conflict` after a failed
     /// [`catch_up`](Self::catch_up).
     pub async fn land(&mut self, staged: &Staged, signature: &Signature) -> Result<Outcome> {
-        self.check_whole()?;
-        if let Some(excess) = staged.excess {
-            return Ok(Outcome::Exceeds(excess));
-        }
         for conflicts in 0..self.limits.attempts_max {
-            if let Err(misfit) = follows(&self.positions(), &staged.span) {
-                self.attempts.fenced += 1;
-                return Ok(Outcome::Fenced(misfit));
-            }
-            let draft = self.writer.draft(staged, &self.state).await?;
-            if let Some(excess) = draft.excess {
-                return Ok(Outcome::Exceeds(excess));
-            }
-            self.watch.check(Law::EveryRecordHasOneFate, draft.fate.is_balanced(), || format!("{:?}", draft.fate));
-            let lineage = complete(&signature.lineage, staged, &draft);
-            let actions = self.actions(staged, &draft, signature)?;
-            let info = self.info(&lineage, signature.operation, &draft);
-            let bytes = encode(&info, &actions)?;
-            let version = self.state.version + 1;
-            if self.put_until_known(version, &bytes, lineage.write_id).await? {
-                self.attempts.landed += 1;
-                self.is_defined = true;
-                self.writer.landed(staged, &draft);
-                self.log_bytes += bytes.len() as u64;
-                self.state.apply(version, &actions);
-                self.check_rows();
-                let entry = LogEntry { version, actions, info };
-                let (span, fate) = (staged.span.clone(), draft.fate);
-                return Ok(Outcome::Landed(Box::new(Landed { span, fate, lineage, entry, conflicts })));
-            }
-            self.attempts.conflicts += 1;
             // Without a wait: somebody else's commit is progress, and whoever waits longer loses to a writer that does not.
-            self.catch_up().await?;
+            if let Some(outcome) = self.land_next(staged, signature, conflicts).await? {
+                return Ok(outcome);
+            }
         }
         Err(Error::conflict(format!(
             "cannot commit to {}: other commits came first {} times",
             self.log.location(),
             self.limits.attempts_max
         )))
+    }
+
+    /// Lands `staged` as the very next version; `None` where another commit came first, which has been followed then, and
+    /// nothing of `staged` is visible. For batches that may have to change when others land, and whose positions do not tell.
+    ///
+    /// # Errors
+    /// As of [`land`](Self::land).
+    pub async fn land_if_next(&mut self, staged: &Staged, signature: &Signature) -> Result<Option<Outcome>> {
+        self.land_next(staged, signature, 0).await
+    }
+
+    /// Draws `staged` up for the next version and puts it; `None` where another commit came first, which has been followed
+    /// then, after so many `conflicts` before it.
+    async fn land_next(&mut self, staged: &Staged, signature: &Signature, conflicts: u32) -> Result<Option<Outcome>> {
+        self.check_whole()?;
+        if let Some(excess) = staged.excess {
+            return Ok(Some(Outcome::Exceeds(excess)));
+        }
+        if let Err(misfit) = follows(&self.positions(), &staged.span) {
+            self.attempts.fenced += 1;
+            return Ok(Some(Outcome::Fenced(misfit)));
+        }
+        let draft = self.writer.draft(staged, &self.state).await?;
+        if let Some(excess) = draft.excess {
+            return Ok(Some(Outcome::Exceeds(excess)));
+        }
+        if !self.watch.check(Law::EveryRecordHasOneFate, draft.fate.is_balanced(), || format!("{:?}", draft.fate)) {
+            let at = self.log.location();
+            return Err(Error::internal(format!("a batch for {at} has records without a fate: {:?}", draft.fate)));
+        }
+        let lineage = complete(&signature.lineage, staged, &draft);
+        let actions = self.actions(staged, &draft, signature)?;
+        let info = self.info(&lineage, signature.operation, &draft);
+        let bytes = encode(&info, &actions)?;
+        let version = self.state.version + 1;
+        if !self.is_newest().await? {
+            self.attempts.conflicts += 1;
+            return Ok(None);
+        }
+        let look = Look::now(self.clock.as_ref());
+        if !self.put_until_known(version, &bytes, lineage.write_id).await? {
+            self.attempts.conflicts += 1;
+            self.catch_up().await?;
+            return Ok(None);
+        }
+        self.looked = look;
+        self.attempts.landed += 1;
+        self.is_defined = true;
+        // It keeps the table now. Who takes it from here on means to.
+        self.takes_over = false;
+        self.writer.landed(staged, &draft);
+        self.log_bytes += bytes.len() as u64;
+        self.state.apply(version, &actions);
+        self.check_rows();
+        let entry = LogEntry { version, actions, info };
+        let (span, fate) = (staged.span.clone(), draft.fate);
+        Ok(Some(Outcome::Landed(Box::new(Landed { span, fate, lineage, entry, conflicts }))))
     }
 
     /// Puts the same bytes until the version is known to be ours (`true`) or somebody else's (`false`). The bytes never
@@ -322,40 +304,6 @@ impl Landing {
         }
         info
     }
-}
-
-/// Returns what a table has now that a writer was not made for.
-fn changed_shape(before: &TableState, now: &TableState) -> Vec<String> {
-    let (was, is) = (&before.metadata, &now.metadata);
-    let parts = [
-        (before.protocol.asks_the_same(&now.protocol), "another protocol"),
-        (was.schema_string == is.schema_string, "other columns"),
-        (was.partition_columns == is.partition_columns, "other partition columns"),
-    ];
-    let mut changed: Vec<String> =
-        parts.iter().filter(|(is_same, _)| !is_same).map(|(_, what)| (*what).to_owned()).collect();
-    let names: BTreeSet<&String> =
-        rules(&was.configuration).chain(rules(&is.configuration)).map(|(name, _)| name).collect();
-    for name in names {
-        match (was.configuration.get(name), is.configuration.get(name)) {
-            (old, new) if old == new => {}
-            (_, Some(value)) => changed.push(format!("{name} = {value}")),
-            (_, None) => changed.push(format!("no {name}")),
-        }
-    }
-    changed
-}
-
-/// Returns the properties by which Delta says how a table is written. What only says how long something is kept is looked
-/// up when it is needed.
-fn rules(configuration: &BTreeMap<String, String>) -> impl Iterator<Item = (&String, &String)> {
-    const LOOKED_UP: [&str; 4] = [
-        "delta.checkpointInterval",
-        "delta.deletedFileRetentionDuration",
-        "delta.enableExpiredLogCleanup",
-        "delta.logRetentionDuration",
-    ];
-    configuration.iter().filter(|(key, _)| key.starts_with("delta.") && !LOOKED_UP.contains(&key.as_str()))
 }
 
 fn complete(lineage: &Lineage, staged: &Staged, draft: &Draft) -> Lineage {

@@ -124,8 +124,9 @@ impl DeadLetters {
     /// # Errors
     /// As of [`Landing::land`].
     pub async fn land(&mut self, rejects: &[Reject], span: &Span, lineage: &Lineage) -> Result<Option<Landed>> {
-        /// A fence means that another process landed the same rejects: one more look settles it.
-        const LOOKS: usize = 5;
+        /// A fence means that another process landed the same rejects: one more look settles it. Of a table that many flows
+        /// share, theirs may come first a few times.
+        const LOOKS: usize = 20;
         for _look in 0..LOOKS {
             let positions = self.landing.positions();
             let fresh = self.fresh(rejects, &positions).await?;
@@ -137,14 +138,20 @@ impl DeadLetters {
                 self.landing.writer().stage(changes).await?
             };
             let signature = Signature { lineage: lineage.clone(), operation: "STREAMING UPDATE", definition: None };
-            match self.landing.land(&staged, &signature).await? {
-                Outcome::Landed(landed) => {
+            // Positions fence what lies beyond them. Whether others have landed what lies below, only another look tells.
+            let outcome = match fresh.iter().all(|reject| is_new(reject, &positions)) {
+                true => Some(self.landing.land(&staged, &signature).await?),
+                false => self.landing.land_if_next(&staged, &signature).await?,
+            };
+            match outcome {
+                Some(Outcome::Landed(landed)) => {
                     if let Some(upkeep) = &mut self.upkeep {
                         upkeep.landed(&mut self.landing).await;
                     }
                     return Ok(Some(*landed));
                 }
-                Outcome::Fenced(_) | Outcome::Exceeds(_) => self.landing.catch_up().await?,
+                Some(Outcome::Fenced(_) | Outcome::Exceeds(_)) => self.landing.catch_up().await?,
+                None => {}
             }
         }
         Err(Error::conflict(format!("cannot land dead letters in {}: other processes land the same ones", self.table)))
@@ -275,6 +282,21 @@ mod tests {
         let mut letters = open(flow()?, &store).await?;
         assert_eq!(land(&mut letters, 20, &[(0, 2), (0, 5), (1, 2), (1, 7), (1, 15)]).await?, None);
         assert_eq!(land(&mut letters, 20, &[(0, 15)]).await?, Some(1));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_reject_below_the_positions_lands_once_though_two_processes_land_it_at_once() -> Result<()> {
+        let flow = || append_flow(&[value("id", DataType::Int64)]);
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut first = open(flow()?, &store).await?;
+        assert_eq!(land(&mut first, 20, &[(0, 2)]).await?, Some(1));
+        // The batch itself did not land. The next SQL rejects one more of its records, in the process that loses the
+        // partition and in the one that takes it over.
+        let (mut loses, mut takes_over) = (open(flow()?, &store).await?, open(flow()?, &store).await?);
+        assert_eq!(land(&mut loses, 20, &[(0, 2), (0, 5)]).await?, Some(1));
+        assert_eq!(land(&mut takes_over, 20, &[(0, 2), (0, 5)]).await?, None, "0@5 has landed twice");
+        assert_eq!(land(&mut takes_over, 20, &[(0, 2), (0, 5), (1, 3)]).await?, Some(1));
         Ok(())
     }
 }

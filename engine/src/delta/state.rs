@@ -119,6 +119,14 @@ impl TableState {
         Ok(())
     }
 
+    /// Tells whether this is the newest version.
+    ///
+    /// # Errors
+    /// As of [`DeltaLog::read`].
+    pub async fn is_newest(&self, log: &DeltaLog) -> Result<bool> {
+        Ok(self.tail(log).await?.is_some_and(|tail| tail.is_empty()))
+    }
+
     /// Returns the versions after this one; `None` when there are some that the log no longer holds. A missing version
     /// alone does not tell: the newest one has no next either.
     async fn tail(&self, log: &DeltaLog) -> Result<Option<Vec<LogEntry>>> {

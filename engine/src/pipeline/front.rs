@@ -80,7 +80,9 @@ impl Front {
         let mut decoded = decoded?;
         decoded.spent.decode = took;
         let kept = decoded.row_records.len() + decoded.tombstone_records.len() + decoded.rejects.len();
-        self.watch.check(Law::DecodeKeepsEveryRecord, kept == n_records, || format!("{n_records} in, {kept} out"));
+        if !self.watch.check(Law::DecodeKeepsEveryRecord, kept == n_records, || format!("{n_records} in, {kept} out")) {
+            return Err(Error::internal(format!("{kept} of {n_records} records of a batch were decoded")));
+        }
         Ok(decoded)
     }
 

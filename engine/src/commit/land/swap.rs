@@ -12,6 +12,7 @@ use roaring::RoaringTreemap;
 use serde_json::{Value, json};
 
 use super::Landing;
+use super::look::Look;
 use crate::commit::create::{ENGINE_INFO, encode};
 use crate::delta::action::Action;
 use crate::delta::clustering::{Clustered, clustered};
@@ -98,8 +99,8 @@ impl Landing {
         Ok(Swapped::Landed { version, remapped })
     }
 
-    /// Puts the next version; `None` when it is somebody else's.
-    async fn put_swap(&self, compaction: &Compaction, exchange: &Exchange) -> Result<Option<Version>> {
+    /// Puts the next version; `None` when it is somebody else's, or theirs may have left the log already ([`look`](super::look)).
+    async fn put_swap(&mut self, compaction: &Compaction, exchange: &Exchange) -> Result<Option<Version>> {
         let write_id = self.clock.new_id();
         let mut info = swap_info(compaction, &exchange.actions);
         info["timestamp"] = json!(self.clock.now().0);
@@ -107,9 +108,16 @@ impl Landing {
         info["txnId"] = json!(write_id);
         let bytes = encode(&info, &exchange.actions)?;
         let version = self.state.version + 1;
+        let look = Look::now(self.clock.as_ref());
+        if self.looked.is_old(&self.state, self.clock.as_ref()) && !self.state.is_newest(&self.log).await? {
+            return Ok(None);
+        }
         for _put in 0..PUTS_MAX {
             match self.log.put(version, bytes.clone(), write_id).await {
-                PutOutcome::Landed => return Ok(Some(version)),
+                PutOutcome::Landed => {
+                    self.looked = look;
+                    return Ok(Some(version));
+                }
                 PutOutcome::Taken => return Ok(None),
                 PutOutcome::Unknown => tracing::warn!(version, "the store did not say whether the swap landed"),
             }

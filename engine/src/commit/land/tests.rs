@@ -1,10 +1,13 @@
 //! What a landing notices of another writer's commits, on a table in memory.
 
-use alluvium_catalog::{ErrorKind, Fate, Offset, OffsetRange, Partition, Span, SystemClock};
+use std::collections::BTreeMap;
+
+use alluvium_catalog::{ErrorKind, Fate, ManualClock, Offset, OffsetRange, Partition, Span, SystemClock, Timestamp};
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::commit::create::Blueprint;
@@ -19,8 +22,12 @@ fn columns() -> SchemaRef {
 
 /// Opens a table that does not exist, to append to it.
 async fn open() -> Result<Landing> {
-    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    open_in(&(Arc::new(InMemory::new()) as Arc<dyn ObjectStore>), Arc::new(SystemClock), "flow").await
+}
+
+/// Opens the table in `store`, to append to it by a flow.
+async fn open_in(store: &Arc<dyn ObjectStore>, clock: Arc<dyn Clock>, flow: &str) -> Result<Landing> {
+    let store = Arc::clone(store);
     let log = DeltaLog::with_stores("memory:///t".parse()?, Arc::clone(&store), Arc::clone(&store));
     let folder =
         DataFolder { store, location: log.location().clone(), partitioned_by: Vec::new(), clock: Arc::clone(&clock) };
@@ -33,7 +40,7 @@ async fn open() -> Result<Landing> {
         properties: BTreeMap::new(),
     };
     let state = blueprint.open_or_create(&log, clock.as_ref()).await?;
-    let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
+    let ids = AppIds::of_table(&flow.parse()?, &"topic".parse()?);
     let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids };
     let watch = Watch::new(Arc::new(Metrics::try_new()?));
     Ok(Landing::new(parts, clock, LandLimits::default(), watch))
@@ -162,6 +169,72 @@ async fn properties_that_change_nothing_about_writing_do_not_stop_a_landing() ->
     Ok(())
 }
 
+/// A table that two flows append to, of which one has not looked for a while.
+struct Idle {
+    store: Arc<dyn ObjectStore>,
+    clock: Arc<ManualClock>,
+    idle: Landing,
+    busy: Landing,
+}
+
+impl Idle {
+    /// The busy flow has landed versions up to the third, and the idle one, which knows of none, has not looked for so long.
+    async fn after(idle: Duration) -> Result<Self> {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let clock = Arc::new(ManualClock::new(1, SystemClock.now()));
+        let shared = || Arc::clone(&clock) as Arc<dyn Clock>;
+        let idle_one = open_in(&store, shared(), "idle").await?;
+        let mut busy = open_in(&store, shared(), "busy").await?;
+        for offset in 0..3 {
+            assert!(matches!(land(&mut busy, offset).await?, Outcome::Landed(_)));
+        }
+        clock.set(Timestamp(clock.now().0 + i64::try_from(idle.as_millis()).unwrap_or(i64::MAX)));
+        Ok(Self { store, clock, idle: idle_one, busy })
+    }
+
+    /// Does with the log what is left of one that is kept no longer than its last checkpoint, at the third version.
+    async fn clean_up(&self) -> Result<()> {
+        let failed = |cause| Error::unavailable("test store").with_source(cause);
+        let hint = r#"{"version":3,"size":1}"#;
+        self.store.put(&Path::from("_delta_log/_last_checkpoint"), hint.into()).await.map_err(failed)?;
+        for version in 0..3 {
+            let path = Path::from(format!("_delta_log/{version:020}.json"));
+            self.store.delete(&path).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_batch_does_not_fill_a_gap_that_log_clean_up_has_left() -> Result<()> {
+    let mut table = Idle::after(Duration::from_secs(61)).await?;
+    table.clean_up().await?;
+    // Its next version is free, and below the checkpoint that readers begin with.
+    let error = land(&mut table.idle, 0).await.err().ok_or_else(|| Error::internal("it landed where nobody reads"))?;
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "the flow opens the table again: {}", error.chain());
+    let gap = table.store.head(&Path::from("_delta_log/00000000000000000001.json")).await;
+    assert!(gap.is_err(), "version 1 was put");
+    assert!(matches!(land(&mut table.busy, 3).await?, Outcome::Landed(_)), "whoever has looked goes on");
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_has_not_looked_for_a_while_looks_and_lands_after_what_has_come() -> Result<()> {
+    let mut table = Idle::after(Duration::from_secs(3_600)).await?;
+    let Outcome::Landed(landed) = land(&mut table.idle, 0).await? else {
+        return Err(Error::internal("versions of others kept a batch from landing"));
+    };
+    assert_eq!((landed.entry.version, landed.conflicts), (4, 1));
+    // Nothing has come since, however long that is.
+    table.clock.set(Timestamp(table.clock.now().0 + 3_600_000));
+    let Outcome::Landed(landed) = land(&mut table.idle, 1).await? else {
+        return Err(Error::internal("a look kept a batch from landing"));
+    };
+    assert_eq!((landed.entry.version, landed.conflicts), (5, 0));
+    assert_eq!(newest(&table.busy).await?.n_rows(), Some(5));
+    Ok(())
+}
+
 /// Has read a file of six rows, and knows of seven.
 #[cfg(debug_assertions)]
 #[derive(Debug)]
@@ -191,6 +264,22 @@ impl Writer for Miscounting {
     fn n_records(&self, path: &str) -> Option<u64> {
         (path == "untold.parquet").then_some(6)
     }
+}
+
+#[cfg(debug_assertions)]
+#[tokio::test]
+async fn a_writer_that_has_lost_count_lands_nothing_more() -> Result<()> {
+    let mut landing = open().await?;
+    landing.watch = landing.watch.that_goes_on();
+    let add = crate::delta::action::Add { path: "untold.parquet".to_owned(), size: 1, ..Default::default() };
+    put_next(&landing, &[Action::Add(add)]).await?;
+    let writer = std::mem::replace(&mut landing.writer, Box::new(Miscounting));
+    landing.catch_up().await?;
+    landing.writer = writer;
+    let error = land(&mut landing, 0).await.err().ok_or_else(|| Error::internal("it landed"))?;
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{}", error.chain());
+    assert!(error.message().contains("has other rows than its writer knows"), "{}", error.message());
+    Ok(())
 }
 
 /// Only debug builds stop at a broken law.

@@ -6,6 +6,7 @@
 //! process; what it begins it ends. `alluvium optimize` and `alluvium vacuum` use the same parts.
 
 pub mod budget;
+mod checkpoints;
 pub mod clean;
 mod cluster;
 pub mod compact;
@@ -19,6 +20,7 @@ mod turn;
 pub mod vacuum;
 mod vacuum_work;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ use crate::write::compaction::Compaction;
 use budget::Budget;
 use compact::Job;
 use log_work::LogWork;
-use plan::{Aims, choose};
+use plan::{Aims, choose, gains_nothing};
 use turn::{Ended, Turns};
 use vacuum_work::VacuumWork;
 
@@ -73,6 +75,8 @@ pub struct Upkeep {
     vacuums: VacuumWork,
     /// Batches since the files were looked over.
     unplanned: usize,
+    /// Files that no compaction makes fewer of.
+    settled: HashSet<String>,
 }
 
 impl Upkeep {
@@ -85,6 +89,7 @@ impl Upkeep {
             log_work: LogWork::new(&parts, version),
             vacuums: VacuumWork::new(&parts),
             unplanned: settings.files_min,
+            settled: HashSet::new(),
             parts,
         }
     }
@@ -135,6 +140,13 @@ impl Upkeep {
         };
         let (n_files, n_outputs) = (compaction.inputs.len() as u64, compaction.outputs.len());
         let bytes = compaction.bytes_read();
+        if gains_nothing(compaction, &Aims::beside_batches(&self.parts.settings)) {
+            // Swapped in, they would be chosen again, and so without end.
+            tracing::info!(table = %location, files = n_files, into = n_outputs, "a compaction made no fewer files");
+            self.settled.extend(compaction.inputs.iter().map(|input| input.add.path.clone()));
+            self.unplanned = self.parts.settings.files_min;
+            return self.count(WorkOutcome::GivenUp, ended.took);
+        }
         let outcome = match landing.swap(compaction).await {
             Ok(Swapped::Landed { version, remapped }) => {
                 self.parts.metrics.upkeep_spent(&self.parts.flow, Work::Compaction, n_files, bytes);
@@ -185,7 +197,8 @@ impl Upkeep {
         self.unplanned = 0;
         let aims = Aims::beside_batches(settings);
         let aims = Aims { bytes_max: aims.bytes_max.min(allowance), ..aims };
-        let Some(choice) = choose(landing.state(), &aims) else { return Ok(()) };
+        self.settled.retain(|path| landing.state().files.contains_key(path));
+        let Some(choice) = choose(landing.state(), &aims, &self.settled) else { return Ok(()) };
         let bytes = choice.bytes();
         let job = Job::new(landing.log(), landing.state(), choice, &aims, &self.parts.clock)?;
         tracing::debug!(table = %self.parts.location, files = job.n_files(), bytes, "compaction begins");

@@ -3,7 +3,7 @@
 //! Of several checkpoints of one version one is read. Only what a writer needs is taken out of the files: Removes, and
 //! statistics in struct form, stay where they are. Source: Delta transaction log protocol, section "Checkpoints".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Location, Result};
@@ -285,10 +285,13 @@ fn choose(version: Version, files: Vec<ObjectMeta>) -> Option<Checkpoint> {
         return Some(if is_json { Checkpoint::Json(file.clone()) } else { Checkpoint::Parquet(vec![file.clone()]) });
     }
     let total_of = |name: &str| name.split('.').nth(1).and_then(|part| part.parse::<usize>().ok());
-    let total = named.iter().find_map(|(name, _)| total_of(name))?;
-    let parts: Vec<ObjectMeta> =
-        named.iter().filter(|(name, _)| total_of(name) == Some(total)).map(|(_, file)| file.clone()).collect();
-    (parts.len() == total).then_some(Checkpoint::Parquet(parts))
+    let totals: BTreeSet<usize> = named.iter().filter_map(|(name, _)| total_of(name)).collect();
+    let parts_of = |total: usize| {
+        let parts = named.iter().filter(|(name, _)| total_of(name) == Some(total)).map(|(_, file)| file.clone());
+        parts.collect::<Vec<ObjectMeta>>()
+    };
+    let whole = totals.into_iter().map(|total| (total, parts_of(total))).find(|(total, parts)| parts.len() == *total);
+    whole.map(|(_, parts)| Checkpoint::Parquet(parts))
 }
 
 /// Removes null fields below the first level, but keeps nulls inside the maps of partition values, where they mean NULL.
@@ -328,6 +331,8 @@ mod tests {
         assert_eq!(chosen(&[uuid, &part(1)]), Some(vec![uuid.to_owned()]));
         assert_eq!(chosen(&[&part(1), &part(2)]), Some(vec![part(1), part(2)]));
         assert_eq!(chosen(&[&part(1)]), None, "a part is missing");
+        let of_a_dead_writer = "0000000001.0000000003.parquet";
+        assert_eq!(chosen(&[of_a_dead_writer, &part(1), &part(2)]), Some(vec![part(1), part(2)]));
         assert_eq!(chosen(&[]), None);
     }
 }

@@ -1,23 +1,23 @@
 //! Removes what a table's log no longer needs: versions, checksums, checkpoints and sidecars older than its retention.
 //!
 //! Every version within the retention can still be read: a checkpoint at or before the oldest of them stays, and all
-//! versions from it on. What time it is the store itself says, by its newest file; the host's clock decides nothing.
+//! versions from it on. What time it is the store itself says, by its newest file, but no later than it is there now: one
+//! commit by a clock that was ahead makes no other version old.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
-use alluvium_catalog::{Error, Location, Result};
+use alluvium_catalog::{Clock, Error, Result};
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
+use super::checkpoints::whole_checkpoints;
+use super::vacuum::store_time;
 use crate::delta::checkpoint::is_sidecar;
 use crate::delta::log::{DeltaLog, Version, commit_version};
+use crate::delta::retention::{LOG_RETENTION, LOG_RETENTION_DEFAULT, interval};
 use crate::delta::state::TableState;
-
-/// How long a log is kept where the table does not say: Delta's own default.
-const RETENTION: Duration = Duration::from_secs(30 * 86_400);
 
 /// A file of a log.
 #[derive(Debug, Clone)]
@@ -32,12 +32,13 @@ struct LogFile {
 ///
 /// # Errors
 /// `Invalid` when the table's retention cannot be understood: nothing is removed then. `Unavailable` when the store does
-/// not answer; what was removed before stays so.
-pub async fn clean_log(log: &DeltaLog, state: &TableState) -> Result<u64> {
+/// not answer; what was removed before stays so. It is also `Unavailable` when the store's clock and this host's stand too
+/// far apart: nothing is removed then.
+pub async fn clean_log(log: &DeltaLog, state: &TableState, clock: &dyn Clock) -> Result<u64> {
     if state.metadata.configuration.get("delta.enableExpiredLogCleanup").is_some_and(|value| value == "false") {
         return Ok(0);
     }
-    let retention = interval(state, "delta.logRetentionDuration", log.location())?.unwrap_or(RETENTION);
+    let retention = interval(state, LOG_RETENTION, log.location())?.unwrap_or(LOG_RETENTION_DEFAULT);
     let failed =
         |cause| Error::unavailable(format!("cannot clean up the log of {}", log.location())).with_source(cause);
     let listed: Vec<ObjectMeta> =
@@ -45,6 +46,12 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState) -> Result<u64> {
     let Some(newest) = listed.iter().map(|file| file.last_modified).max() else { return Ok(0) };
     let Ok(retention) = chrono::TimeDelta::from_std(retention) else { return Ok(0) };
     let Some(cutoff) = newest.checked_sub_signed(retention) else { return Ok(0) };
+    // The store is asked for its time only where something may go, since that takes a file.
+    if !listed.iter().any(|file| file.last_modified < cutoff) {
+        return Ok(0);
+    }
+    let now = store_time(log, clock).await?.min(newest);
+    let Some(cutoff) = now.checked_sub_signed(retention) else { return Ok(0) };
     let (sidecars, files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|file| is_sidecar(&file.location));
     let files: Vec<LogFile> = files.into_iter().filter_map(log_file).collect();
     let Some(hinted) = log.last_checkpoint().await? else { return Ok(0) };
@@ -59,39 +66,6 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState) -> Result<u64> {
     Ok(n_files)
 }
 
-/// Returns the duration that a table property such as `interval 7 days` names; `None` where the table does not say.
-///
-/// # Errors
-/// `Invalid` when the property cannot be understood: nobody may take a shorter time for it. Months and years have no
-/// length of their own, and Delta takes them for no retention either.
-pub fn interval(state: &TableState, property: &str, at: &Location) -> Result<Option<Duration>> {
-    let Some(text) = state.metadata.configuration.get(property) else { return Ok(None) };
-    match parse_interval(text) {
-        Some(duration) => Ok(Some(duration)),
-        None => Err(Error::invalid(format!("cannot understand '{property}' = '{text}' of the table at {at}"))
-            .with_hint("write it in weeks, days, hours, minutes and seconds, such as 'interval 30 days'")),
-    }
-}
-
-/// Reads one or more numbers, each with its unit.
-fn parse_interval(text: &str) -> Option<Duration> {
-    let mut words = text.split_whitespace().skip_while(|word| word.eq_ignore_ascii_case("interval")).peekable();
-    words.peek()?;
-    let mut seconds = 0_u64;
-    while let Some(number) = words.next() {
-        let seconds_each = match words.next()?.to_ascii_lowercase().trim_end_matches('s') {
-            "second" => 1,
-            "minute" => 60,
-            "hour" => 3_600,
-            "day" => 86_400,
-            "week" => 7 * 86_400,
-            _ => return None,
-        };
-        seconds = seconds.checked_add(number.trim_matches('\'').parse::<u64>().ok()?.checked_mul(seconds_each)?)?;
-    }
-    Some(Duration::from_secs(seconds))
-}
-
 /// Returns the newest checkpoint from which every version that `cutoff` keeps can be read; `None` when there is none. It
 /// is never one after `hinted`, where every reader begins: the hint of a newer one may have been lost.
 fn safe_version(files: &[LogFile], cutoff: DateTime<Utc>, hinted: Version) -> Option<Version> {
@@ -99,7 +73,8 @@ fn safe_version(files: &[LogFile], cutoff: DateTime<Utc>, hinted: Version) -> Op
     // The version that was the newest one at the cutoff is still within the retention.
     let needed = commits.filter(|file| file.meta.last_modified < cutoff).map(|file| file.version).max()?;
     let last = needed.min(hinted);
-    files.iter().filter(|file| file.is_checkpoint && file.version <= last).map(|file| file.version).max()
+    let names = files.iter().filter(|file| file.is_checkpoint).filter_map(|file| file.meta.location.filename());
+    whole_checkpoints(names).into_iter().filter(|version| *version <= last).max()
 }
 
 /// Returns the old sidecars that no checkpoint names which is kept.
@@ -134,7 +109,9 @@ fn log_file(meta: ObjectMeta) -> Option<LogFile> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
+    use alluvium_catalog::SystemClock;
     use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
 
@@ -178,37 +155,26 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_that_lacks_a_part_is_none() {
+        let files = [
+            ("00000000000000000000.json", 1),
+            ("00000000000000000001.json", 2),
+            ("00000000000000000001.checkpoint.parquet", 2),
+            ("00000000000000000002.json", 3),
+            ("00000000000000000002.checkpoint.0000000001.0000000002.parquet", 3),
+            ("00000000000000000003.json", 5),
+            ("00000000000000000002.checkpoint.0000000002.0000000002.parquet", 5),
+        ];
+        assert_eq!(safe(&files[..6], 4), Some(1), "version 2 is read from checkpoint 1");
+        assert_eq!(safe(&files, 4), Some(2));
+    }
+
+    #[test]
     fn only_files_of_known_kinds_belong_to_a_log() {
         assert!(file("00000000000000000003.crc", 1).is_some_and(|file| !file.is_checkpoint && !file.is_commit));
         assert!(file("_last_checkpoint", 1).is_none());
         assert!(file("00000000000000000003.json.tmp", 1).is_none());
         assert!(file("readme.txt", 1).is_none());
-    }
-
-    #[test]
-    fn intervals_are_read_as_delta_writes_them_and_others_are_refused() -> Result<()> {
-        let (mut state, at) = (TableState::default(), "memory:///t".parse()?);
-        assert_eq!(interval(&state, "p", &at)?, None);
-        for (text, seconds) in [
-            ("interval 7 days", Some(604_800)),
-            ("INTERVAL 1 week", Some(604_800)),
-            ("12 hours", Some(43_200)),
-            ("interval '2' days", Some(172_800)),
-            ("interval 1 days 2 hours", Some(93_600)),
-            ("interval 1 month", None),
-            ("interval 1 year", None),
-            ("interval 1 day 1 month", None),
-            ("interval -1 days", None),
-            ("interval 7", None),
-            ("interval", None),
-            ("", None),
-            ("interval 99999999999999999999 days", None),
-        ] {
-            state.metadata.configuration.insert("p".to_owned(), text.to_owned());
-            let read = interval(&state, "p", &at);
-            assert_eq!(read.ok().flatten().map(|duration| duration.as_secs()), seconds, "{text}");
-        }
-        Ok(())
     }
 
     #[tokio::test]
@@ -230,13 +196,14 @@ mod tests {
             state.metadata.configuration.insert("delta.logRetentionDuration".to_owned(), text.to_owned());
             state.clone()
         };
-        let error = clean_log(&log, &retain("interval 1 month")).await.err();
+        let error = clean_log(&log, &retain("interval 1 month"), &SystemClock).await.err();
         let message = error.map(|error| error.message().to_owned()).unwrap_or_default();
         assert_eq!(
             message,
             "cannot understand 'delta.logRetentionDuration' = 'interval 1 month' of the table at memory:///t"
         );
-        assert_eq!(clean_log(&log, &retain("interval 0 seconds")).await?, 1, "the version before the checkpoint");
+        let removed = clean_log(&log, &retain("interval 0 seconds"), &SystemClock).await?;
+        assert_eq!(removed, 1, "the version before the checkpoint");
         Ok(())
     }
 }

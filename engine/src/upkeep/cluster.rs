@@ -59,9 +59,14 @@ pub(super) struct Clustering {
 pub(super) async fn cluster(
     clustering: Clustering,
     files: Vec<(Add, RoaringTreemap)>,
-    outputs: Outputs,
+    mut outputs: Outputs,
 ) -> Result<(Vec<Input>, Vec<Output>)> {
     let n_files = files.len();
+    for (add, deleted) in &files {
+        if let Some(n_rows) = num_records(add) {
+            outputs.announce(add, n_rows, n_rows.saturating_sub(deleted.len()));
+        }
+    }
     let curve = match clustering.by.len() {
         0 | 1 => None,
         _ => Some(find_curve(&clustering, &files).await?),

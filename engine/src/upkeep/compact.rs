@@ -149,6 +149,7 @@ impl Copying<'_> {
         for (add, deleted) in files {
             let rows = self.reading.open(&add, &deleted).await?;
             let live_rows = rows.n_live();
+            outputs.announce(&add, live_rows + deleted.len(), live_rows);
             let runs = self.append_file(rows, &mut outputs).await?;
             if self.stays_apart {
                 outputs.cut().await?;

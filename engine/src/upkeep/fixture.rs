@@ -1,6 +1,6 @@
 //! A table that tests land batches in, with a model of what it has to hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use alluvium_catalog::{
@@ -225,7 +225,7 @@ impl Scene {
     /// Returns such a compaction into files of about `target_bytes`.
     pub(crate) async fn compact_to(&self, landing: &Landing, target_bytes: u64) -> Result<Option<Compaction>> {
         let aims = Self::aims();
-        let Some(choice) = choose(landing.state(), &aims) else { return Ok(None) };
+        let Some(choice) = choose(landing.state(), &aims, &HashSet::new()) else { return Ok(None) };
         let aims = Aims { target_bytes, ..aims };
         let job = Job::new(landing.log(), landing.state(), choice, &aims, &self.clock)?;
         job.run().await.map(Some)

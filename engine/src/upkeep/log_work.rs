@@ -101,7 +101,7 @@ async fn shorten(parts: &UpkeepParts, log: &DeltaLog, state: &TableState) -> Res
     }
     let write = kernel::write_checkpoint(&parts.stores, &parts.location, kernel::has_v2(state));
     turn(parts, Work::Checkpoint, write).await?;
-    let n_files = turn(parts, Work::CleanUp, clean::clean_log(log, state)).await?;
+    let n_files = turn(parts, Work::CleanUp, clean::clean_log(log, state, parts.clock.as_ref())).await?;
     parts.metrics.upkeep_spent(&parts.flow, Work::CleanUp, n_files, 0);
     // A replay of the whole log leaves more behind than batches do.
     drop(tokio::task::spawn_blocking(heap::give_back).await);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use alluvium_catalog::{Clock, Error, Location, Result};
 
 use super::compact::Job;
-use super::plan::{Aims, Choice, choose, choose_among};
+use super::plan::{Aims, Choice, choose, choose_among, gains_nothing};
 use crate::commit::create::check_features;
 use crate::commit::land::{LandLimits, Landing, LandingParts, Swapped};
 use crate::commit::positions::AppIds;
@@ -86,12 +86,19 @@ pub async fn optimize(
     let mut again = to_cluster_again(landing.state(), &at, extent)?;
     let mut optimized = Optimized { version: landing.state().version, ..Optimized::default() };
     let mut fruitless = 0;
-    while let Some(choice) = next(landing.state(), aims, &again) {
+    let mut settled = HashSet::new();
+    while let Some(choice) = next(landing.state(), aims, &again, &settled) {
         let paths: Vec<String> = choice.files.iter().map(|add| add.path.clone()).collect();
         let job = Job::new(landing.log(), landing.state(), choice, aims, clock)?;
         optimized.under_way = job.n_files() as u64;
         tell(&optimized);
         let compaction = job.run().await?;
+        if gains_nothing(&compaction, aims) {
+            // Swapped in, they would be chosen again, and so without end.
+            optimized.under_way = 0;
+            settled.extend(paths);
+            continue;
+        }
         loop {
             let why = match landing.swap(&compaction).await? {
                 Swapped::Landed { version, .. } => {
@@ -131,8 +138,8 @@ fn to_cluster_again(state: &TableState, at: &Location, extent: Extent) -> Result
     }
 }
 
-fn next(state: &TableState, aims: &Aims, again: &HashSet<String>) -> Option<Choice> {
-    choose_among(state, aims, again).or_else(|| choose(state, aims))
+fn next(state: &TableState, aims: &Aims, again: &HashSet<String>, settled: &HashSet<String>) -> Option<Choice> {
+    choose_among(state, aims, again).or_else(|| choose(state, aims, settled))
 }
 
 /// Returns a table as one who lands no records sees it.
@@ -150,3 +157,6 @@ pub fn visit(log: DeltaLog, state: TableState, clock: &Arc<dyn Clock>) -> Result
     let watch = Watch::new(Arc::new(Metrics::try_new()?));
     Ok(Landing::new(parts, Arc::clone(clock), LandLimits::default(), watch))
 }
+
+#[cfg(test)]
+mod tests;

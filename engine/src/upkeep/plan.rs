@@ -8,12 +8,13 @@
 mod clustered;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::config::UpkeepSettings;
 use crate::delta::action::{Add, num_records};
-use crate::delta::clustering::Mark;
+use crate::delta::clustering::{self, Clustered, Mark};
 use crate::delta::state::TableState;
+use crate::write::compaction::{Compaction, Output};
 use crate::write::partition::PartitionValues;
 
 pub use clustered::choose_among;
@@ -100,7 +101,8 @@ impl Aims {
 
 /// Returns the files that are worth a compaction most: those of the partition whose newest is the oldest, so that a
 /// partition in which batches land keeps no other waiting; of several, those of the one that has the most of them.
-pub fn choose(state: &TableState, aims: &Aims) -> Option<Choice> {
+/// The files `settled`, of which a compaction [gained nothing](gains_nothing), are taken only once they are worn.
+pub fn choose(state: &TableState, aims: &Aims, settled: &HashSet<String>) -> Option<Choice> {
     let by = state.clustering();
     // A table is partitioned or clustered, never both; files of two partitions are not mixed for one that claims to be.
     if !by.is_empty() && state.metadata.partition_columns.is_empty() {
@@ -110,21 +112,31 @@ pub fn choose(state: &TableState, aims: &Aims) -> Option<Choice> {
     for add in state.files.values() {
         partitions.entry(partition_key(&add.partition_values)).or_default().push(add);
     }
-    let chosen = partitions.into_values().map(|files| choose_within(files, aims)).filter(|files| !files.is_empty());
+    let chosen = partitions.into_values().map(|files| choose_within(files, aims, settled));
+    let chosen = chosen.filter(|files| !files.is_empty());
     let newest = |files: &[&Add]| files.iter().map(|add| add.modification_time).max();
     let files = chosen.min_by_key(|files| (newest(files), Reverse(files.len())))?;
     let partition = files.first()?.partition_values.clone();
     Some(Choice { order: Order::Kept, partition, files: files.into_iter().cloned().collect() })
 }
 
+/// Tells whether a compaction gains nothing: no fewer files, in the order that they had, and none of many deleted rows
+/// before. Its files would be chosen again as they are.
+pub fn gains_nothing(compaction: &Compaction, aims: &Aims) -> bool {
+    let is_sorted = |output: &Output| clustering::clustered(&output.add) != Clustered::No;
+    compaction.outputs.len() >= compaction.inputs.len()
+        && !compaction.inputs.iter().any(|input| is_worn(&input.add, aims))
+        && !compaction.outputs.iter().any(is_sorted)
+}
+
 /// Returns the files of one partition that are worth a compaction, at most as many as it may read.
-fn choose_within<'a>(files: Vec<&'a Add>, aims: &Aims) -> Vec<&'a Add> {
+fn choose_within<'a>(files: Vec<&'a Add>, aims: &Aims, settled: &HashSet<String>) -> Vec<&'a Add> {
     let mut tiers: BTreeMap<u32, Vec<&Add>> = BTreeMap::new();
     let mut chosen = Vec::new();
     for add in files.into_iter().filter(|add| size(add) <= aims.bytes_max) {
         if is_worn(add, aims) {
             chosen.push(add);
-        } else if size(add) < aims.target_bytes / 2 {
+        } else if size(add) < aims.target_bytes / 2 && !settled.contains(&add.path) {
             let tier = match aims.zeal {
                 Zeal::Tiers { .. } => tier_of(size(add), aims.target_bytes),
                 Zeal::All => 0,
@@ -143,6 +155,7 @@ fn choose_within<'a>(files: Vec<&'a Add>, aims: &Aims) -> Vec<&'a Add> {
     } else if aims.zeal == Zeal::All && !chosen.is_empty() {
         chosen.extend(tiers.into_values().flatten());
     }
+    let worn = chosen.iter().copied().find(|add| is_worn(add, aims));
     chosen.sort_by(|one, other| (one.modification_time, &one.path).cmp(&(other.modification_time, &other.path)));
     let mut bytes = 0_u64;
     let kept = chosen.iter().take_while(|add| {
@@ -151,9 +164,9 @@ fn choose_within<'a>(files: Vec<&'a Add>, aims: &Aims) -> Vec<&'a Add> {
     });
     let n_kept = kept.count();
     chosen.truncate(n_kept);
-    // One small file alone would be written again as it is.
+    // One small file alone would be written again as it is, and a worn one behind it would wait for ever.
     if chosen.len() == 1 && !chosen.iter().any(|add| is_worn(add, aims)) {
-        chosen.clear();
+        chosen = worn.into_iter().collect();
     }
     chosen
 }
@@ -189,9 +202,11 @@ fn partition_key(values: &PartitionValues) -> Vec<(&str, Option<&str>)> {
 
 #[cfg(test)]
 mod tests {
-    use crate::delta::action::{DeletionVectorDescriptor, StorageType};
+    use roaring::RoaringTreemap;
 
     use super::*;
+    use crate::delta::action::{DeletionVectorDescriptor, StorageType};
+    use crate::write::compaction::{Input, Way};
 
     const AIMS: Aims = Aims {
         target_bytes: 1_000,
@@ -202,29 +217,37 @@ mod tests {
         zeal: Zeal::Tiers { files_min: 3 },
     };
 
-    /// Files by name, size and deleted rows of ten; the partition is the first letter.
+    /// A file by name, size and deleted rows of ten; the partition is the first letter.
+    fn file((path, size, deleted): &(&str, i64, i64)) -> Add {
+        let vector = (*deleted > 0).then(|| DeletionVectorDescriptor {
+            storage_type: StorageType::Inline,
+            path_or_inline_dv: String::new(),
+            offset: None,
+            size_in_bytes: 0,
+            cardinality: *deleted,
+        });
+        Add {
+            path: (*path).to_owned(),
+            size: *size,
+            partition_values: [("p".to_owned(), path.get(..1).map(str::to_owned))].into(),
+            stats: Some(r#"{"numRecords":10}"#.to_owned()),
+            deletion_vector: vector,
+            ..Add::default()
+        }
+    }
+
     fn check(files: &[(&str, i64, i64)], aims: &Aims, expected: &[&str]) {
+        check_beside(&[], files, aims, expected);
+    }
+
+    fn check_beside(settled: &[&str], files: &[(&str, i64, i64)], aims: &Aims, expected: &[&str]) {
         let mut state = TableState::default();
-        for (moment, (path, size, deleted)) in (0..).zip(files) {
-            let vector = (*deleted > 0).then(|| DeletionVectorDescriptor {
-                storage_type: StorageType::Inline,
-                path_or_inline_dv: String::new(),
-                offset: None,
-                size_in_bytes: 0,
-                cardinality: *deleted,
-            });
-            let add = Add {
-                path: (*path).to_owned(),
-                size: *size,
-                modification_time: moment,
-                partition_values: [("p".to_owned(), path.get(..1).map(str::to_owned))].into(),
-                stats: Some(r#"{"numRecords":10}"#.to_owned()),
-                deletion_vector: vector,
-                ..Add::default()
-            };
+        for (moment, told) in (0..).zip(files) {
+            let add = Add { modification_time: moment, ..file(told) };
             state.files.insert(add.path.clone(), add);
         }
-        let chosen = choose(&state, aims).map_or_else(Vec::new, |choice| choice.files);
+        let settled = settled.iter().map(|path| (*path).to_owned()).collect();
+        let chosen = choose(&state, aims, &settled).map_or_else(Vec::new, |choice| choice.files);
         assert_eq!(chosen.iter().map(|add| add.path.as_str()).collect::<Vec<_>>(), expected, "of {files:?}");
     }
 
@@ -264,7 +287,7 @@ mod tests {
             }))?;
             state.files.insert(add.path.clone(), add.clone());
             if batch % 8 == 7
-                && let Some(choice) = choose(&state, &aims)
+                && let Some(choice) = choose(&state, &aims, &HashSet::new())
             {
                 for gone in &choice.files {
                     state.files.remove(&gone.path);
@@ -298,5 +321,41 @@ mod tests {
         let aims = Aims { zeal: Zeal::All, ..AIMS };
         check(&[("a1", 10, 0), ("a2", 300, 0), ("a3", 900, 0)], &aims, &["a1", "a2"]);
         check(&[("a1", 10, 0), ("a3", 900, 0)], &aims, &[]);
+    }
+
+    #[test]
+    fn settled_files_are_left_out_until_they_are_worn() {
+        let aims = Aims { zeal: Zeal::All, ..AIMS };
+        check_beside(&["a1"], &[("a1", 10, 0), ("a2", 10, 0), ("a3", 10, 0)], &aims, &["a2", "a3"]);
+        check_beside(&["a1"], &[("a1", 10, 0), ("a2", 10, 0)], &aims, &[]);
+        check_beside(&["a1", "a2"], &[("a1", 10, 2), ("a2", 10, 0)], &aims, &["a1"]);
+        check_beside(&["a1"], &[("a1", 10, 0), ("a2", 10, 0), ("a3", 10, 0)], &AIMS, &[]);
+    }
+
+    #[test]
+    fn a_compaction_without_fewer_files_gains_nothing_unless_it_sorts_or_drops_rows() -> Result<(), serde_json::Error> {
+        let gains_nothing_of = |deleted: &[i64], outputs: Vec<Add>| {
+            let inputs = deleted.iter().map(|deleted| Input {
+                add: file(&("a1", 10, *deleted)),
+                deleted: RoaringTreemap::new(),
+                live_rows: 10,
+                way: Way::Runs(Vec::new()),
+            });
+            let compaction = Compaction {
+                version: 1,
+                metadata: TableState::default().metadata,
+                inputs: inputs.collect(),
+                outputs: outputs.into_iter().map(|add| Output { add, rows: 10 }).collect(),
+            };
+            gains_nothing(&compaction, &AIMS)
+        };
+        let plain = file(&("b1", 10, 0));
+        let sorted = Mark { by: vec!["a".to_owned()], run: "r".to_owned() }.put_on(plain.clone())?;
+        assert!(!gains_nothing_of(&[0, 0], vec![plain.clone()]));
+        assert!(gains_nothing_of(&[0, 0], vec![plain.clone(), plain.clone()]));
+        assert!(gains_nothing_of(&[1, 0], vec![plain.clone(), plain.clone(), plain.clone()]), "few rows are deleted");
+        assert!(!gains_nothing_of(&[2, 0], vec![plain.clone(), plain]));
+        assert!(!gains_nothing_of(&[0], vec![sorted]));
+        Ok(())
     }
 }

@@ -107,6 +107,29 @@ async fn a_swap_that_meets_a_foreign_commit_follows_it() -> Result<()> {
 }
 
 #[tokio::test]
+async fn files_that_came_and_went_while_a_process_was_away_are_not_asked_for() -> Result<()> {
+    let mut scene = Scene::upserts()?;
+    // Vectors are files, too.
+    scene.inline_bytes_max = 0;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    upsert(&scene, &mut landing, &mut model, &[(1, 1, Some("a")), (2, 1, Some("a")), (3, 1, Some("a"))]).await?;
+    let mut away = scene.open().await?;
+    for sequence in 2..5 {
+        let changes = [(1, sequence, Some("b")), (2, sequence, None), (4 + sequence, sequence, Some("b"))];
+        upsert(&scene, &mut landing, &mut model, &changes).await?;
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { .. }));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let removing = vacuum::Mode::Remove;
+    let vacuumed = vacuum::vacuum(&scene.log()?, Duration::ZERO, removing, scene.clock.as_ref(), |_| {}).await?;
+    assert!(vacuumed.removed > 4, "{vacuumed:?}");
+    upsert(&scene, &mut away, &mut model, &[(1, 9, None), (2, 9, Some("c")), (3, 9, Some("c"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_compaction_whose_inputs_another_has_replaced_is_given_up() -> Result<()> {
     let scene = Scene::upserts()?;
     let (mut landing, mut model) = (scene.open().await?, Model::new());
@@ -289,6 +312,35 @@ async fn a_checkpoint_that_comes_due_during_other_work_is_written_at_the_end() -
 }
 
 #[tokio::test]
+async fn files_of_which_a_compaction_made_no_fewer_are_not_taken_again_beside_batches() -> Result<()> {
+    let scene = Scene::appends()?;
+    let mut landing = scene.open().await?;
+    for id in 0..3 {
+        scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
+    }
+    let settings = UpkeepSettings { files_min: 2, wall_percent: 100, checksums: false, ..UpkeepSettings::default() };
+    let (mut upkeep, metrics) = scene.upkeep(settings, 1_000)?;
+    // Into files of a byte: each row has one of its own, as it had before.
+    let compaction = scene.compact_to(&landing, 1).await?.ok_or_else(|| missing("compaction"))?;
+    assert_eq!((compaction.inputs.len(), compaction.outputs.len()), (3, 3));
+    upkeep.swap_in(Ended { result: Ok(compaction), took: Duration::ZERO }, 0, &mut landing).await;
+    assert_eq!(landing.state().version, 3);
+    upkeep.begin_compaction(&landing)?;
+    assert!(!upkeep.compactions.is_busy(), "nothing is left to compact");
+    for id in 3..5 {
+        scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
+        upkeep.landed(&mut landing).await;
+    }
+    upkeep.close(&mut landing, Duration::from_secs(20)).await;
+    assert_eq!(scene.state().await?.files.len(), 4, "two others have become one");
+    assert_eq!(scene.rows().await?.len(), 5);
+    let text = metrics.render(scene.clock.now())?;
+    let line = r#"alluvium_upkeep_total{flow="flow",outcome="given_up",work="compaction"} 1"#;
+    assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn nothing_is_compacted_beyond_the_budget() -> Result<()> {
     let scene = Scene::appends()?;
     let mut landing = scene.open().await?;
@@ -366,6 +418,36 @@ async fn a_compaction_goes_on_without_the_inputs_that_a_batch_wrote_anew() -> Re
 
     let records = [(0, 3, Some("c")), (1, 3, None), (11, 3, Some("c")), (12, 0, Some("late")), (15, 3, None)];
     upsert(&scene, &mut landing, &mut model, &records).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    let mut reopened = scene.open().await?;
+    upsert(&scene, &mut reopened, &mut model, &[(10, 4, None), (2, 4, Some("d")), (13, 4, Some("d"))]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_that_was_changed_to_copy_on_write_gets_no_vectors_from_a_compaction() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..6 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a")), (id + 10, 1, Some("a"))]).await?;
+    }
+    drop(landing);
+    let rewrites = Scene { options: Scene::rewrites()?.options, ..scene.clone() };
+    let mut landing = rewrites.open().await?;
+    let compaction = rewrites.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    // One row of the second input, which is written anew, and both of the fourth, which is gone.
+    let records = [(1, 2, Some("b")), (3, 2, None), (13, 2, Some("b"))];
+    upsert(&rewrites, &mut landing, &mut model, &records).await?;
+    let swapped = landing.swap(&compaction).await?;
+    assert!(matches!(swapped, Swapped::Landed { remapped: 4, .. }), "{swapped:?}");
+    let state = scene.state().await?;
+    assert!(state.protocol.writer_features.iter().flatten().any(|feature| feature == "deletionVectors"));
+    assert!(state.files.values().all(|add| add.deletion_vector.is_none()), "{:?}", state.files);
+    assert_eq!((scene.rows().await?, live_rows(&state)), (rows_of(&model), rows_of(&model).len() as u64));
+
+    let records = [(0, 3, Some("c")), (1, 3, None), (11, 3, Some("c")), (12, 0, Some("late")), (15, 3, None)];
+    upsert(&rewrites, &mut landing, &mut model, &records).await?;
     assert_eq!(scene.rows().await?, rows_of(&model));
     let mut reopened = scene.open().await?;
     upsert(&scene, &mut reopened, &mut model, &[(10, 4, None), (2, 4, Some("d")), (13, 4, Some("d"))]).await?;
@@ -836,7 +918,7 @@ async fn positions_are_found_after_the_log_was_cleaned_up() -> Result<()> {
     checkpointed(&scene).await?;
     age(&folder, 30)?;
     upsert(&scene, &mut landing, &mut model, &[(9, 1, Some("a"))]).await?;
-    let removed = clean::clean_log(&scene.log()?, &scene.state().await?).await?;
+    let removed = clean::clean_log(&scene.log()?, &scene.state().await?, scene.clock.as_ref()).await?;
     assert_eq!(removed, 4, "versions 0 to 3; the checkpoint at 4 and version 4 stay");
     assert!(stale.catch_up(&scene.log()?).await.is_err(), "what it lacks is gone");
     stale.refresh(&scene.log()?).await?;
@@ -844,6 +926,36 @@ async fn positions_are_found_after_the_log_was_cleaned_up() -> Result<()> {
     assert_eq!(scene.rows().await?, rows_of(&model));
     let mut reopened = scene.open().await?;
     upsert(&scene, &mut reopened, &mut model, &[(9, 2, None)]).await?;
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
+async fn one_commit_by_a_clock_that_was_ahead_makes_no_other_version_old() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|cause| Error::internal("folder").with_source(cause))?;
+    let scene = on_disk(&folder)?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 1..5 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a"))]).await?;
+    }
+    checkpointed(&scene).await?;
+    age(&folder, 3)?;
+    upsert(&scene, &mut landing, &mut model, &[(9, 1, Some("a"))]).await?;
+    let failed = |cause: std::io::Error| Error::internal("cannot date a file").with_source(cause);
+    let path = folder.path().join("t/_delta_log").join(format!("{:020}.json", 5));
+    let file = std::fs::File::options().write(true).open(path).map_err(failed)?;
+    let written = file.metadata().and_then(|told| told.modified()).map_err(failed)?;
+    file.set_modified(written + Duration::from_secs(30 * 86_400)).map_err(failed)?;
+
+    let (log, state) = (scene.log()?, scene.state().await?);
+    assert_eq!(clean::clean_log(&log, &state, scene.clock.as_ref()).await?, 0, "all is younger than a week");
+    assert_eq!(scene.rows_at(Some(1)).await?.len(), 1);
+    age(&folder, 25)?;
+    let wrong = ManualClock::new(1, alluvium_catalog::Timestamp(scene.clock.now().0 + 86_400_000));
+    let refused = clean::clean_log(&log, &state, &wrong).await;
+    assert!(refused.is_err_and(|error| error.message().contains("stand 86")));
+    let removed = clean::clean_log(&log, &state, scene.clock.as_ref()).await?;
+    assert_eq!(removed, 4, "versions 0 to 3; the checkpoint at 4 and version 4 stay");
     assert_eq!(scene.rows().await?, rows_of(&model));
     Ok(())
 }

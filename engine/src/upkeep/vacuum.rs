@@ -15,10 +15,11 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
-use super::clean::interval;
+use super::checkpoints::whole_checkpoints;
 use crate::commit::create::check_features;
 use crate::delta::action::{Action, Add};
 use crate::delta::log::{DeltaLog, Version, commit_version};
+use crate::delta::retention::interval;
 use crate::delta::state::TableState;
 use crate::write::vectors::vector_file;
 
@@ -133,15 +134,21 @@ pub async fn vacuum(
 }
 
 /// Returns the time by the store's clock, read off an object that is written for it.
-async fn store_time(log: &DeltaLog, clock: &dyn Clock) -> Result<DateTime<Utc>> {
+///
+/// # Errors
+/// `Unavailable` when the store does not answer, or its clock and this host's stand too far apart.
+pub(super) async fn store_time(log: &DeltaLog, clock: &dyn Clock) -> Result<DateTime<Utc>> {
     let path = Path::from(format!("_alluvium/probe/{}", clock.new_id()));
     let store = log.store();
-    store.put(&path, bytes::Bytes::new().into()).await.map_err(|cause| failed(log, cause))?;
+    let failed = |cause| {
+        Error::unavailable(format!("cannot tell the time of the store of {}", log.location())).with_source(cause)
+    };
+    store.put(&path, bytes::Bytes::new().into()).await.map_err(failed)?;
     let told = store.head(&path).await;
     if let Err(cause) = store.delete(&path).await {
         tracing::debug!(%path, %cause, "cannot remove the probe");
     }
-    let told = told.map_err(|cause| failed(log, cause))?.last_modified;
+    let told = told.map_err(failed)?.last_modified;
     let apart = told.timestamp_millis().abs_diff(clock.now().0);
     if u128::from(apart) <= SKEW_MAX.as_millis() {
         return Ok(told);
@@ -215,15 +222,17 @@ async fn named_since(
 /// Finds where to begin, so that every version since `cutoff` that the log still tells of is replayed.
 fn start(listed: &[ObjectMeta], cutoff: DateTime<Utc>) -> Start {
     let mut commits: Vec<(Version, DateTime<Utc>)> = Vec::new();
-    let mut checkpoints: Vec<Version> = Vec::new();
+    let mut others: Vec<&str> = Vec::new();
     for file in listed {
         let Some(name) = file.location.as_ref().strip_prefix("_delta_log/") else { continue };
-        if let Some(version) = commit_version(name) {
-            commits.push((version, file.last_modified));
-        } else if !name.contains('/') && name.get(20..32) == Some(".checkpoint.") {
-            checkpoints.extend(name.get(..20).and_then(|version| version.parse::<Version>().ok()));
+        match commit_version(name) {
+            Some(version) => commits.push((version, file.last_modified)),
+            // Sidecars lie in a folder of their own.
+            None if !name.contains('/') => others.push(name),
+            None => {}
         }
     }
+    let checkpoints = whole_checkpoints(others.into_iter());
     let at_cutoff = commits.iter().filter(|(_, at)| *at <= cutoff).map(|(version, _)| *version).max();
     let below = checkpoints.iter().copied().filter(|version| at_cutoff.is_some_and(|at| *version <= at)).max();
     let begins = commits.iter().any(|(version, _)| *version == 0);
@@ -330,6 +339,21 @@ mod tests {
         check(&whole, 0, (None, 0));
         check(&whole, 9, (Some(1), 3));
         check(&whole[2..], 1, (Some(1), 1));
+    }
+
+    #[test]
+    fn the_replay_does_not_begin_with_a_checkpoint_that_lacks_a_part() {
+        let files = [
+            ("00000000000000000000.checkpoint.0000000002.0000000002.parquet", 1),
+            ("00000000000000000001.json", 2),
+            ("00000000000000000001.checkpoint.parquet", 2),
+            ("00000000000000000002.json", 3),
+            ("00000000000000000002.checkpoint.0000000001.0000000002.parquet", 3),
+            ("00000000000000000002.checkpoint.0000000002.0000000002.parquet", 3),
+        ];
+        check(&files[..5], 4, (Some(1), 2));
+        check(&files[..5], 1, (Some(1), 1));
+        check(&files, 4, (Some(2), 2));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A compaction reads files as they are at one version, with their deletion vectors, and writes the rows that live into
 //! new files, in the same order or sorted. Batches go on meanwhile and may delete more rows of the files that were read. So
 //! each row's [`Way`] is remembered, and [`draw_up`] takes the vectors along: what was deleted since is deleted in the new
-//! files. Where the table has no vectors, [`shrink()`] takes those rows out of the new files. Nothing here commits.
+//! files. Where whole inputs have left the table, or it has no vectors, [`shrink()`] takes those rows out of the new files.
+//! Nothing here commits.
 //!
 //! Before it: [`upkeep`](crate::upkeep), which writes the files. After it: [`commit`](crate::commit), which lands them.
 
@@ -20,7 +21,7 @@ pub use way::{Run, Scattered, Way};
 
 use super::Writer;
 use super::stats::loosen;
-use super::vectors::VectorFolder;
+use super::vectors::{VectorFolder, check_fit};
 use crate::delta::action::{Action, Add, Metadata, Remove};
 use crate::delta::log::Version;
 use crate::delta::state::TableState;
@@ -75,8 +76,8 @@ pub struct Exchange {
 pub enum Drawn {
     /// It fits.
     Fits(Exchange),
-    /// It would, had the table deletion vectors: these rows of each output are gone by now. What is left of it fits
-    /// ([`shrink()`]).
+    /// It would without these rows of each output, which are gone by now and which no vector is to say: all of their inputs
+    /// have left the table, or it has no deletion vectors. What is left of it fits ([`shrink()`]).
     Shrinks(Vec<RoaringTreemap>),
     /// It does not, for this reason: somebody else changed what it stands on.
     Stale(String),
@@ -122,6 +123,8 @@ pub async fn draw_up(
         return Ok(Drawn::Stale("the table has other columns now".to_owned()));
     }
     let mut deleted = vec![RoaringTreemap::new(); compaction.outputs.len()];
+    // Rows that are gone of inputs which are still there.
+    let mut n_marked = 0_u64;
     let mut live: Vec<&Add> = Vec::with_capacity(compaction.inputs.len());
     for input in &compaction.inputs {
         let Some(add) = state.files.get(&input.add.path) else {
@@ -136,6 +139,7 @@ pub async fn draw_up(
         for (output, row) in (now_deleted - &input.deleted).iter().filter_map(|row| input.place_of(row)) {
             if let Some(gone) = deleted.get_mut(output) {
                 gone.insert(row);
+                n_marked += 1;
             }
         }
         live.push(add);
@@ -146,7 +150,10 @@ pub async fn draw_up(
         return Ok(Drawn::Stale(format!("{n_gone} of its {n_rows} rows are no longer part of the table")));
     }
     let mut features = state.protocol.writer_features.iter().flatten();
-    if n_gone > 0 && !features.any(|feature| feature == "deletionVectors") {
+    let has_vectors = features.any(|feature| feature == "deletionVectors");
+    // A table that is written anew now may list the feature for what it was before. Its writer marks no rows, and neither does
+    // this where nobody has.
+    if n_gone > 0 && (n_marked == 0 || !has_vectors) {
         return Ok(Drawn::Shrinks(deleted));
     }
     let now_ms = vectors.clock.now().0;
@@ -167,10 +174,10 @@ async fn deleted_by_now(
     if let Some(deleted) = writer.deleted_rows(&add.path) {
         return Ok(deleted);
     }
-    match &add.deletion_vector {
-        Some(descriptor) => vectors.read(descriptor).await,
-        None => Ok(RoaringTreemap::new()),
-    }
+    let Some(descriptor) = &add.deletion_vector else { return Ok(RoaringTreemap::new()) };
+    let deleted = vectors.read(descriptor).await?;
+    check_fit(&deleted, (&add.path, input.live_rows + input.deleted.len()), &vectors.location)?;
+    Ok(deleted)
 }
 
 /// Returns the Adds of the outputs that have a live row, with their vectors.

@@ -19,6 +19,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
+use parquet::file::properties::{DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT, DEFAULT_PAGE_SIZE};
 
 use super::live::conform;
 use super::parquet::{ColumnFacts, ROWS_SAMPLED, columns_with_nan, columns_without_dictionary};
@@ -29,6 +30,9 @@ const BATCH_ROWS: usize = 8192;
 
 /// Bytes of rows in memory that do not wait for more. Rows of half a kilobyte are not looked at; they are few.
 const WAITING_BYTES_MAX: u64 = 8 << 20;
+
+/// About what a column has at most that is not compressed yet: a page and a dictionary, as large as they get.
+const OPEN_BYTES_MAX: u64 = (DEFAULT_PAGE_SIZE + DEFAULT_DICTIONARY_PAGE_SIZE_LIMIT) as u64;
 
 /// What is known of a file before its first row. An estimate makes the file smaller, and nothing depends on it.
 #[derive(Debug, Clone, Copy)]
@@ -126,10 +130,16 @@ impl FileEncoder {
         self.rows
     }
 
-    /// Returns about how many bytes the file would have if it ended here: 0 while the first rows wait, which are less than a
-    /// file that may end.
-    pub fn bytes(&self) -> u64 {
+    /// Returns about how many bytes the file would have at most if it ended here: open pages and dictionaries count as they
+    /// are, and are compressed at their end only. 0 while the first rows wait, which are less than a file that may end.
+    pub fn bytes_max(&self) -> u64 {
         self.writer.as_ref().map_or(0, |writer| (writer.bytes_written() + writer.in_progress_size()) as u64)
+    }
+
+    /// Returns about how many bytes it would have at least: as [`bytes_max`](Self::bytes_max), without what may be open.
+    pub fn bytes_min(&self) -> u64 {
+        let n_columns = self.schema.flattened_fields().len() as u64;
+        self.bytes_max().saturating_sub(n_columns.saturating_mul(OPEN_BYTES_MAX))
     }
 
     /// Ends the file.
@@ -222,7 +232,7 @@ mod tests {
                 encoder.write(&whole.slice(start, 5_000))?;
                 assert_eq!(encoder.rows(), start as u64 + 5_000);
             }
-            assert!(encoder.bytes() > 0, "no row was written");
+            assert!(encoder.bytes_max() > 0, "no row was written");
             encoder.write(&rows(50_000..51_000, last)?)?;
             let file = encoder.finish()?;
             let (has_dictionary, stored) = read(file.bytes)?;
@@ -239,11 +249,30 @@ mod tests {
         let first = rows(0..1_000, 1.0)?;
         let mut encoder = FileEncoder::new(first.schema(), Expected { rows: 50_000, bytes: 20_000 });
         encoder.write(&first.slice(0, 500))?;
-        assert_eq!(encoder.bytes(), 0, "12 kB of rows were written");
+        assert_eq!(encoder.bytes_max(), 0, "12 kB of rows were written");
         encoder.write(&first.slice(500, 500))?;
-        assert!(encoder.bytes() > 0, "24 kB of rows wait");
+        assert!(encoder.bytes_max() > 0, "24 kB of rows wait");
         let (_, stored) = read(encoder.finish()?.bytes)?;
         assert_eq!(stored.columns(), first.columns());
+        Ok(())
+    }
+
+    #[test]
+    fn the_size_of_a_file_lies_between_what_is_told_while_rows_come() -> Result<()> {
+        // Multiples of a large odd number look like chance, so that more is written than may be open.
+        let chance = |ids: std::ops::Range<i64>| -> Result<RecordBatch> {
+            let numbers = ids.map(|id| id.wrapping_mul(0x1E37_79B9_7F4A_7C15));
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
+            RecordBatch::try_from_iter([("number", numbers)]).map_err(|cause| failed(cause.into()))
+        };
+        let mut encoder = FileEncoder::new(chance(0..0)?.schema(), Expected { rows: 500_000, bytes: u64::MAX });
+        for start in (0..500_000).step_by(50_000) {
+            encoder.write(&chance(start..start + 50_000)?)?;
+        }
+        let (least, most) = (encoder.bytes_min(), encoder.bytes_max());
+        let size = encoder.finish()?.bytes.len() as u64;
+        // The footer, which nothing tells of, takes some KiB.
+        assert!(least > 0 && (least..most + (64 << 10)).contains(&size), "{size} bytes, told as {least} to {most}");
         Ok(())
     }
 

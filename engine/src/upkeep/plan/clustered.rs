@@ -223,7 +223,7 @@ mod tests {
             };
             state.files.insert(add.path.clone(), add);
         }
-        let choice = super::super::choose(&state, aims);
+        let choice = super::super::choose(&state, aims, &HashSet::new());
         Ok(choice.map(|choice| (choice.order, choice.files.into_iter().map(|add| add.path).collect())))
     }
 

@@ -1,4 +1,4 @@
-//! Takes rows out of a compaction that are gone by now, where the table has no deletion vectors to say so.
+//! Takes rows out of a compaction that are gone by now, where no deletion vector is to say so.
 //!
 //! Whoever rewrites files (copy-on-write, another engine) takes inputs of a running compaction away and puts others in
 //! their place. The outputs that hold rows of those are written once more without them, and what is left of the

@@ -71,6 +71,19 @@ pub(crate) fn read_error(message: String, cause: ParquetError) -> Error {
     Error::data(message).with_source(cause)
 }
 
+/// Tells whether `error` comes of a file that the store does not have.
+pub(crate) fn is_missing(error: &Error) -> bool {
+    let mut link: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = link {
+        let store = cause.downcast_ref::<object_store::Error>();
+        if matches!(store, Some(object_store::Error::NotFound { .. })) {
+            return true;
+        }
+        link = cause.source();
+    }
+    false
+}
+
 fn external(cause: object_store::Error) -> ParquetError {
     ParquetError::External(Box::new(cause))
 }
@@ -90,5 +103,18 @@ mod tests {
         assert_eq!(kind(ParquetError::External(Box::new(external(lost())))), ErrorKind::Unavailable);
         assert_eq!(kind(external(missing())), ErrorKind::Data);
         assert_eq!(kind(ParquetError::General("no footer".to_owned())), ErrorKind::Data);
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_told_from_one_that_cannot_be_read() {
+        let lost = || object_store::Error::Generic { store: "s", source: "reset".into() };
+        let missing = || object_store::Error::NotFound { path: "a".to_owned(), source: "gone".into() };
+        let read = |cause| read_error("cannot read a".to_owned(), cause);
+        assert!(is_missing(&read(external(missing()))));
+        assert!(is_missing(&read(ParquetError::External(Box::new(external(missing()))))));
+        assert!(is_missing(&Error::unavailable("cannot read a").with_source(missing())));
+        assert!(!is_missing(&read(external(lost()))));
+        assert!(!is_missing(&read(ParquetError::General("no footer".to_owned()))));
+        assert!(!is_missing(&Error::data("a is damaged")));
     }
 }

@@ -130,7 +130,8 @@ pub trait Writer: Send + Sync + fmt::Debug {
     /// Takes in a version that somebody else committed.
     ///
     /// # Errors
-    /// `Unavailable` or `Data` when a file of that version cannot be read.
+    /// `Unavailable` or `Data` when a file of that version cannot be read; `Conflict` when it is gone by now, so that the table
+    /// has to be opened again.
     async fn follow(&mut self, entry: &LogEntry) -> Result<()>;
 
     /// Takes in that `staged` has landed by `draft`.

@@ -10,6 +10,7 @@
 mod bounds;
 mod bulk;
 mod deletes;
+mod doubles;
 mod files;
 mod lent;
 mod place;
@@ -34,6 +35,7 @@ use crate::key::{KeyRef, Keys};
 use crate::order::Order;
 use bulk::{ByShard, N_SHARDS, shard_of};
 use deletes::Deletes;
+use doubles::Doubles;
 use files::Files;
 use shard::Shard;
 
@@ -44,7 +46,7 @@ pub struct KeyIndex {
     files: Files,
     deletes: Deletes,
     /// Live rows whose key has a newer live row: foreign writers can add them. The next commit deletes them.
-    doubles: Vec<RowPlace>,
+    doubles: Doubles,
     /// Keys whose row is live.
     n_entries: u64,
     /// Counts changes, so that what was looked up before one is not taken for what holds after it.
@@ -77,7 +79,7 @@ impl Default for KeyIndex {
             shards: vec![Arc::default(); N_SHARDS],
             files: Files::default(),
             deletes: Deletes::default(),
-            doubles: Vec::new(),
+            doubles: Doubles::default(),
             n_entries: 0,
             epoch: 0,
         }
@@ -100,10 +102,9 @@ impl KeyIndex {
 
     /// Forgets a file: hits in it no longer count.
     pub fn remove_file(&mut self, path: &str) -> Option<FileOrdinal> {
-        let before = self.live_doubles();
         let (ordinal, file) = self.files.remove(path)?;
-        let n_doubles = before - self.settle_doubles();
-        self.n_entries = self.n_entries.saturating_sub(file.n_live() - n_doubles);
+        let n_doubles = self.settle_doubles(ordinal);
+        self.n_entries = self.n_entries.saturating_sub(file.n_live().saturating_sub(n_doubles));
         self.epoch += 1;
         Some(ordinal)
     }
@@ -115,13 +116,12 @@ impl KeyIndex {
         deleted: RoaringTreemap,
         vector: Option<DeletionVectorDescriptor>,
     ) {
-        let before = self.live_doubles();
         let changed = self.files.change(ordinal, |file| {
             file.vector = vector;
             file.set_deleted(deleted)
         });
         let Some(n_gone) = changed else { return };
-        let n_doubles = before - self.settle_doubles();
+        let n_doubles = self.settle_doubles(ordinal);
         self.n_entries = self.n_entries.saturating_sub(n_gone.saturating_sub(n_doubles));
         self.epoch += 1;
     }
@@ -129,7 +129,7 @@ impl KeyIndex {
     /// Marks rows as deleted whose keys have been put elsewhere or [deleted](Self::put_delete) already.
     pub fn delete_rows(&mut self, ordinal: FileOrdinal, rows: &RoaringTreemap) {
         self.files.change(ordinal, |file| file.delete(rows));
-        self.settle_doubles();
+        self.settle_doubles(ordinal);
         self.epoch += 1;
     }
 
@@ -290,7 +290,12 @@ impl KeyIndex {
 impl KeyIndex {
     /// Returns the live rows that the next commit has to delete because their key has a newer one.
     pub fn doubles(&self) -> impl Iterator<Item = RowPlace> + '_ {
-        self.doubles.iter().copied().filter(|place| self.files.is_live(*place))
+        self.doubles.iter().filter(|place| self.files.is_live(*place))
+    }
+
+    /// Returns the files with such rows.
+    pub fn files_with_doubles(&self) -> impl Iterator<Item = (FileOrdinal, &IndexedFile)> {
+        self.doubles.files().filter_map(|ordinal| Some((ordinal, self.files.get(ordinal)?)))
     }
 
     /// Returns a number that differs after each change.
@@ -329,8 +334,7 @@ impl KeyIndex {
     /// Returns what the index takes. It costs the same however many keys and files there are.
     pub fn footprint(&self) -> Footprint {
         let shards: usize = self.shards.iter().map(|shard| shard.bytes()).sum();
-        let bytes =
-            shards + self.files.bytes() + self.deletes.bytes() + self.doubles.capacity() * size_of::<RowPlace>();
+        let bytes = shards + self.files.bytes() + self.deletes.bytes() + self.doubles.bytes();
         Footprint { n_keys: self.n_entries, n_deletes: self.deletes.len() as u64, bytes: bytes as u64 }
     }
 
@@ -350,11 +354,10 @@ impl KeyIndex {
         self.doubles().count() as u64
     }
 
-    /// Forgets doubles that are deleted by now, and returns how many are left.
-    fn settle_doubles(&mut self) -> u64 {
+    /// Forgets doubles of a file that are deleted by now, and returns how many those are.
+    fn settle_doubles(&mut self, ordinal: FileOrdinal) -> u64 {
         let files = &self.files;
-        self.doubles.retain(|place| files.is_live(*place));
-        self.doubles.len() as u64
+        self.doubles.settle(ordinal, |place| files.is_live(place))
     }
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::delta::action::{Add, num_records};
 use crate::object_file::{ObjectFile, read_error};
 use crate::write::live::{conform, live_rows};
+use crate::write::vectors::check_fit;
 
 /// Rows read, filtered and encoded at once: slices of this size encode fastest (see `write/parquet.rs`).
 const BATCH_ROWS: usize = 8192;
@@ -52,8 +53,8 @@ impl Reading {
     /// Opens the file of `add`, of which the rows `deleted` are no longer part of the table.
     ///
     /// # Errors
-    /// `Unavailable` when the store does not answer; `Data` when the file cannot be read or has another number of rows than
-    /// the log tells.
+    /// `Unavailable` when the store does not answer; `Data` when the file cannot be read, has another number of rows than the
+    /// log tells, or does not have all of `deleted`.
     pub(crate) async fn open(&self, add: &Add, deleted: &RoaringTreemap) -> Result<LiveRows> {
         let failed = |cause: ParquetError| read_error(self.unreadable(add), cause);
         let path = Path::parse(&add.path).map_err(|cause| self.damaged(add).with_source(cause))?;
@@ -67,6 +68,7 @@ impl Reading {
                 add.path, self.location
             )));
         }
+        check_fit(deleted, (&add.path, n_rows), &self.location)?;
         let columns = builder.parquet_schema().root_schema().get_fields();
         let is_wanted = |place: &usize| self.schema.index_of(columns[*place].name()).is_ok();
         let mask = ProjectionMask::roots(builder.parquet_schema(), (0..columns.len()).filter(is_wanted));

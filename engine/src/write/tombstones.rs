@@ -67,11 +67,7 @@ impl TombstoneFolder {
     pub async fn read_of_commit(&self, info: &Value) -> Result<Vec<Remembered>> {
         let Some(path) = info.get(Self::KEY).and_then(Value::as_str).map(Path::from) else { return Ok(Vec::new()) };
         let Some(at_ms) = moment(&path) else { return Ok(Vec::new()) };
-        match self.store.head(&path).await {
-            Ok(_) => self.read_file(at_ms, &path).await,
-            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
-            Err(cause) => Err(self.unavailable("read", &path, cause)),
-        }
+        self.read_file(at_ms, &path).await
     }
 
     /// Returns the deletes staged at or after `since_ms`, file by file, oldest first; a few files are read ahead, however
@@ -89,11 +85,16 @@ impl TombstoneFolder {
         Ok(reads.buffered(FILES_IN_FLIGHT))
     }
 
+    /// Reads one file. One that is gone was forgotten by another process, perhaps a moment ago: its retention is over.
     async fn read_file(&self, at_ms: i64, path: &Path) -> Result<Vec<Remembered>> {
         let damaged = |cause: Box<dyn std::error::Error + Send + Sync>| {
             Error::data(format!("{path} of the table at {} is damaged", self.location)).with_source(cause)
         };
-        let result = self.store.get(path).await.map_err(|cause| self.unavailable("read", path, cause))?;
+        let result = match self.store.get(path).await {
+            Ok(result) => result,
+            Err(object_store::Error::NotFound { .. }) => return Ok(Vec::new()),
+            Err(cause) => return Err(self.unavailable("read", path, cause)),
+        };
         let bytes = result.bytes().await.map_err(|cause| self.unavailable("read", path, cause))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
             .and_then(ParquetRecordBatchReaderBuilder::build)
@@ -112,8 +113,12 @@ impl TombstoneFolder {
     pub async fn forget(&self, before_ms: i64) -> Result<usize> {
         let mut n_files = 0;
         for (_, path) in self.list().await?.into_iter().filter(|(at_ms, _)| *at_ms < before_ms) {
-            self.store.delete(&path).await.map_err(|cause| self.unavailable("remove", &path, cause))?;
-            n_files += 1;
+            match self.store.delete(&path).await {
+                Ok(()) => n_files += 1,
+                // Another process forgets at the same time.
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(cause) => return Err(self.unavailable("remove", &path, cause)),
+            }
         }
         Ok(n_files)
     }
@@ -163,9 +168,10 @@ mod tests {
 
     const BEGIN_MS: i64 = 1_800_000_000_000;
 
-    /// Counts how many reads are under way at once.
+    /// Counts reads, and how many are under way at once.
     #[derive(Debug, Default)]
     struct Counting {
+        n_reads: AtomicUsize,
         n_reading: AtomicUsize,
         n_reading_max: AtomicUsize,
     }
@@ -173,6 +179,7 @@ mod tests {
     #[async_trait]
     impl Hook for Counting {
         async fn before_read(&self) {
+            self.n_reads.fetch_add(1, Ordering::SeqCst);
             let n_reading = self.n_reading.fetch_add(1, Ordering::SeqCst) + 1;
             self.n_reading_max.fetch_max(n_reading, Ordering::SeqCst);
             // Whoever reads at the same time has begun by then.
@@ -214,6 +221,32 @@ mod tests {
         let found: Vec<(i64, i64)> = read.iter().flatten().map(|deletes| (key(deletes), deletes.at_ms)).collect();
         assert_eq!(found, (N_OLD..N_FILES).map(|key| (key, BEGIN_MS + key)).collect::<Vec<_>>());
         assert_eq!(store.hook.n_reading_max.load(Ordering::SeqCst), FILES_IN_FLIGHT);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_that_another_process_removes_before_it_is_read_was_forgotten() -> Result<()> {
+        let (store, clock) =
+            (Arc::<HookedStore<Counting>>::default(), Arc::new(ManualClock::new(1, Timestamp(BEGIN_MS))));
+        let folder = folder(&store, &clock)?;
+        let mut paths = Vec::new();
+        for key in 0..3 {
+            paths.push(folder.write(&delete_of(key)?).await?);
+            clock.advance(Duration::from_millis(1));
+        }
+        let listed = folder.read(0).await?;
+        let removed = store.delete(&Path::from(paths[1].as_str())).await;
+        removed.map_err(|cause| Error::internal("the file cannot be removed").with_source(cause))?;
+        let read: Vec<Vec<Remembered>> = listed.try_collect().await?;
+        let key = |deletes: &Remembered| deletes.rows.column(0).as_primitive::<Int64Type>().value(0);
+        assert_eq!(read.iter().flatten().map(key).collect::<Vec<_>>(), [0, 2]);
+
+        let info = |path: &String| serde_json::json!({(TombstoneFolder::KEY): path});
+        assert!(folder.read_of_commit(&info(&paths[1])).await?.is_empty());
+        let n_before = store.hook.n_reads.load(Ordering::SeqCst);
+        assert_eq!(folder.read_of_commit(&info(&paths[2])).await?.len(), 1);
+        let n_reads = store.hook.n_reads.load(Ordering::SeqCst) - n_before;
+        assert_eq!(n_reads, 1, "between a first look and the read another process may remove the file");
         Ok(())
     }
 

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use alluvium_catalog::{Effort, Error, Result};
 use alluvium_sql::UpsertMode;
 use arrow::array::UInt32Array;
+use arrow::buffer::BooleanBuffer;
 use async_trait::async_trait;
 use roaring::RoaringTreemap;
 use tokio_util::task::AbortOnDropHandle;
@@ -55,6 +56,7 @@ use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
 use crate::hop::Changes;
 use crate::key::KeyForm;
+use crate::object_file::is_missing;
 use crate::order::OrderForm;
 
 /// Stages upserts and deletes for one table.
@@ -225,15 +227,11 @@ impl Writer for UpsertWriter {
                 columns.stored[index] = Stored::Dropped;
             }
         }
-        let is_kept = |index: usize, verdict: Verdict| {
-            matches!(verdict, Verdict::New | Verdict::Supersedes(_)) && !is_delete(index)
-        };
-        let kept: UInt32Array = (0_u32..)
-            .zip(&verdicts.each)
-            .filter(|(index, verdict)| is_kept(*index as usize, **verdict))
-            .map(|(index, _)| Some(index))
-            .collect();
-        let rows = self.stored_rows(&changes, &kept)?;
+        let is_kept = BooleanBuffer::collect_bool(n_changes, |index| {
+            matches!(verdicts.each[index], Verdict::New | Verdict::Supersedes(_)) && !is_delete(index)
+        });
+        let rows = self.stored_rows(&changes, &is_kept)?;
+        let kept: Vec<u32> = is_kept.set_indices_u32().collect();
         // One does not wait for the other: where each is flushed to disk, a small batch is nothing but waits.
         let (files, marks, tombstones) = tokio::try_join!(
             self.folder.write(&rows),
@@ -242,7 +240,7 @@ impl Writer for UpsertWriter {
         )?;
         for (file, written) in (0_u32..).zip(&files) {
             for (row, index) in (0_u32..).zip(&written.indices) {
-                let change = kept.values().get(*index as usize).copied().unwrap_or_default();
+                let change = kept.get(*index as usize).copied().unwrap_or_default();
                 if let Some(stored) = columns.stored.get_mut(change as usize) {
                     *stored = Stored::At { file, row };
                 }
@@ -274,7 +272,10 @@ impl Writer for UpsertWriter {
         }
         let drawn = match self.settings.options.mode {
             UpsertMode::MergeOnRead => self.mark_rows(staged, (columns, &decision), state).await?,
-            UpsertMode::CopyOnWrite => self.rewrite_files(staged, &mut decision, state).await?,
+            UpsertMode::CopyOnWrite => {
+                let rewritten = self.rewrite_files(staged, &mut decision, state).await;
+                rewritten.map_err(|error| self.outpaced(error, state.version))?
+            }
         };
         self.warn_above_cap(drawn.bytes);
         let mut fate = staged.fate;
@@ -301,7 +302,7 @@ impl Writer for UpsertWriter {
     async fn follow(&mut self, entry: &LogEntry) -> Result<()> {
         self.is_whole = false;
         self.lender.take_back();
-        self.follow_log(entry).await?;
+        self.follow_log(entry).await.map_err(|error| self.outpaced(error, entry.version))?;
         self.stand_at(entry.version);
         Ok(())
     }
@@ -371,6 +372,19 @@ impl Writer for UpsertWriter {
 }
 
 impl UpsertWriter {
+    /// Returns the error of a version that could not be followed. Whoever is far behind finds files in it that later versions
+    /// have replaced and a vacuum has removed: the newest version does not need them.
+    fn outpaced(&self, error: Error, version: Version) -> Error {
+        if !is_missing(&error) {
+            return error;
+        }
+        let at = &self.folder.location;
+        Error::conflict(format!(
+            "a file that version {version} of the table at {at} needs is gone, and the table has to be opened again"
+        ))
+        .with_source(error)
+    }
+
     /// Returns the files of which a decision leaves no row: the commit has removed them whole.
     fn emptied(&self, decision: &Decision) -> Vec<(super::index::FileOrdinal, String)> {
         let touched = decision.superseded().iter();

@@ -119,6 +119,20 @@ impl VectorFolder {
     }
 }
 
+/// Checks that `deleted` names rows of the file at `path` only, which has `n_rows`. Rows behind the end count as gone wherever
+/// rows are counted, and the file would leave the table while others of it live.
+///
+/// # Errors
+/// `Data` when a row is behind the end of the file.
+pub fn check_fit(deleted: &RoaringTreemap, (path, n_rows): (&str, u64), location: &Location) -> Result<()> {
+    match deleted.max() {
+        Some(last) if last >= n_rows => Err(Error::data(format!(
+            "the deletion vector of {path} of the table at {location} deletes row {last} of a file of {n_rows} rows"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Returns the part of its file that belongs to a vector, with what stands before and behind it; else what is wrong.
 fn frame_of(descriptor: &DeletionVectorDescriptor) -> std::result::Result<Range<u64>, &'static str> {
     let size = u64::try_from(descriptor.size_in_bytes).map_err(|_| "has a negative size")?;
@@ -305,6 +319,19 @@ mod tests {
         }
         folder.store.put(&path, whole.into()).await.map_err(failed)?;
         assert_eq!(folder.read(&descriptors[0]).await?, vector);
+        Ok(())
+    }
+
+    #[test]
+    fn a_vector_fits_a_file_that_has_all_of_its_rows() -> Result<()> {
+        let folder = folder()?;
+        let cases: [(&[u64], u64, bool); 4] =
+            [(&[], 0, true), (&[0], 0, false), (&[0, 2], 3, true), (&[0, 3], 3, false)];
+        for (rows, n_rows, fits) in cases {
+            let deleted = RoaringTreemap::from_iter(rows.iter().copied());
+            let checked = check_fit(&deleted, ("a", n_rows), &folder.location);
+            assert_eq!(checked.map_err(|error| error.kind()), if fits { Ok(()) } else { Err(ErrorKind::Data) });
+        }
         Ok(())
     }
 

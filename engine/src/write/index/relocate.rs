@@ -16,8 +16,10 @@ impl KeyIndex {
         for shard in &mut self.shards {
             self.n_entries += Arc::make_mut(shard).relocate(&moved);
         }
-        let doubles: Vec<RowPlace> = self.doubles.iter().filter_map(|place| moved(*place)).collect();
-        self.doubles.extend(doubles);
+        let doubles: Vec<RowPlace> = self.doubles.iter().filter_map(&moved).collect();
+        for place in doubles {
+            self.doubles.push(place);
+        }
         self.epoch += 1;
     }
 }

@@ -150,6 +150,16 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn a_vector_that_does_not_fit_its_file_makes_a_snapshot_useless() -> Result<()> {
+        let mut index = KeyIndex::default();
+        let add = Add { path: "a".to_owned(), ..Add::default() };
+        index.insert_file(IndexedFile::new(&add, 3, RoaringTreemap::from_iter([0, 1_000]), Bounds::default()));
+        let refused = read_snapshot(&bytes_of(&index)?).map(drop).map_err(|error| error.to_string());
+        assert!(refused.as_ref().is_err_and(|text| text.contains("does not fit a")), "{refused:?}");
+        Ok(())
+    }
+
     /// The layout of `docs/FORMATS.md`, written by hand.
     #[test]
     fn the_layout_is_the_documented_one() -> Result<()> {

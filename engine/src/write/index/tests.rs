@@ -126,6 +126,36 @@ fn a_double_whose_file_is_removed_is_settled_by_that() {
 }
 
 #[test]
+fn what_changes_in_a_file_settles_its_own_doubles_and_no_others() {
+    let keys = numbers(0..6);
+    let (mut index, first) = index_of(&keys);
+    let new = index.insert_file(file("new", 6));
+    index.put_found(&keys, &rows_of(new, 6));
+    for row in 0..6 {
+        let key = (keys.get(row as usize), keys.hashes()[row as usize]);
+        let (one, other) = (RowPlace::new(new, row), RowPlace::new(first, row));
+        let (stands, falls) = if row < 3 { (one, other) } else { (other, one) };
+        index.settle(key, stands, falls);
+    }
+    let doubles = |index: &KeyIndex| {
+        check_counts(index);
+        let files: Vec<FileOrdinal> = index.files_with_doubles().map(|(ordinal, _)| ordinal).collect();
+        let places: Vec<(FileOrdinal, u32)> = index.doubles().map(|place| (place.file(), place.row())).collect();
+        (files, places)
+    };
+    let both = vec![first, new];
+    let all = vec![(first, 0), (first, 1), (first, 2), (new, 3), (new, 4), (new, 5)];
+    assert_eq!(doubles(&index), (both.clone(), all));
+    index.set_deleted(new, RoaringTreemap::from_iter([3]), None);
+    assert_eq!(doubles(&index), (both.clone(), vec![(first, 0), (first, 1), (first, 2), (new, 4), (new, 5)]));
+    index.delete_rows(first, &RoaringTreemap::from_iter([0]));
+    assert_eq!(doubles(&index), (both, vec![(first, 1), (first, 2), (new, 4), (new, 5)]));
+    index.remove_file("new");
+    assert_eq!(doubles(&index), (vec![first], vec![(first, 1), (first, 2)]));
+    assert_eq!(index.footprint().n_keys, 3);
+}
+
+#[test]
 fn a_remembered_delete_never_hides_a_live_row() {
     let keys = numbers([7, 8]);
     let (mut index, _) = index_of(&keys.take(&[0]));

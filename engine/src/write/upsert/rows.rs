@@ -21,10 +21,10 @@ use super::UpsertColumns;
 use crate::delta::action::{Add, num_records};
 use crate::hop::Keyed;
 use crate::key::{KeyForm, Keys};
-use crate::object_file::{ObjectFile, read_error};
+use crate::object_file::{ObjectFile, is_missing, read_error};
 use crate::order::{OrderForm, Orders};
 use crate::write::index::{Bounds, IndexedFile};
-use crate::write::vectors::VectorFolder;
+use crate::write::vectors::{VectorFolder, check_fit};
 
 /// The partition values of a file.
 type PartitionValues = HashMap<String, Option<String>>;
@@ -64,6 +64,7 @@ impl RowReader {
                 add.path, self.location
             )));
         }
+        check_fit(&deleted, (&add.path, n_rows), &self.location)?;
         let values = add.partition_values.clone();
         let mut pieces = batches.map(move |batch| self.keyed(&batch?, &values)).boxed();
         // So that files that are opened together come from the store together.
@@ -98,10 +99,15 @@ impl RowReader {
 
     /// Reads the deletion vector of `add`; none deletes no row.
     pub(super) async fn read_vector(&self, add: &Add) -> Result<RoaringTreemap> {
-        match &add.deletion_vector {
-            Some(descriptor) => self.vectors.read(descriptor).await,
-            None => Ok(RoaringTreemap::new()),
-        }
+        let Some(descriptor) = &add.deletion_vector else { return Ok(RoaringTreemap::new()) };
+        self.vectors.read(descriptor).await.map_err(|error| {
+            if !is_missing(&error) {
+                return error;
+            }
+            // A store without the file has none later either: to ask again does not help.
+            let (path, at) = (&add.path, &self.location);
+            Error::data(format!("the deletion vector of {path} of the table at {at} is gone")).with_source(error)
+        })
     }
 
     /// Returns the keys of `rows`.

@@ -1,6 +1,6 @@
 //! Makes the key index out of the table and follows the log with it: one algorithm for start-up, recovery and rebase.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
@@ -13,9 +13,11 @@ use super::rows::FileRows;
 use crate::delta::action::{Action, Add};
 use crate::delta::log::LogEntry;
 use crate::delta::state::TableState;
+use crate::key::Keys;
 use crate::order::{OrderRef, Orders};
 use crate::write::index::{Bounds, Double, FileOrdinal, RowPlace};
 use crate::write::tombstones::Remembered;
+use crate::write::vectors::check_fit;
 
 /// Files read at the same time while the index is made.
 const FILES_IN_FLIGHT: usize = 4;
@@ -61,7 +63,9 @@ impl UpsertWriter {
     /// forgotten instead, to be read anew; tells whether it was taken.
     async fn take_vector(&mut self, ordinal: FileOrdinal, add: &Add) -> Result<bool> {
         let deleted = self.reader.read_vector(add).await?;
-        let grows = self.index.file(ordinal).is_some_and(|file| file.deleted().is_subset(&deleted));
+        let Some(file) = self.index.file(ordinal) else { return Ok(false) };
+        check_fit(&deleted, (&add.path, file.n_rows), &self.folder.location)?;
+        let grows = file.deleted().is_subset(&deleted);
         if grows {
             Arc::make_mut(&mut self.index).set_deleted(ordinal, deleted, add.deletion_vector.clone());
         } else {
@@ -79,10 +83,10 @@ impl UpsertWriter {
     /// Forgets the files with rows that wait to be deleted because their key has a newer row: that one may be gone by
     /// now. Returns them, to be read anew; nothing, most of the time.
     fn forget_doubles(&mut self) -> Vec<Add> {
-        let ordinals: BTreeSet<FileOrdinal> = self.index.doubles().map(RowPlace::file).collect();
-        let files = ordinals.into_iter().filter_map(|ordinal| self.index.file(ordinal));
-        let adds: Vec<Add> = files
-            .map(|file| Add {
+        let adds: Vec<Add> = self
+            .index
+            .files_with_doubles()
+            .map(|(_, file)| Add {
                 path: file.path.clone(),
                 size: file.size,
                 partition_values: file.partition_values.clone(),
@@ -122,10 +126,9 @@ impl UpsertWriter {
             let places: Vec<RowPlace> = indices.iter().map(|index| RowPlace::new(ordinal, first + index)).collect();
             let keys = if indices.len() == piece.keys.len() { piece.keys } else { piece.keys.take(&indices) };
             let doubles = Arc::make_mut(&mut self.index).put_found(&keys, &places);
-            for double in &doubles {
-                let index = double.index as usize;
-                let pair = (*double, (places[index], first));
-                self.settle_double(pair, (keys.get(index), keys.hashes()[index]), &piece.orders).await?;
+            if !doubles.is_empty() {
+                let put = Piece { file: ordinal, first, keys: &keys, places: &places, orders: &piece.orders };
+                self.settle_doubles(&doubles, &put).await?;
             }
             first += n_rows;
             if first - looked_at >= ROWS_BETWEEN_LOOKS {
@@ -143,30 +146,38 @@ impl UpsertWriter {
         self.index.check_memory(self.settings.memory_bytes_max)
     }
 
-    /// Lets the newer of two live rows of a key stand; the next commit deletes the other. Foreign writers can add such
+    /// Lets the newer of two live rows of each key stand; the next commit deletes the other. Foreign writers can add such
     /// rows: Delta knows no keys. Which one stands depends on the two alone, so that a process that followed them and one
-    /// that starts say the same. `orders` are those of the rows that are being put, from the file's row `first` on.
-    async fn settle_double(
-        &mut self,
-        (double, (place, first)): (Double, (RowPlace, u32)),
-        key: (crate::key::KeyRef<'_>, u64),
-        orders: &Orders,
-    ) -> Result<()> {
-        // Of three rows of one key, the standing one may have changed since the double was found.
-        let known = self.index.find_one(key.0, key.1).unwrap_or(double.known);
-        if known == place {
-            return Ok(());
+    /// that starts say the same.
+    async fn settle_doubles(&mut self, doubles: &[Double], piece: &Piece<'_>) -> Result<()> {
+        // In one go: another writer may add rows of all keys there are, and each read waits for the store.
+        let known = doubles.iter().map(|double| double.known);
+        let elsewhere: Vec<RowPlace> = known.filter(|known| piece.order(*known).is_none()).collect();
+        let stored = self.orders_of_rows(&elsewhere).await?;
+        let mut next = 0;
+        for double in doubles {
+            let mut order = piece.order(double.known);
+            if order.is_none() {
+                order = stored.get(next);
+                next += 1;
+            }
+            let index = double.index as usize;
+            let (key, place) = ((piece.keys.get(index), piece.keys.hashes()[index]), piece.places[index]);
+            // Of three rows of one key, one of this piece may stand since the double was found.
+            let known = self.index.find_one(key.0, key.1).unwrap_or(double.known);
+            if known == place {
+                continue;
+            }
+            if known != double.known {
+                order = piece.order(known);
+            }
+            let (Some(known_order), Some(order)) = (order, piece.order(place)) else {
+                return Err(Error::internal("the order of a row was not read"));
+            };
+            let known_stands = self.stands((known, known_order), (place, order));
+            let (stands, falls) = if known_stands { (known, place) } else { (place, known) };
+            Arc::make_mut(&mut self.index).settle(key, stands, falls);
         }
-        let order_of = |row: u32| orders.get((row - first) as usize);
-        let is_of_piece = known.file() == place.file() && known.row() >= first;
-        let stands = if is_of_piece {
-            self.stands((known, order_of(known.row())), (place, order_of(place.row())))
-        } else {
-            let found = self.orders_of_rows(&[known]).await?;
-            found.get(0).is_some_and(|order| self.stands((known, order), (place, order_of(place.row()))))
-        };
-        let (stands, falls) = if stands { (known, place) } else { (place, known) };
-        Arc::make_mut(&mut self.index).settle(key, stands, falls);
         Ok(())
     }
 
@@ -205,6 +216,23 @@ impl UpsertWriter {
             }
         }
         Ok(())
+    }
+}
+
+/// Live rows of a file that are being put, and the orders of all rows from the file's row `first` on.
+struct Piece<'a> {
+    file: FileOrdinal,
+    first: u32,
+    keys: &'a Keys,
+    places: &'a [RowPlace],
+    orders: &'a Orders,
+}
+
+impl Piece<'_> {
+    /// Returns the order of a row of this piece; `None` for any other row.
+    fn order(&self, place: RowPlace) -> Option<OrderRef<'_>> {
+        let at = place.row().checked_sub(self.first)? as usize;
+        (place.file() == self.file && at < self.orders.len()).then(|| self.orders.get(at))
     }
 }
 

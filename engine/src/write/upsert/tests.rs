@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use alluvium_catalog::{
-    Clock, Error, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span, StorageSettings,
-    Stores, SystemClock, Timestamp,
+    Clock, Error, ErrorKind, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span,
+    StorageSettings, Stores, SystemClock, Timestamp,
 };
 use alluvium_sql::{RewriteCap, RewritePolicy, Shaped, UpsertOptions};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
@@ -26,7 +26,7 @@ use crate::commit::Outcome;
 use crate::commit::create::{Blueprint, encode};
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use crate::commit::positions::AppIds;
-use crate::delta::action::Add;
+use crate::delta::action::{Add, DeletionVectorDescriptor};
 use crate::delta::log::{DeltaLog, PutOutcome};
 use crate::hooked_store::{Hook, HookedStore};
 use crate::hop::{ChangeOrder, Spent};
@@ -35,6 +35,7 @@ use crate::metrics::Metrics;
 use crate::order::{Order, Sequence};
 use crate::transform::collapse::Collapse;
 use crate::write::stats::stats_json;
+use crate::write::vectors::vector_file;
 
 /// What a record does to its key.
 #[derive(Debug, Clone, Copy)]
@@ -502,13 +503,18 @@ async fn files(store: &dyn ObjectStore, folder: &str) -> Result<Vec<Path>> {
 
 /// Returns a writer that starts at what the table is now.
 async fn start(history: &History, settings: UpsertSettings) -> Result<UpsertWriter> {
+    start_at(history, history.landing.state(), settings).await
+}
+
+/// Returns a writer that starts at `state`.
+async fn start_at(history: &History, state: &TableState, settings: UpsertSettings) -> Result<UpsertWriter> {
     let folder = DataFolder {
         store: Arc::clone(&history.store),
         location: history.location.clone(),
         partitioned_by: Vec::new(),
         clock: Arc::clone(&history.clock),
     };
-    UpsertWriter::open(folder, columns(), history.landing.state(), settings).await
+    UpsertWriter::open(folder, columns(), state, settings).await
 }
 
 fn on(folder: &std::path::Path) -> Result<SnapshotDisk> {
@@ -692,10 +698,7 @@ async fn an_index_that_outgrows_its_memory_stops_the_flow_and_names_the_setting(
     let mut history = History::begin(UpsertSettings { memory_bytes_max: 1, ..UpsertSettings::default() }).await?;
     let refused = history.land(&[(1, Change::Upsert { sequence: 1 })], &BTreeSet::new()).await;
     let refused = refused.map_err(|error| (error.kind(), error.to_string()));
-    assert!(
-        matches!(&refused, Err((alluvium_catalog::ErrorKind::Invalid, text)) if text.contains("index.memory")),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err((ErrorKind::Invalid, text)) if text.contains("index.memory")), "{refused:?}");
     Ok(())
 }
 
@@ -713,7 +716,7 @@ async fn a_snapshot_larger_than_the_memory_is_refused_before_it_is_read() -> Res
     let refused = start(small).await.map(drop).map_err(|error| (error.kind(), error.to_string()));
     let wanted = [format!("{} bytes of {path}", bytes.len()), format!("index.memory allows {bytes_max}")];
     assert!(
-        matches!(&refused, Err((alluvium_catalog::ErrorKind::Invalid, text)) if wanted.iter().all(|part| text.contains(part))),
+        matches!(&refused, Err((ErrorKind::Invalid, text)) if wanted.iter().all(|part| text.contains(part))),
         "{refused:?}"
     );
     // Large ones that are of no use for this table are passed over: what they are of is read from their beginning.
@@ -776,7 +779,7 @@ async fn deletes_that_a_start_remembers_count_as_memory_of_the_index() -> Result
     let refused = start(taken.bytes / 2).await.map(drop).map_err(|error| (error.kind(), error.to_string()));
     let wanted = ["0 keys and ", " remembered deletes, and index.memory allows "];
     assert!(
-        matches!(&refused, Err((alluvium_catalog::ErrorKind::Invalid, text)) if wanted.iter().all(|part| text.contains(part))),
+        matches!(&refused, Err((ErrorKind::Invalid, text)) if wanted.iter().all(|part| text.contains(part))),
         "{refused:?}"
     );
     Ok(())
@@ -795,10 +798,7 @@ async fn a_start_refuses_a_vector_with_a_flipped_bit_and_names_its_file() -> Res
     flipped[whole.len() / 2] ^= 1;
     history.store.put(path, flipped.into()).await.map_err(failed)?;
     let refused = history.restart(false).await.map_err(|error| (error.kind(), error.to_string()));
-    assert!(
-        matches!(&refused, Err((alluvium_catalog::ErrorKind::Data, text)) if text.contains(path.as_ref())),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err((ErrorKind::Data, text)) if text.contains(path.as_ref())), "{refused:?}");
     history.store.put(path, whole.into()).await.map_err(failed)?;
     history.restart(false).await?;
     history.land(&upserts(0..200, 3), &BTreeSet::new()).await
@@ -1043,7 +1043,7 @@ async fn a_batch_above_the_cap_writes_nothing_and_halts_or_is_to_be_split() -> R
             };
             match (ended.await, policy) {
                 (Err(error), RewritePolicy::Halt) => {
-                    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid);
+                    assert_eq!(error.kind(), ErrorKind::Invalid);
                     for part in ["2 records", "1 files", "memory:///t", "'alluvium.upsert.rewrite.max' allows 10"] {
                         assert!(error.message().contains(part), "{}", error.message());
                     }
@@ -1080,5 +1080,139 @@ async fn a_conflict_that_makes_a_batch_too_large_is_told_before_the_commit() -> 
     let outcome = history.landing.land(&staged, &signature).await?;
     assert!(matches!(outcome, Outcome::Exceeds(excess) if excess.bytes > size), "{outcome:?}");
     assert_eq!(history.newest().await?.version, history.landing.state().version);
+    Ok(())
+}
+
+/// Returns the only live file.
+async fn only_file(history: &History) -> Result<Add> {
+    let [add] =
+        history.newest().await?.files.into_values().collect::<Vec<_>>().try_into().map_err(|_| failed("files"))?;
+    Ok(add)
+}
+
+/// Writes a deletion vector as another writer would: into the log if it takes at most so many bytes.
+async fn vector(
+    history: &History,
+    deleted: RoaringTreemap,
+    inline_bytes_max: usize,
+) -> Result<DeletionVectorDescriptor> {
+    let vectors = VectorFolder {
+        store: Arc::clone(&history.store),
+        location: history.location.clone(),
+        clock: Arc::clone(&history.clock),
+        inline_bytes_max,
+    };
+    vectors.write(&[deleted]).await?.pop().ok_or_else(|| failed("no vector"))
+}
+
+#[tokio::test]
+async fn a_vector_that_does_not_fit_its_file_is_bad_data() -> Result<()> {
+    for (last, fits) in [(1_000, false), (3, false), (2, true)] {
+        let mut history = History::begin(UpsertSettings::default()).await?;
+        history.land(&upserts(0..3, 1), &BTreeSet::new()).await?;
+        let add = only_file(&history).await?;
+        let deletion_vector = vector(&history, RoaringTreemap::from_iter([0, last]), 1_000).await?;
+        let marked = Add { deletion_vector: Some(deletion_vector), ..add.clone() };
+        history.commit(&[Action::Remove(removal(&add, 0)), Action::Add(marked)]).await?;
+        // Whoever follows the log, and whoever starts.
+        let followed = history.landing.catch_up().await;
+        let started = history.restart(false).await;
+        if fits {
+            followed.and(started)?;
+            assert_eq!(history.landing.writer().n_rows(), Some(1));
+            continue;
+        }
+        let wanted = format!("{} of the table at memory:///t deletes row {last} of a file of 3 rows", add.path);
+        for refused in [followed, started] {
+            let refused = refused.map_err(|error| (error.kind(), error.to_string()));
+            assert!(
+                matches!(&refused, Err((ErrorKind::Data, text)) if text.contains(&wanted)),
+                "{refused:?} is not {wanted}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Counts reads.
+#[derive(Debug, Default)]
+struct CountsReads {
+    n_reads: AtomicUsize,
+}
+
+#[async_trait]
+impl Hook for CountsReads {
+    async fn before_read(&self) {
+        self.n_reads.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn rows_that_another_writer_adds_under_known_keys_cost_a_few_reads_however_many_they_are() -> Result<()> {
+    let settings = UpsertSettings { order_cache_bytes: 0, ..UpsertSettings::default() };
+    let mut reads = Vec::new();
+    for n_keys in [4, 400] {
+        let store = Arc::<HookedStore<CountsReads>>::default();
+        let mut history = History::begin_in(Arc::clone(&store) as _, Arc::new(SystemClock), settings.clone()).await?;
+        history.land(&upserts(0..400, 60), &BTreeSet::new()).await?;
+        // Of the rows of a key, the first one of the other writer stands, its second one, ours, or its only one.
+        let added: [&[i64]; 4] = [&[100, 50], &[50, 100], &[50, 40], &[70]];
+        let mut rows = Vec::new();
+        for (key, sequences) in (0..n_keys).zip(added.iter().cycle()) {
+            rows.extend(sequences.iter().map(|sequence| (key, *sequence)));
+            if let Some(highest) = sequences.iter().copied().max().filter(|highest| *highest > 60) {
+                let sequence = Some(Sequence::Number(highest));
+                let order = Order { sequence, inherited: false, offset: 1_000, partition: 0 };
+                history.model.insert(key, Standing { order, value: Some(-1 - key) });
+            }
+        }
+        history.append_with_order(&rows).await?;
+        let n_before = store.hook.n_reads.load(Ordering::SeqCst);
+        history.landing.catch_up().await?;
+        reads.push(store.hook.n_reads.load(Ordering::SeqCst) - n_before);
+        let n_rows = 400 + rows.len();
+        assert_eq!(history.landing.writer().n_rows(), Some(n_rows as u64));
+        // Whoever starts meets the files in any order, and one row of each key stands all the same.
+        let started = start(&history, settings.clone()).await?;
+        assert_eq!((known(&started).0, started.index.doubles().count()), (400, rows.len()));
+        history.land(&upserts(0..n_keys, 75), &BTreeSet::new()).await?;
+    }
+    assert_eq!(reads[0], reads[1], "reads of a few keys, and of many");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_when_it_is_followed_asks_for_a_new_start_and_at_a_start_is_bad_data() -> Result<()> {
+    let settings = UpsertSettings { order_cache_bytes: 0, ..UpsertSettings::default() };
+    let mut history = History::begin(settings.clone()).await?;
+    history.land(&upserts(0..3, 1), &BTreeSet::new()).await?;
+    let ours = only_file(&history).await?;
+    let gone = Add { path: "gone.parquet".to_owned(), size: 1_000, ..Add::default() };
+    let without_file = vector(&history, RoaringTreemap::from_iter([1]), 0).await?;
+    let path = vector_file(&without_file, &history.location)?.ok_or_else(|| failed("it stands in the log"))?;
+    history.store.delete(&path).await.map_err(failed)?;
+    let marked = Add { deletion_vector: Some(without_file), ..ours.clone() };
+    let check = |followed: Result<()>, started: Result<()>| {
+        let followed = followed.map_err(|error| (error.kind(), error.to_string()));
+        assert!(
+            matches!(&followed, Err((ErrorKind::Conflict, text)) if text.contains("has to be opened again")),
+            "{followed:?}"
+        );
+        let started = started.map_err(|error| (error.kind(), error.to_string()));
+        assert!(matches!(&started, Err((ErrorKind::Data, _))), "{started:?}");
+    };
+    for add in [gone, marked] {
+        let mut state = history.landing.state().clone();
+        let (version, actions) = (state.version + 1, vec![Action::Add(add)]);
+        state.apply(version, &actions);
+        let mut writer = start(&history, settings.clone()).await?;
+        let followed = writer.follow(&LogEntry { version, actions, info: serde_json::Value::Null }).await;
+        check(followed, start_at(&history, &state, settings.clone()).await.map(drop));
+    }
+    // The row of a key that another writer adds again is compared with ours, whose file is gone.
+    history.append_with_order(&[(1, 5)]).await?;
+    history.store.delete(&Path::from(ours.path.as_str())).await.map_err(failed)?;
+    let followed = history.landing.catch_up().await;
+    check(followed, history.restart(false).await);
     Ok(())
 }

@@ -152,6 +152,9 @@ impl SnapshotReader {
             let deleted = RoaringTreemap::deserialize_from(cursor.take(length).ok_or_else(short)?)
                 .map_err(|cause| damaged("has a damaged deletion vector").with_source(cause))?;
             let FileRecord { path, size, partition_values, n_rows, vector, bounds } = file;
+            if deleted.max().is_some_and(|last| last >= n_rows) {
+                return Err(damaged(&format!("has a deletion vector that does not fit {path}")));
+            }
             let add = Add { path, size, partition_values, deletion_vector: vector, ..Add::default() };
             self.index.insert_file(IndexedFile::new(&add, n_rows, deleted, bounds));
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::Shaped;
-use arrow::array::{Array, AsArray, BooleanArray, Int64Array, UInt32Array};
-use arrow::compute::{take, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, UInt32Array};
+use arrow::compute::{FilterBuilder, FilterPredicate, take};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -72,10 +72,10 @@ impl Collapse {
             let keyed = Keyed { keys, orders };
             return Ok((shaped, Standing { inherited, after_delete, keyed }));
         }
-        let rows: UInt32Array = winners.iter().map(|winner| Some(winner.row)).collect();
-        let sequence_rows: UInt32Array = winners.iter().map(|winner| Some(winner.sequence_row)).collect();
-        let keyed = Keyed { keys: keys.take(rows.values()), orders: orders.take(&rows, &sequence_rows)? };
-        Ok((pick(&shaped, &rows, &sequence_rows)?, Standing { inherited, after_delete, keyed }))
+        let left = Left::new(&winners, keys.len());
+        let keyed =
+            Keyed { keys: keys.take(left.rows.values()), orders: orders.take(&left.rows, left.sequence_rows())? };
+        Ok((left.pick(&shaped)?, Standing { inherited, after_delete, keyed }))
     }
 }
 
@@ -122,21 +122,53 @@ fn in_order(winners: &[Winner], n_rows: usize) -> Vec<Winner> {
     places.iter().filter_map(|place| winners.get(*place as usize)).copied().collect()
 }
 
-/// Returns the rows of the winners.
-fn pick(shaped: &Shaped, rows: &UInt32Array, sequence_rows: &UInt32Array) -> Result<Shaped> {
-    let internal = |cause| Error::internal("cannot collapse a batch by key").with_source(cause);
-    let one = |column: &dyn Array, rows: &UInt32Array| take(column, rows, None).map_err(internal);
-    Ok(Shaped {
-        rows: take_record_batch(&shaped.rows, rows).map_err(internal)?,
-        partitions: one(&shaped.partitions, rows)?.as_primitive::<Int32Type>().clone(),
-        offsets: one(&shaped.offsets, rows)?.as_primitive::<Int64Type>().clone(),
-        sequence: shaped.sequence.iter().map(|column| one(column, sequence_rows)).collect::<Result<_>>()?,
-        deletes: shaped
-            .deletes
-            .as_ref()
-            .map(|deletes| one(deletes, rows).map(|kept| kept.as_boolean().clone()))
-            .transpose()?,
-    })
+/// The rows that are left of a batch, in its order.
+struct Left {
+    rows: UInt32Array,
+    /// The rows whose sequences they have, where these are not their own.
+    sequence_rows: Option<UInt32Array>,
+    /// Copies them run by run: as a rule few rows of a batch are superseded within it.
+    copy: FilterPredicate,
+}
+
+impl Left {
+    /// Returns what `winners`, in the order of their rows, leave of `n_rows`.
+    fn new(winners: &[Winner], n_rows: usize) -> Self {
+        let rows = UInt32Array::from_iter_values(winners.iter().map(|winner| winner.row));
+        let sequence_rows = winners
+            .iter()
+            .any(|winner| winner.sequence_row != winner.row)
+            .then(|| UInt32Array::from_iter_values(winners.iter().map(|winner| winner.sequence_row)));
+        let mut is_left = BooleanBufferBuilder::new(n_rows);
+        is_left.append_n(n_rows, false);
+        rows.values().iter().for_each(|row| is_left.set_bit(*row as usize, true));
+        let copy = FilterBuilder::new(&BooleanArray::new(is_left.finish(), None)).optimize().build();
+        Self { rows, sequence_rows, copy }
+    }
+
+    fn sequence_rows(&self) -> &UInt32Array {
+        self.sequence_rows.as_ref().unwrap_or(&self.rows)
+    }
+
+    fn pick(&self, shaped: &Shaped) -> Result<Shaped> {
+        let internal = |cause| Error::internal("cannot collapse a batch by key").with_source(cause);
+        let copied = |column: &dyn Array| self.copy.filter(column).map_err(internal);
+        let sequence = |column: &ArrayRef| match &self.sequence_rows {
+            Some(rows) => take(column, rows, None).map_err(internal),
+            None => copied(column),
+        };
+        Ok(Shaped {
+            rows: self.copy.filter_record_batch(&shaped.rows).map_err(internal)?,
+            partitions: copied(&shaped.partitions)?.as_primitive::<Int32Type>().clone(),
+            offsets: copied(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
+            sequence: shaped.sequence.iter().map(sequence).collect::<Result<_>>()?,
+            deletes: shaped
+                .deletes
+                .as_ref()
+                .map(|deletes| copied(deletes).map(|kept| kept.as_boolean().clone()))
+                .transpose()?,
+        })
+    }
 }
 
 impl Winner {

@@ -6,12 +6,14 @@
 //! again, once for the filter and once for the rest. What is left of small or thinned batches is gathered into larger ones,
 //! in the order of the rows.
 
+mod copy;
+
 use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, BooleanBufferBuilder, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{BatchCoalescer, filter_record_batch};
+use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{Int64Type, SchemaRef, UInt32Type};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Statistics};
@@ -33,6 +35,8 @@ use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::{TryStreamExt, stream};
+
+use self::copy::copy_live;
 
 /// A bit for each row of each file, by the file's number in the scan, set where the row lives; `None` where all do.
 pub(super) type LiveBits = Arc<[Option<BooleanBuffer>]>;
@@ -295,14 +299,16 @@ fn cannot_fail(expr: &Arc<dyn PhysicalExpr>) -> bool {
 /// Returns the rows of `batch` that live, without their places.
 fn live_rows(batch: &RecordBatch, schema: &SchemaRef, live: &LiveBits) -> DfResult<RecordBatch> {
     let n_asked = n_asked(batch.schema_ref())?;
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    let asked = RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns()[..n_asked].to_vec(), &options)?;
+    let asked = &batch.columns()[..n_asked];
     let no_places = || DataFusionError::Internal("the places of rows have another type".to_owned());
     let files = batch.column(n_asked).as_primitive_opt::<UInt32Type>().ok_or_else(no_places)?;
     let rows = batch.column(n_asked + 1).as_primitive_opt::<Int64Type>().ok_or_else(no_places)?;
     match live_mask(files.values(), rows.values(), live)? {
-        Some(mask) => Ok(filter_record_batch(&asked, &mask)?),
-        None => Ok(asked),
+        Some(mask) => Ok(copy_live(asked, Arc::clone(schema), &mask)?),
+        None => {
+            let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            Ok(RecordBatch::try_new_with_options(Arc::clone(schema), asked.to_vec(), &options)?)
+        }
     }
 }
 

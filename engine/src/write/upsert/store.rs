@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{take, take_record_batch};
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, UInt32Array};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Schema};
 
 use super::UpsertWriter;
@@ -14,8 +15,8 @@ use crate::hop::{ChangeOrder, Changes, Keyed};
 use crate::order::Order;
 
 impl UpsertWriter {
-    /// Returns the stored form of the rows at `indices`.
-    pub(super) fn stored_rows(&self, changes: &Changes, indices: &UInt32Array) -> Result<RecordBatch> {
+    /// Returns the stored form of the rows that `is_kept` names.
+    pub(super) fn stored_rows(&self, changes: &Changes, is_kept: &BooleanBuffer) -> Result<RecordBatch> {
         let kept = &self.reader.columns;
         let mut columns = changes.rows.columns().to_vec();
         columns.push(Arc::new(changes.order.partitions.clone()));
@@ -25,10 +26,8 @@ impl UpsertWriter {
         }
         let failed = |cause| Error::internal("cannot store the rows of a batch").with_source(cause);
         let rows = RecordBatch::try_new(kept.stored(), columns).map_err(failed)?;
-        if indices.len() == rows.num_rows() {
-            return Ok(rows);
-        }
-        take_record_batch(&rows, indices).map_err(failed)
+        // Run by run: as a rule few rows of a batch are late or deletes.
+        filter_record_batch(&rows, &BooleanArray::new(is_kept.clone(), None)).map_err(failed)
     }
 
     /// Writes deletes to a sidecar, each with the order that it has over the row it deletes, and returns its path. `keys`

@@ -58,7 +58,7 @@ pub enum Version {
     Latest,
     /// This one: `VERSION AS OF`.
     At(u64),
-    /// The newest that was committed at or before this time, by the times in the log: `TIMESTAMP AS OF`.
+    /// The newest that was committed at or before this time, by the times of its log: `TIMESTAMP AS OF`.
     AsOf(Timestamp),
 }
 

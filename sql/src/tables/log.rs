@@ -43,40 +43,34 @@ impl Log {
 
     /// Returns the newest version that was committed at or before `time`.
     ///
+    /// A commit's time is the one that Delta's other readers take, so that they find the same version. In a table with
+    /// in-commit timestamps it is what the commit carries. In any other it is when the store got the commit, and where
+    /// a clock went back, a millisecond after the commit before it: each is max(own, previous + 1 ms), over all commits
+    /// that the log still has. What a commit says of its writer's clock counts for nothing here: that would have to be
+    /// read out of every commit, while the list of the log has the store's times.
+    ///
+    /// Beside that list one commit is read, and with in-commit timestamps some twice the logarithm of their number.
+    ///
     /// # Errors
     /// `Invalid` when there is no table or it has no such version.
     pub(super) async fn version_at(&self, time: Timestamp) -> Result<u64> {
         let listing = self.list().await?;
-        // Commits are in order of time, but for clocks of several writers that differ; the search then ends near.
-        let (mut low, mut high) = (0, listing.commits.len());
-        while low < high {
-            let middle = low.midpoint(high);
-            if self.committed_at(&listing.commits[middle]).await? <= time {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
+        let Some((first, _)) = listing.range() else { return Err(self.not_a_table()) };
+        let stored = stored_times(&listing.commits);
+        let n_made = self.n_made_by(&listing.commits, &stored, time).await?;
+        let found = n_made.checked_sub(1).map(|index| listing.commits[index].0);
+        if let Some(version) = found.filter(|version| *version >= first) {
+            return Ok(version);
         }
-        let found = low.checked_sub(1).map(|index| listing.commits[index].0);
-        match (found, listing.range()) {
-            (Some(version), Some((first, _))) if version >= first => Ok(version),
-            (_, None) => Err(self.not_a_table()),
-            (_, Some((first, _))) => {
-                let error = Error::invalid(format!("the table at {} had no version at {time}", self.location));
-                let oldest = listing.commits.iter().find(|(version, _)| *version >= first);
-                Err(match oldest {
-                    Some(commit) => error.with_hint(format!(
-                        "its oldest version that can be read is {} of {}",
-                        commit.0,
-                        self.committed_at(commit).await?
-                    )),
-                    None => error,
-                })
-            }
-        }
+        let error = Error::invalid(format!("the table at {} had no version at {time}", self.location));
+        let oldest = listing.commits.iter().zip(&stored).find(|((version, _), _)| *version >= first);
+        let Some(((version, file), stored_at)) = oldest else { return Err(error) };
+        let made_at = self.carried_time(file).await?.unwrap_or(*stored_at);
+        Err(error.with_hint(format!("its oldest version that can be read is {version} of {made_at}")))
     }
 
-    /// Returns the newest `limit` commits, newest first.
+    /// Returns the newest `limit` commits, newest first, each with the time by which [`version_at`](Self::version_at)
+    /// finds it.
     ///
     /// # Errors
     /// `Invalid` when there is no table.
@@ -85,10 +79,11 @@ impl Log {
         if listing.range().is_none() {
             return Err(self.not_a_table());
         }
-        futures::stream::iter(listing.commits.into_iter().rev().take(limit))
-            .map(|(version, file)| async move {
+        let stored = stored_times(&listing.commits);
+        futures::stream::iter(listing.commits.into_iter().zip(stored).rev().take(limit))
+            .map(|((version, file), stored_at)| async move {
                 let info = self.commit_info(&file).await?.unwrap_or_default();
-                Ok(HistoryEntry::read(version, Timestamp(file.last_modified.timestamp_millis()), &info))
+                Ok(HistoryEntry::read(version, stored_at, &info))
             })
             .buffered(READS_AT_ONCE)
             .try_collect()
@@ -142,9 +137,47 @@ impl Log {
         Ok(listing)
     }
 
-    async fn committed_at(&self, (_, file): &(u64, ObjectMeta)) -> Result<Timestamp> {
-        let info = self.commit_info(file).await?.unwrap_or_default();
-        Ok(commit_time(&info).unwrap_or(Timestamp(file.last_modified.timestamp_millis())))
+    /// Returns how many of `commits`, from the oldest on, were made at or before `time`; the store got them at the
+    /// times `stored`.
+    async fn n_made_by(&self, commits: &[(u64, ObjectMeta)], stored: &[Timestamp], time: Timestamp) -> Result<usize> {
+        let n_bare = self.n_bare(commits).await?;
+        // Times that commits carry rise from version to version: whoever keeps them must see to that.
+        let (mut low, mut high) = (n_bare, commits.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.carried_time(&commits[middle].1).await?.unwrap_or(stored[middle]) <= time {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        if low > n_bare {
+            return Ok(low);
+        }
+        Ok(stored[..n_bare].partition_point(|stored_at| *stored_at <= time))
+    }
+
+    /// Returns how many of `commits`, from the oldest on, are from before the table began to keep in-commit timestamps:
+    /// all where it keeps none now.
+    async fn n_bare(&self, commits: &[(u64, ObjectMeta)]) -> Result<usize> {
+        let Some((newest, others)) = commits.split_last() else { return Ok(0) };
+        if self.carried_time(&newest.1).await?.is_none() {
+            return Ok(commits.len());
+        }
+        let (mut low, mut high) = (0, others.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            if self.carried_time(&others[middle].1).await?.is_none() {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    async fn carried_time(&self, file: &ObjectMeta) -> Result<Option<Timestamp>> {
+        Ok(self.commit_info(file).await?.as_ref().and_then(commit_time))
     }
 
     async fn commit_info(&self, file: &ObjectMeta) -> Result<Option<Value>> {
@@ -181,10 +214,26 @@ impl Listing {
     }
 }
 
-/// Returns when a commit was made by what it says itself.
+/// Returns when a commit was made by what it carries, in a table with in-commit timestamps. Source: Delta transaction
+/// log protocol, section "In-Commit Timestamps".
 pub(super) fn commit_time(info: &Value) -> Option<Timestamp> {
-    let millis = |key: &str| info.get(key).and_then(Value::as_i64);
-    millis("inCommitTimestamp").or_else(|| millis("timestamp")).map(Timestamp)
+    info.get("inCommitTimestamp").and_then(Value::as_i64).map(Timestamp)
+}
+
+/// Returns when the store got each of `commits`, which are in order of version, made to rise.
+fn stored_times(commits: &[(u64, ObjectMeta)]) -> Vec<Timestamp> {
+    rising(commits.iter().map(|(_, file)| file.last_modified.timestamp_millis()))
+}
+
+/// Returns epoch milliseconds with each at least one above the one before it, as Spark makes commits' times rise.
+fn rising(times_ms: impl Iterator<Item = i64>) -> Vec<Timestamp> {
+    let mut previous_ms = i64::MIN;
+    times_ms
+        .map(|own_ms| {
+            previous_ms = own_ms.max(previous_ms.saturating_add(1));
+            Timestamp(previous_ms)
+        })
+        .collect()
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -233,6 +282,19 @@ mod tests {
         listing.commits.insert(0, commit(0));
         assert_eq!(listing.range(), Some((0, 11)));
         assert_eq!(Listing::default().range(), None);
+    }
+
+    #[test]
+    fn times_of_commits_rise() {
+        let check = |own_ms: &[i64], expected: &[i64]| {
+            let expected: Vec<Timestamp> = expected.iter().copied().map(Timestamp).collect();
+            assert_eq!(rising(own_ms.iter().copied()), expected, "{own_ms:?}");
+        };
+        check(&[], &[]);
+        check(&[10, 20, 30], &[10, 20, 30]);
+        check(&[10, 20, 100, 30, 40], &[10, 20, 100, 101, 102]);
+        check(&[10, 10, 10, 12, 20], &[10, 11, 12, 13, 20]);
+        check(&[-5, i64::MIN, 3], &[-5, -4, 3]);
     }
 
     fn chrono_epoch<T: Default>() -> T {

@@ -194,23 +194,113 @@ async fn a_damaged_log_is_bad_data() -> TestResult {
 #[tokio::test]
 async fn a_time_finds_the_version_that_stood_then() -> TestResult {
     let lake = Lake::new()?;
-    let mut batches = Vec::new();
-    for id in 0..4 {
-        batches.push(people(&[(id, "x")])?);
-    }
-    let location = lake.table("people", &batches).await?;
+    let location = five_versions(&lake).await?;
     let history = lake.reader.history(&location, usize::MAX).await?;
     assert_eq!(history.iter().map(|entry| entry.version).collect::<Vec<_>>(), [4, 3, 2, 1, 0]);
     for entry in &history {
         let found = lake.reader.open(&location, Version::AsOf(entry.committed_at)).await?.version();
-        // Commits of one millisecond have one time; the last of them stood at its end.
-        let last =
-            history.iter().filter(|other| other.committed_at == entry.committed_at).map(|other| other.version).max();
-        assert_eq!(Some(found), last);
+        assert_eq!(found, entry.version, "at {}", entry.committed_at);
     }
     let early = refusal(&lake, &location, Version::AsOf(Timestamp(1_000))).await?;
     assert_eq!(early.message(), format!("the table at {location} had no version at 1970-01-01T00:00:01.000Z"));
     assert!(early.hint().is_some_and(|hint| hint.starts_with("its oldest version that can be read is 0 of ")));
+    Ok(())
+}
+
+/// Lets the store have got the commits of a table at these times, that of version `first` first.
+fn date(location: &Location, first: u64, times_ms: &[u64]) -> TestResult {
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log");
+    for (version, time_ms) in (first..).zip(times_ms) {
+        let commit = std::fs::File::options().write(true).open(log.join(format!("{version:020}.json")))?;
+        commit.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_millis(*time_ms))?;
+    }
+    Ok(())
+}
+
+/// Checks which version each time finds.
+async fn check_times(lake: &Lake, location: &Location, expected: &[(i64, u64)]) -> TestResult {
+    for (time_ms, version) in expected {
+        let found = lake.reader.open(location, Version::AsOf(Timestamp(*time_ms))).await?.version();
+        assert_eq!(found, *version, "at {time_ms} ms");
+    }
+    Ok(())
+}
+
+/// Checks that a time is before all versions, and which of them is told to be the oldest.
+async fn check_too_early(lake: &Lake, location: &Location, time_ms: i64, oldest: &str) -> TestResult {
+    let error = refusal(lake, location, Version::AsOf(Timestamp(time_ms))).await?;
+    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid, "{}", error.chain());
+    assert_eq!(error.hint(), Some(format!("its oldest version that can be read is {oldest}").as_str()));
+    Ok(())
+}
+
+/// Writes a table of five versions.
+async fn five_versions(lake: &Lake) -> TestResult<Location> {
+    let mut batches = Vec::new();
+    for id in 0..4 {
+        batches.push(people(&[(id, "x")])?);
+    }
+    lake.table("people", &batches).await
+}
+
+#[tokio::test]
+async fn a_clock_that_went_back_takes_no_version_out_of_order() -> TestResult {
+    let lake = Lake::new()?;
+    let location = five_versions(&lake).await?;
+    date(&location, 0, &[10, 20, 100, 30, 40])?;
+    check_times(&lake, &location, &[(10, 0), (19, 0), (20, 1), (35, 1), (50, 1), (99, 1)]).await?;
+    check_times(&lake, &location, &[(100, 2), (101, 3), (102, 4), (9_999, 4)]).await?;
+    check_too_early(&lake, &location, 9, "0 of 1970-01-01T00:00:00.010Z").await?;
+    let history = lake.reader.history(&location, 3).await?;
+    let times: Vec<i64> = history.iter().map(|entry| entry.committed_at.0).collect();
+    assert_eq!(times, [102, 101, 100], "history shows the times that find its versions");
+    Ok(())
+}
+
+#[tokio::test]
+async fn commits_of_one_moment_are_a_millisecond_apart() -> TestResult {
+    let lake = Lake::new()?;
+    let location = five_versions(&lake).await?;
+    date(&location, 0, &[10, 10, 10, 10, 50])?;
+    check_times(&lake, &location, &[(10, 0), (11, 1), (12, 2), (13, 3), (49, 3), (50, 4)]).await?;
+    check_too_early(&lake, &location, 9, "0 of 1970-01-01T00:00:00.010Z").await
+}
+
+#[tokio::test]
+async fn a_time_in_a_cleaned_log_finds_what_it_still_has() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(0, "x")])?, people(&[(1, "x")])?]).await?;
+    let mut table = DeltaTable::new(delta::log_store(&lake.reader.stores, &location)?);
+    table.load().await?;
+    deltalake::checkpoints::create_checkpoint(&table, None).await?;
+    append(&location, people(&[(2, "x")])?).await?;
+    append(&location, people(&[(3, "x")])?).await?;
+    date(&location, 0, &[100, 200, 150, 30, 400])?;
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log");
+    // Version 1 cannot be read any more, and still tells that the clock was further then.
+    std::fs::remove_file(log.join(format!("{:020}.json", 0)))?;
+    check_too_early(&lake, &location, 200, "2 of 1970-01-01T00:00:00.201Z").await?;
+    check_times(&lake, &location, &[(201, 2), (202, 3), (399, 3), (400, 4)]).await?;
+    std::fs::remove_file(log.join(format!("{:020}.json", 1)))?;
+    check_too_early(&lake, &location, 149, "2 of 1970-01-01T00:00:00.150Z").await?;
+    check_times(&lake, &location, &[(150, 2), (151, 3), (399, 3), (400, 4), (9_999, 4)]).await
+}
+
+#[tokio::test]
+async fn times_that_commits_carry_go_over_those_of_the_store() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.table("people", &[people(&[(1, "ann")])?]).await?;
+    for (version, time_ms) in (2..).zip([2_000, 2_001, 3_000, 4_000]) {
+        let info = json!({"commitInfo": {"operation": "nothing", "timestamp": 7, "inCommitTimestamp": time_ms}});
+        fixture::write_commit(&location, version, &[info])?;
+    }
+    date(&location, 0, &[1_000, 900, 9_000, 8_000, 7_000, 6_000])?;
+    check_too_early(&lake, &location, 999, "0 of 1970-01-01T00:00:01.000Z").await?;
+    check_times(&lake, &location, &[(1_000, 0), (1_001, 1), (1_999, 1), (2_000, 2), (2_001, 3)]).await?;
+    check_times(&lake, &location, &[(2_999, 3), (3_000, 4), (3_999, 4), (4_000, 5), (9_999, 5)]).await?;
+    let history = lake.reader.history(&location, usize::MAX).await?;
+    let times: Vec<i64> = history.iter().map(|entry| entry.committed_at.0).collect();
+    assert_eq!(times, [4_000, 3_000, 2_001, 2_000, 1_001, 1_000]);
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! A table as Delta's protocol has it, read by nothing of the engine: versions replayed one by one, each held to the
 //! rules for what a commit may say; checkpoints; deletion vectors; and the rows of the live files.
 
+mod vectors;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -39,6 +41,8 @@ pub(crate) struct Replay {
     pub(crate) operations: BTreeMap<u64, String>,
     /// Sidecars of deletes that the log names.
     pub(crate) sidecars: BTreeSet<String>,
+    /// The run of the engine that has landed the newest version as a batch; none where that is anything else.
+    landed_by: Option<String>,
     /// What breaks the protocol.
     pub(crate) faults: Vec<String>,
 }
@@ -132,6 +136,7 @@ impl Replay {
                 self.faults.push(format!("version {version} adds {path}, which is live"));
             }
         }
+        self.check_vectors(version, lines);
         for txn in actions("txn") {
             let (id, next) = (txn["appId"].as_str().unwrap_or_default(), txn["version"].as_i64().unwrap_or(-1));
             if self.txns.insert(id.to_owned(), next).is_some_and(|before| before > next) {
@@ -291,8 +296,7 @@ impl Reader {
         let Some(vector) = add.get("deletionVector").filter(|vector| !vector.is_null()) else {
             return Ok(RoaringTreemap::new());
         };
-        let (encoded, size) = (vector["pathOrInlineDv"].as_str().unwrap_or_default(), vector["sizeInBytes"].as_u64());
-        let size = usize::try_from(size.ok_or("a vector has no size")?)?;
+        let encoded = vector["pathOrInlineDv"].as_str().unwrap_or_default();
         let bytes: Bytes = match vector["storageType"].as_str() {
             Some("i") => z85::decode(encoded)?.into(),
             Some("u") => {
@@ -302,20 +306,18 @@ impl Reader {
                 let file = self.bytes(&format!("{folder}deletion_vector_{id}.bin")).await?;
                 let start = usize::try_from(vector["offset"].as_u64().unwrap_or(0))?;
                 let told = u32::from_be_bytes(file.slice(start..start + 4).as_ref().try_into()?);
-                if told as usize != size {
-                    return Err(format!("a vector has {told} bytes, the log says {size}").into());
+                if vector["sizeInBytes"].as_u64() != Some(u64::from(told)) {
+                    return Err(format!("a vector has {told} bytes, the log says {}", vector["sizeInBytes"]).into());
                 }
                 file.slice(start + 4..)
             }
             other => return Err(format!("a vector is stored as {other:?}").into()),
         };
-        let body = bytes.slice(..size);
-        let body = body.strip_prefix(&MAGIC).ok_or("a vector does not begin with its mark")?;
-        let deleted = RoaringTreemap::deserialize_from(body)?;
-        if vector["cardinality"].as_u64() != Some(deleted.len()) {
-            return Err(format!("a vector has {} rows, the log says {}", deleted.len(), vector["cardinality"]).into());
+        let deleted = vectors::decoded(vector, &bytes)?;
+        match vectors::row_behind(add, &deleted) {
+            Some(fault) => Err(format!("{} has a vector {fault}", add["path"]).into()),
+            None => Ok(deleted),
         }
-        Ok(deleted)
     }
 }
 

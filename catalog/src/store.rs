@@ -81,11 +81,15 @@ pub trait CatalogStore: fmt::Debug + Send + Sync {
     /// Records a run's begin or end.
     async fn put_run(&self, run: &Run) -> Result<()>;
 
-    /// Records a commit. A commit that is recorded already (same location and version) is left as it is.
+    /// Records a commit. A commit that is recorded already (same location, version and write id) is left as it is; one
+    /// of another write is replaced, for it is of a table that was at this place before.
     async fn put_commit(&self, commit: &Commit) -> Result<()>;
 
     /// Notes that every commit of the table at `location` up to `version` is recorded; an older note changes nothing.
     async fn put_recorded(&self, location: &Location, version: u64) -> Result<()>;
+
+    /// Forgets the commits of the table at `location` from version `first` on, and the note that they are recorded.
+    async fn forget_commits(&self, location: &Location, first: u64) -> Result<()>;
 
     /// Returns up to which version every commit of the table at `location` is recorded, if that was ever noted.
     async fn recorded(&self, location: &Location) -> Result<Option<u64>>;

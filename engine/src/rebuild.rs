@@ -2,16 +2,19 @@
 //!
 //! It reads tables and writes none. Commits, flows and their versions, connections, sources and datasets come back as they
 //! were; a run comes back as long as its commits tell, from the first to the last of them. What only the catalog knew
-//! does not: runs that landed nothing, how a run ended, texts of flows that never wrote. The new file is made beside
-//! the old one, which is kept until the next rebuild; a crash on the way leaves the old one or none, never half of one.
-//! No other process may have the old one open: it would go on writing there, and what it wrote would be lost.
+//! does not: runs that landed nothing, how a run ended, texts of flows that never wrote. Tables of a warehouse that was
+//! moved or copied are where they are found, whatever their logs say. The new file is made beside the old one, which is
+//! kept until the next rebuild; a crash on the way leaves the old one or none, never half of one. No other process may
+//! have the old one open: it would go on writing there, and what it wrote would be lost.
 
 mod find;
 pub mod log;
+mod place;
 mod read;
+mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use alluvium_catalog::store::{CatalogStore, Hold, Run, SqliteStore};
 use alluvium_catalog::{
@@ -20,6 +23,7 @@ use alluvium_catalog::{
 };
 use uuid::Uuid;
 
+use self::swap::{beside, remove_database, swap};
 use crate::delta::log::Version;
 
 /// What is read, and which file is written.
@@ -89,17 +93,23 @@ struct TableStory {
 }
 
 impl Rebuild<'_> {
-    /// Reads everything, writes a new catalog and puts it in the old one's place.
+    /// Reads everything, writes a new catalog and puts it in the old one's place. Where the path is a link, that is the
+    /// place that it leads to.
     ///
     /// # Errors
-    /// `Unavailable` when a store does not answer, `Data` when a log is damaged, `Invalid` when a location that was given
-    /// holds no table of a flow, the catalog's file cannot be written, or another process has it open.
+    /// `Unavailable` when a store does not answer or the disk does not take all of the new catalog, `Data` when a log is
+    /// damaged, `Invalid` when a location that was given holds no table of a flow, the catalog's file cannot be written,
+    /// or another process has it open.
     pub async fn run(&self) -> Result<Restored> {
-        let _alone = Hold::alone(self.catalog)?;
-        let fresh = beside(self.catalog, ".rebuild");
+        let alone = Hold::alone(self.catalog)?;
+        let fresh = beside(alone.path(), ".rebuild");
         remove_database(&fresh)?;
         let store = SqliteStore::open(&fresh).await?;
-        let restored = self.restore_into(&store).await;
+        let restored = match self.restore_into(&store).await {
+            // Only the file is put in place, not the log beside it.
+            Ok(restored) => store.flush().await.map(|()| restored),
+            Err(error) => Err(error),
+        };
         store.close().await;
         let restored = match restored {
             Ok(restored) => restored,
@@ -108,7 +118,7 @@ impl Rebuild<'_> {
                 return Err(error);
             }
         };
-        swap(&fresh, self.catalog)?;
+        swap(&fresh, alone.path())?;
         Ok(restored)
     }
 
@@ -117,12 +127,16 @@ impl Rebuild<'_> {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn restore_into(&self, store: &dyn CatalogStore) -> Result<Restored> {
-        let registered = Registered::read(&Registry::new(self.stores.open(self.warehouse)?)).await?;
+        let mut registered = Registered::read(&Registry::new(self.stores.open(self.warehouse)?)).await?;
         let found = self.find(&registered.datasets).await?;
         let mut stories = Vec::new();
         let mut skipped = Vec::new();
+        let mut present = BTreeSet::new();
         for table in found {
             let story = read::story(self.stores, &table).await?;
+            if story.version.is_some() {
+                present.insert(table.location.clone());
+            }
             if !story.commits.is_empty() || !story.definitions.is_empty() {
                 stories.push(story);
             } else if table.is_given {
@@ -133,7 +147,13 @@ impl Rebuild<'_> {
                 skipped.push(Skipped { location: table.location, reason });
             }
         }
+        let originals = place::take_originals(&mut stories, self.warehouse);
+        for original in &originals {
+            present.remove(&original.location);
+        }
+        skipped.extend(originals);
         stories.sort_by(|left, right| left.name.cmp(&right.name));
+        place::follow_moves(&mut stories, &mut registered.datasets, &present);
         let n_datasets = write(store, &registered, &stories).await?;
         let tables = stories.iter().map(RestoredTable::of).collect();
         Ok(Restored { tables, n_datasets, skipped })
@@ -263,41 +283,6 @@ fn undeclared(story: &TableStory, kind: DatasetKind) -> Dataset {
 
 fn is_delta(kind: DatasetKind) -> bool {
     matches!(kind, DatasetKind::Delta | DatasetKind::DeadLetter)
-}
-
-/// Puts the database `fresh` where `catalog` is, and `catalog` beside it under `.before`.
-fn swap(fresh: &Path, catalog: &Path) -> Result<()> {
-    let before = beside(catalog, ".before");
-    remove_database(&before)?;
-    let failed =
-        |source| Error::invalid(format!("cannot put the new catalog at {}", catalog.display())).with_source(source);
-    // SQLite would take a log that is left behind for the new file's own.
-    for suffix in ["", "-wal", "-shm"] {
-        match std::fs::rename(beside(catalog, suffix), beside(&before, suffix)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-    }
-    std::fs::rename(fresh, catalog).map_err(failed)
-}
-
-fn remove_database(file: &Path) -> Result<()> {
-    for suffix in ["", "-wal", "-shm", ".lock"] {
-        let path = beside(file, suffix);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::invalid(format!("cannot remove {}", path.display())).with_source(source));
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn beside(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]

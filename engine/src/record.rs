@@ -3,17 +3,18 @@
 //! What it records is read off the log entry itself, so that a record made now and one made by a rebuild are the same.
 //! A failure here is logged and does not touch the batch. The catalog keeps up to which version of a table everything is
 //! recorded; what a failure, a crash or another process has left out beyond that is made up for behind the next commit
-//! and at the next start.
+//! and at the next start. A start also finds out whether the catalog tells of another table, which was at this place
+//! before: removed and made anew, or put back as it was once. What it tells of that one is forgotten.
 //!
 //! Before it: [`commit`](crate::commit). After it: nothing; the span is acknowledged.
 
 use std::sync::Arc;
 
 use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Dataset, DatasetKind, Definition, ErrorKind, Location, Registry, Result, TableName};
+use alluvium_catalog::{Commit, Dataset, DatasetKind, Definition, ErrorKind, Location, Registry, Result, TableName};
 
 use crate::delta::log::{DeltaLog, LogEntry, Version};
-use crate::rebuild::log::commit_of;
+use crate::rebuild::log::{commit_of, lineage_of};
 
 /// Versions of the log that are in memory at once while the catalog catches up.
 const CHUNK: usize = 128;
@@ -29,12 +30,14 @@ pub struct Recorder {
     log: DeltaLog,
     /// All commits of flows before this version are recorded; `None` until the catalog has said so.
     open: Option<Version>,
+    /// Whether the catalog is known to tell of this table, and of none that was at its place before.
+    is_settled: bool,
 }
 
 impl Recorder {
     /// Returns a recorder for the table of `log`.
     pub fn new(catalog: Arc<dyn CatalogStore>, table: TableName, log: DeltaLog) -> Self {
-        Self { catalog, table, log, open: None }
+        Self { catalog, table, log, open: None, is_settled: false }
     }
 
     /// Records a version that has landed, and some of what is missing before it. Errors are logged.
@@ -47,7 +50,8 @@ impl Recorder {
         }
     }
 
-    /// Records what is missing of the versions up to `version`. Errors are logged.
+    /// Forgets what is recorded of another table, which was at this place before, and records what is missing of the
+    /// versions up to `version`. Errors are logged.
     pub async fn repair(&mut self, version: Version) {
         if let Err(error) = self.try_repair(version).await {
             tracing::warn!(table = %self.table, error = %error.chain(), "the catalog could not be brought up to the table");
@@ -55,6 +59,7 @@ impl Recorder {
     }
 
     async fn try_record(&mut self, entry: &LogEntry) -> Result<()> {
+        self.settle(entry.version).await?;
         self.put(entry).await?;
         let open = self.open().await?;
         let end = entry.version.min(open.saturating_add(GAP_MAX));
@@ -64,9 +69,60 @@ impl Recorder {
     }
 
     async fn try_repair(&mut self, version: Version) -> Result<()> {
+        self.settle(version).await?;
         let open = self.open().await?;
         let reached = self.fill(open, version + 1).await?;
         self.note(reached).await
+    }
+
+    /// Makes the catalog forget what it tells of another table at this place, once. `version` has landed.
+    async fn settle(&mut self, version: Version) -> Result<()> {
+        if self.is_settled {
+            return Ok(());
+        }
+        if self.tells_of_another(version).await? {
+            let versions = self.log.versions().await?;
+            // What the log has cleaned up, only the catalog still tells; all else is recorded again.
+            let first = versions.first().map_or(version + 1, |oldest| (*oldest).min(version + 1));
+            tracing::warn!(
+                table = %self.table, location = %self.log.location(), first, version,
+                "the catalog told of another table at this place; its commits are forgotten, and this one's are recorded"
+            );
+            self.catalog.forget_commits(self.log.location(), first).await?;
+        }
+        self.is_settled = true;
+        Ok(())
+    }
+
+    /// Tells whether the catalog has versions that the log never had, or a commit that the log has not at its version.
+    async fn tells_of_another(&self, version: Version) -> Result<bool> {
+        let location = self.log.location();
+        // The catalog is asked before the log: what another process records meanwhile has landed by then.
+        let recorded = self.catalog.recorded(location).await?;
+        let newest = self.catalog.commits(Some(&self.table), 1).await?.pop();
+        let newest = newest.filter(|commit| commit.location == *location);
+        let told = recorded.max(newest.as_ref().map(|commit| commit.version));
+        if told > Some(version) && told > self.log.versions().await?.last().copied() {
+            return Ok(true);
+        }
+        match newest {
+            Some(commit) => Ok(!self.may_hold(&commit).await?),
+            None => Ok(false),
+        }
+    }
+
+    /// Tells whether nothing in the log speaks against `commit`: its version holds it, or cannot be read any more.
+    async fn may_hold(&self, commit: &Commit) -> Result<bool> {
+        let lineage = match self.log.read(commit.version).await {
+            Ok(Some(entry)) => lineage_of(&entry, self.log.location()),
+            Ok(None) => return Ok(true),
+            Err(error) => Err(error),
+        };
+        match lineage {
+            Ok(lineage) => Ok(lineage.is_some_and(|lineage| lineage.write_id == commit.lineage.write_id)),
+            Err(error) if error.kind() == ErrorKind::Data => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the first version that may lack.
@@ -88,10 +144,10 @@ impl Recorder {
             }
             next += chunk.len() as u64;
             if chunk.is_empty() {
-                // The beginning of the log may be cleaned up by now; what is left of it starts at the oldest version.
-                match self.log.version_range().await? {
-                    Some((oldest, _)) if oldest > next => next = oldest.min(end),
-                    _ => break,
+                // Clean-up takes away the beginning of the log, and in no order of its own: there may be holes.
+                match self.log.versions().await?.into_iter().find(|version| *version > next) {
+                    Some(later) => next = later.min(end),
+                    None => break,
                 }
             }
         }
@@ -183,27 +239,54 @@ mod tests {
 
     const TABLE: &str = "silver.orders";
 
-    fn lineage(version: Version) -> Value {
+    const WRITE_ID: &str = "0190a0a0-0000-7000-8000-000000000002";
+
+    const OTHER_WRITE_ID: &str = "0190a0a0-0000-7000-8000-000000000003";
+
+    fn lineage(version: Version, write_id: &str) -> Value {
         json!({
             "v": 1, "flow": "orders", "sql_hash": "ab", "engine": "0.1.0", "inputs": [], "fate": {}, "millis": {},
-            "run": "0190a0a0-0000-7000-8000-000000000001", "write_id": "0190a0a0-0000-7000-8000-000000000002",
+            "run": "0190a0a0-0000-7000-8000-000000000001", "write_id": write_id,
             "rows_inserted": version, "rows_updated": 0, "rows_deleted": 0,
         })
     }
 
     /// Returns a log in which a flow has made all versions but 0 and those of `others`.
     async fn log(versions: std::ops::Range<Version>, others: &[Version]) -> Result<DeltaLog> {
+        log_by(WRITE_ID, versions, others).await
+    }
+
+    /// As [`log`], in a memory of its own: a table that was made anew at the same place.
+    async fn log_by(write_id: &str, versions: std::ops::Range<Version>, others: &[Version]) -> Result<DeltaLog> {
         let log = DeltaLog::open(&Stores::new(StorageSettings::default()), &"memory:///lake/silver/orders".parse()?)?;
         for version in versions {
             let mut info = json!({"timestamp": version});
             if version > 0 && !others.contains(&version) {
-                info["alluvium.lineage"] = lineage(version);
+                info["alluvium.lineage"] = lineage(version, write_id);
             }
             let line = json!({"commitInfo": info}).to_string();
             let put = log.store().put(&commit_path(version), line.into_bytes().into()).await;
             put.map_err(|source| Error::internal("test put").with_source(source))?;
         }
         Ok(log)
+    }
+
+    async fn repaired(catalog: &Arc<MemoryStore>, log: &DeltaLog, version: Version) -> Result<()> {
+        Recorder::new(Arc::clone(catalog) as _, TABLE.parse()?, log.clone()).repair(version).await;
+        Ok(())
+    }
+
+    /// Returns the recorded versions in order with what wrote them.
+    async fn writes(catalog: &MemoryStore) -> Result<Vec<(Version, String)>> {
+        let commits = catalog.commits(None, usize::MAX).await?;
+        let mut writes: Vec<(Version, String)> =
+            commits.iter().map(|commit| (commit.version, commit.lineage.write_id.to_string())).collect();
+        writes.sort_unstable();
+        Ok(writes)
+    }
+
+    fn by(write_id: &str, versions: &[Version]) -> Vec<(Version, String)> {
+        versions.iter().map(|version| (*version, write_id.to_owned())).collect()
     }
 
     async fn entry(log: &DeltaLog, version: Version) -> Result<LogEntry> {
@@ -257,6 +340,67 @@ mod tests {
         recorder.record(&entry(&log, last + 1).await?).await;
         recorder.record(&entry(&log, last + 1).await?).await;
         assert_eq!(recorded(&catalog).await?, (1..last + 2).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_log_with_holes_is_recorded_behind_each_of_them() -> Result<()> {
+        let (catalog, log) = (Arc::new(MemoryStore::default()), log(0..13, &[]).await?);
+        for version in [0, 1, 2, 5, 6, 7, 8, 11] {
+            let deleted = log.store().delete(&commit_path(version)).await;
+            deleted.map_err(|source| Error::internal("test delete").with_source(source))?;
+        }
+        repaired(&catalog, &log, 12).await?;
+        assert_eq!(recorded(&catalog).await?, [3, 4, 9, 10, 12]);
+        assert_eq!(catalog.recorded(log.location()).await?, Some(12));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_table_that_was_made_anew_takes_the_place_of_the_one_before() -> Result<()> {
+        let catalog = Arc::new(MemoryStore::default());
+        repaired(&catalog, &log(0..6, &[]).await?, 5).await?;
+        assert_eq!(writes(&catalog).await?, by(WRITE_ID, &[1, 2, 3, 4, 5]));
+
+        let anew = log_by(OTHER_WRITE_ID, 0..3, &[]).await?;
+        repaired(&catalog, &anew, 2).await?;
+        assert_eq!(writes(&catalog).await?, by(OTHER_WRITE_ID, &[1, 2]));
+        assert_eq!(catalog.recorded(anew.location()).await?, Some(2));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_table_that_was_made_anew_is_found_out_where_it_has_more_versions_too() -> Result<()> {
+        let catalog = Arc::new(MemoryStore::default());
+        repaired(&catalog, &log(0..4, &[]).await?, 3).await?;
+        // A compaction is where the former table had a commit.
+        let anew = log_by(OTHER_WRITE_ID, 0..6, &[2]).await?;
+        repaired(&catalog, &anew, 5).await?;
+        assert_eq!(writes(&catalog).await?, by(OTHER_WRITE_ID, &[1, 3, 4, 5]));
+        assert_eq!(catalog.recorded(anew.location()).await?, Some(5));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_table_that_was_put_back_as_it_was_is_recorded_up_to_there() -> Result<()> {
+        let catalog = Arc::new(MemoryStore::default());
+        repaired(&catalog, &log(0..6, &[]).await?, 5).await?;
+        let back = log(0..4, &[]).await?;
+        let mut recorder = Recorder::new(Arc::clone(&catalog) as _, TABLE.parse()?, back.clone());
+        recorder.record(&entry(&back, 3).await?).await;
+        assert_eq!(writes(&catalog).await?, by(WRITE_ID, &[1, 2, 3]));
+        assert_eq!(catalog.recorded(back.location()).await?, Some(3));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_another_process_has_landed_since_is_not_forgotten() -> Result<()> {
+        let (catalog, log) = (Arc::new(MemoryStore::default()), log(40..46, &[]).await?);
+        repaired(&catalog, &log, 45).await?;
+        // This process has loaded the table before the other one's last commits.
+        repaired(&catalog, &log, 42).await?;
+        assert_eq!(recorded(&catalog).await?, [40, 41, 42, 43, 44, 45]);
+        assert_eq!(catalog.recorded(log.location()).await?, Some(45));
         Ok(())
     }
 

@@ -93,7 +93,11 @@ impl CatalogStore for MemoryStore {
 
     async fn put_commit(&self, commit: &Commit) -> Result<()> {
         let key = (commit.location.clone(), commit.version);
-        self.tables().commits.entry(key).or_insert_with(|| commit.clone());
+        let mut tables = self.tables();
+        let is_known = tables.commits.get(&key).is_some_and(|known| known.lineage.write_id == commit.lineage.write_id);
+        if !is_known {
+            tables.commits.insert(key, commit.clone());
+        }
         Ok(())
     }
 
@@ -101,6 +105,19 @@ impl CatalogStore for MemoryStore {
         let mut tables = self.tables();
         let recorded = tables.recorded.entry(location.clone()).or_insert(version);
         *recorded = version.max(*recorded);
+        Ok(())
+    }
+
+    async fn forget_commits(&self, location: &Location, first: u64) -> Result<()> {
+        let mut tables = self.tables();
+        tables.commits.retain(|(place, version), _| place != location || *version < first);
+        let Some(last) = first.checked_sub(1) else {
+            tables.recorded.remove(location);
+            return Ok(());
+        };
+        if let Some(recorded) = tables.recorded.get_mut(location) {
+            *recorded = last.min(*recorded);
+        }
         Ok(())
     }
 

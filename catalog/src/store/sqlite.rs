@@ -60,9 +60,9 @@ impl SqliteStore {
                     .with_hint("set `catalog` (ALLUVIUM_CATALOG), or `warehouse` that it lies in by default, to a place that can be written")
             })?;
         }
-        let hold = Some(Arc::new(Hold::shared(path)?));
+        let hold = Hold::shared(path)?;
         let options = SqliteConnectOptions::new()
-            .filename(path)
+            .filename(hold.path())
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             // The catalog can be made again from the tables; what a power cut takes of it is repaired from their logs.
@@ -73,7 +73,7 @@ impl SqliteStore {
         let writer = connect_first(&place, &options).await?;
         migrate(&place, &writer).await?;
         let readers = connect(&place, SqlitePoolOptions::new().max_connections(READERS_MAX), &options).await?;
-        Ok(Self { place, readers, writer, hold })
+        Ok(Self { place, readers, writer, hold: Some(Arc::new(hold)) })
     }
 
     /// Opens an empty catalog that is gone when it is dropped.
@@ -88,6 +88,22 @@ impl SqliteStore {
         let writer = connect(&place, pool, &options).await?;
         migrate(&place, &writer).await?;
         Ok(Self { place, readers: writer.clone(), writer, hold: None })
+    }
+
+    /// Brings all that was written into the file itself and onto the disk, so that the file alone is the catalog.
+    /// [`close`](Self::close) tries the same, and does not say when it could not.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk is full or does not answer, or somebody else is reading.
+    pub async fn flush(&self) -> Result<()> {
+        const FLUSH: &str = "PRAGMA wal_checkpoint(TRUNCATE)";
+
+        let flushed = sqlx::query_scalar::<Sqlite, i64>(FLUSH).fetch_one(&self.writer).await;
+        let is_busy = flushed.map_err(|source| failed(&self.place, "flush", source))?;
+        if is_busy == 0 {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!("cannot flush catalog {}: somebody is reading it", self.place)))
     }
 
     /// Closes the file when all that is under way has ended. Clones are closed too.
@@ -169,6 +185,12 @@ impl CatalogStore for SqliteStore {
     async fn put_recorded(&self, location: &Location, version: u64) -> Result<()> {
         let mut transaction = self.write().await?;
         commits::put_recorded(&mut transaction, location, version).await.map_err(|error| error.at(&self.place))?;
+        self.commit(transaction).await
+    }
+
+    async fn forget_commits(&self, location: &Location, first: u64) -> Result<()> {
+        let mut transaction = self.write().await?;
+        commits::forget(&mut transaction, location, first).await.map_err(|error| error.at(&self.place))?;
         self.commit(transaction).await
     }
 

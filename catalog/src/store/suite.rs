@@ -33,6 +33,8 @@ pub async fn all(store: &dyn CatalogStore) -> Result<()> {
     runs::a_run_listens_until_it_has_ended(store).await?;
     commits::a_commit_comes_back_whole(store).await?;
     commits::a_commit_is_recorded_once(store).await?;
+    commits::a_commit_of_another_write_replaces_the_former(store).await?;
+    commits::commits_are_forgotten_from_a_version_on(store).await?;
     commits::commits_come_newest_first_up_to_the_limit(store).await?;
     commits::commits_of_a_flow_come_newest_first_up_to_the_limit(store).await?;
     commits::traffic_adds_up_what_commits_read(store).await?;

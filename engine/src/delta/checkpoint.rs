@@ -17,7 +17,7 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use serde_json::{Map, Value};
 
 use super::action::Action;
-use super::log::{DeltaLog, Version};
+use super::log::{DeltaLog, Version, unread};
 use crate::object_file::{ObjectFile, read_error};
 
 /// Files of one checkpoint read at the same time.
@@ -146,7 +146,9 @@ impl Reader<'_> {
         is_wanted: impl Fn(&str) -> bool,
     ) -> Result<Vec<ObjectMeta>> {
         let mut files = Vec::new();
-        while let Some(file) = listed.try_next().await.map_err(|cause| self.unavailable("_delta_log", cause))? {
+        while let Some(file) =
+            listed.try_next().await.map_err(|cause| unread(self.location, ("read", "_delta_log"), cause))?
+        {
             if file.location.filename().is_some_and(&is_wanted) && !is_sidecar(&file.location) {
                 files.push(file);
             }
@@ -178,7 +180,7 @@ impl Reader<'_> {
                     Ok(result) => result.bytes().await,
                     Err(cause) => Err(cause),
                 };
-                let bytes = bytes.map_err(|cause| self.unavailable(file.location.as_ref(), cause))?;
+                let bytes = bytes.map_err(|cause| unread(self.location, ("read", file.location.as_ref()), cause))?;
                 self.read_lines(&bytes, wanted, &mut rows)?;
             }
             Checkpoint::Parquet(files) => {
@@ -256,10 +258,6 @@ impl Reader<'_> {
 
     fn damaged(&self, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
         Error::data(format!("cannot read a checkpoint of {}", self.location)).with_source(cause)
-    }
-
-    fn unavailable(&self, what: &str, cause: object_store::Error) -> Error {
-        Error::unavailable(format!("cannot read {what} of the table at {}", self.location)).with_source(cause)
     }
 }
 

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_catalog::{Error, Location, Result, Stores};
+use alluvium_catalog::{Error, Location, Result, Stores, storage_error};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -137,6 +137,21 @@ impl DeltaLog {
         Ok(range)
     }
 
+    /// Returns the versions that the log holds as JSON, in order, by a LIST. Clean-up deletes in no order of its own, so
+    /// there may be holes between them.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store does not answer.
+    pub async fn versions(&self) -> Result<Vec<Version>> {
+        let mut files = self.store.list(Some(&Path::from("_delta_log")));
+        let mut versions = Vec::new();
+        while let Some(file) = files.try_next().await.map_err(|cause| self.unavailable("list", "_delta_log", cause))? {
+            versions.extend(file.location.filename().and_then(commit_version));
+        }
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
     /// Creates `version` with `bytes`, which must contain `write_id`.
     ///
     /// Whatever the store answers other than success, the version is read back and searched for `write_id`: the answer
@@ -195,7 +210,17 @@ impl DeltaLog {
     }
 
     fn unavailable(&self, verb: &str, what: &str, cause: object_store::Error) -> Error {
-        Error::unavailable(format!("cannot {verb} {what} of the table at {}", self.location)).with_source(cause)
+        unread(&self.location, (verb, what), cause)
+    }
+}
+
+/// Returns the error of a store that did not give what a log has. A key that is refused is refused again; a file that is gone
+/// may have been cleaned up, and the table can be loaded anew.
+pub(super) fn unread(location: &Location, (verb, what): (&str, &str), cause: object_store::Error) -> Error {
+    let message = format!("cannot {verb} {what} of the table at {location}");
+    match cause {
+        object_store::Error::NotFound { .. } => Error::unavailable(message).with_source(cause),
+        _ => storage_error(message, cause),
     }
 }
 
@@ -234,4 +259,28 @@ fn parse_commit(location: &Location, version: Version, bytes: &[u8]) -> Result<L
 
 fn find(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use alluvium_catalog::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_refused_halts_and_a_file_that_is_gone_is_looked_for_again() -> Result<()> {
+        let at = "s3://lake/t".parse()?;
+        let (path, source) = (|| "a".to_owned(), || "no".into());
+        for (cause, kind) in [
+            (object_store::Error::PermissionDenied { path: path(), source: source() }, ErrorKind::Invalid),
+            (object_store::Error::Unauthenticated { path: path(), source: source() }, ErrorKind::Invalid),
+            (object_store::Error::NotFound { path: path(), source: source() }, ErrorKind::Unavailable),
+            (object_store::Error::Generic { store: "S3", source: source() }, ErrorKind::Unavailable),
+        ] {
+            let told = cause.to_string();
+            let error = unread(&at, ("read", "a"), cause);
+            assert_eq!((error.kind(), error.hint().is_some()), (kind, kind == ErrorKind::Invalid), "{told}");
+        }
+        Ok(())
+    }
 }

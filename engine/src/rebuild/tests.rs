@@ -1,7 +1,7 @@
 //! What the module `rebuild` promises, tested.
 
 use alluvium_catalog::store::MemoryStore;
-use alluvium_catalog::{Lineage, StorageSettings};
+use alluvium_catalog::{ErrorKind, Lineage, StorageSettings};
 use object_store::ObjectStoreExt;
 use object_store::path::Path as StorePath;
 use serde_json::{Value, json};
@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use super::*;
 
 const WAREHOUSE: &str = "memory:///lake";
+
+/// Another warehouse, for what was moved or copied.
+const ELSEWHERE: &str = "memory:///elsewhere";
 
 fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T> {
     serde_json::from_value(value).map_err(|source| Error::internal("test value").with_source(source))
@@ -42,24 +45,77 @@ fn lineage(version: u64, definition: Option<&Definition>) -> Result<Lineage> {
 }
 
 async fn put(stores: &Stores, table: &str, version: u64, info: Value) -> Result<()> {
-    let location: Location = format!("{WAREHOUSE}/{table}").parse()?;
-    let path = StorePath::from(format!("_delta_log/{version:020}.json"));
-    let line = json!({"commitInfo": info}).to_string();
-    let done = stores.open(&location)?.put(&path, line.into_bytes().into()).await;
+    put_file(stores, table, &format!("{version:020}.json"), &[json!({"commitInfo": info})]).await
+}
+
+/// Writes a file into the log of the table at `location`.
+async fn put_file(stores: &Stores, location: &str, name: &str, lines: &[Value]) -> Result<()> {
+    let location: Location = location.parse()?;
+    let path = StorePath::from(format!("_delta_log/{name}"));
+    let text = lines.iter().map(ToString::to_string).collect::<Vec<String>>().join("\n");
+    let done = stores.open(&location)?.put(&path, text.into_bytes().into()).await;
     done.map(drop).map_err(|source| Error::internal("test put").with_source(source))
+}
+
+/// Returns the commit info of a version that the flow made.
+fn made(version: u64, lineage: &Lineage) -> Value {
+    json!({"timestamp": 1_000 * version, "alluvium.lineage": lineage})
 }
 
 async fn lake() -> Result<Stores> {
     let stores = Stores::new(StorageSettings::default());
-    let at = |version: u64, lineage: &Lineage| json!({"timestamp": 1_000 * version, "alluvium.lineage": lineage});
-    put(&stores, "silver/orders", 0, json!({"timestamp": 0, "operation": "CREATE TABLE"})).await?;
-    put(&stores, "silver/orders", 1, at(1, &lineage(1, Some(&definition(1)?))?)).await?;
-    put(&stores, "silver/orders", 2, at(2, &lineage(2, None)?)).await?;
-    put(&stores, "silver/orders", 3, at(3, &lineage(3, Some(&definition(2)?))?)).await?;
-    put(&stores, "ops/orders_dlq", 0, at(4, &lineage(0, None)?)).await?;
-    put(&stores, "others/table", 0, json!({"operation": "WRITE"})).await?;
-    put(&stores, "_alluvium/table", 0, json!({"operation": "WRITE"})).await?;
+    put_lake(&stores, WAREHOUSE).await?;
     Ok(stores)
+}
+
+/// Writes the tables of [`lake`] into any warehouse, word for word.
+async fn put_lake(stores: &Stores, warehouse: &str) -> Result<()> {
+    let at = |table: &str| format!("{warehouse}/{table}");
+    let orders = at("silver/orders");
+    put(stores, &orders, 0, json!({"timestamp": 0, "operation": "CREATE TABLE"})).await?;
+    put(stores, &orders, 1, made(1, &lineage(1, Some(&definition(1)?))?)).await?;
+    put(stores, &orders, 2, made(2, &lineage(2, None)?)).await?;
+    put(stores, &orders, 3, made(3, &lineage(3, Some(&definition(2)?))?)).await?;
+    put(stores, &at("ops/orders_dlq"), 0, made(4, &lineage(0, None)?)).await?;
+    put(stores, &at("others/table"), 0, json!({"operation": "WRITE"})).await?;
+    put(stores, &at("_alluvium/table"), 0, json!({"operation": "WRITE"})).await
+}
+
+/// Writes all of [`lake`] into another warehouse, as a copy of its folder does: everything names the former place.
+async fn copy_lake(stores: &Stores) -> Result<()> {
+    put_lake(stores, ELSEWHERE).await?;
+    let registry = Registry::new(stores.open(&ELSEWHERE.parse()?)?);
+    let orders: Dataset = read(json!({
+        "name": "silver.orders", "kind": "delta", "location": format!("{WAREHOUSE}/silver/orders"), "owner": "shop",
+        "table": definition(2)?.table}))?;
+    let rejects: Dataset = read(json!({
+        "name": "ops.orders_dlq", "kind": "dead_letter", "location": format!("{WAREHOUSE}/ops/orders_dlq")}))?;
+    for dataset in [&orders, &rejects] {
+        registry.put(dataset).await?;
+    }
+    Ok(())
+}
+
+async fn restore_elsewhere(stores: &Stores, store: &MemoryStore) -> Result<Restored> {
+    let warehouse: Location = ELSEWHERE.parse()?;
+    let rebuild = Rebuild { stores, warehouse: &warehouse, locations: &[], catalog: Path::new("unused") };
+    rebuild.restore_into(store).await
+}
+
+/// Checks that the tables of [`copy_lake`] are where they are now, and nowhere else.
+async fn check_elsewhere(store: &MemoryStore) -> Result<()> {
+    for (name, folder, newest) in [("silver.orders", "silver/orders", 3), ("ops.orders_dlq", "ops/orders_dlq", 0)] {
+        let (name, here): (TableName, Location) = (name.parse()?, format!("{ELSEWHERE}/{folder}").parse()?);
+        let dataset = store.dataset(&name).await?;
+        assert_eq!(dataset.as_ref().map(|dataset| &dataset.location), Some(&here));
+        let table = dataset.and_then(|dataset| dataset.table);
+        assert!(table.is_none_or(|table| table.location == here));
+        assert_eq!(store.last_version(&name).await?, Some(newest));
+        assert!(store.commits(Some(&name), 10).await?.iter().all(|commit| commit.location == here));
+    }
+    let orders = store.dataset(&"silver.orders".parse()?).await?;
+    assert!(orders.is_some_and(|orders| orders.owner.as_deref() == Some("shop") && orders.table.is_some()));
+    Ok(())
 }
 
 async fn restore(stores: &Stores, locations: &[Location], store: &MemoryStore) -> Result<Restored> {
@@ -164,5 +220,112 @@ async fn the_old_catalog_is_kept_beside_the_new_one() -> Result<()> {
     store.close().await;
     assert!(beside(&catalog, ".before").is_file());
     assert!(!beside(&catalog, ".rebuild").exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn tables_of_a_warehouse_that_was_moved_are_where_they_are_found() -> Result<()> {
+    let (stores, store) = (Stores::new(StorageSettings::default()), MemoryStore::default());
+    copy_lake(&stores).await?;
+    let restored = restore_elsewhere(&stores, &store).await?;
+    assert_eq!((restored.tables.len(), restored.n_datasets, restored.skipped.len()), (2, 0, 1), "{restored:?}");
+    check_elsewhere(&store).await
+}
+
+#[tokio::test]
+async fn a_definition_alone_does_not_keep_a_table_where_it_was() -> Result<()> {
+    let (stores, store) = (Stores::new(StorageSettings::default()), MemoryStore::default());
+    put_lake(&stores, ELSEWHERE).await?;
+    restore_elsewhere(&stores, &store).await?;
+    let dataset = store.dataset(&"silver.orders".parse()?).await?;
+    let here: Location = format!("{ELSEWHERE}/silver/orders").parse()?;
+    assert_eq!(dataset.and_then(|dataset| dataset.table).map(|table| table.location), Some(here));
+    assert_eq!(store.last_version(&"silver.orders".parse()?).await?, Some(3));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_warehouse_that_was_copied_has_its_own_tables_and_not_those_that_were_copied() -> Result<()> {
+    let (stores, store) = (lake().await?, MemoryStore::default());
+    copy_lake(&stores).await?;
+    let restored = restore_elsewhere(&stores, &store).await?;
+    let skipped: BTreeSet<String> = restored.skipped.iter().map(|skipped| skipped.location.to_string()).collect();
+    let originals = ["silver/orders", "ops/orders_dlq"].map(|folder| format!("{WAREHOUSE}/{folder}"));
+    assert!(originals.iter().all(|original| skipped.contains(original)), "{restored:?}");
+    assert_eq!((restored.tables.len(), skipped.len()), (2, 3), "{restored:?}");
+    check_elsewhere(&store).await
+}
+
+#[tokio::test]
+async fn a_log_with_a_hole_is_read_behind_it() -> Result<()> {
+    let (stores, store) = (Stores::new(StorageSettings::default()), MemoryStore::default());
+    let orders = format!("{WAREHOUSE}/silver/orders");
+    put(&stores, &orders, 12, made(12, &lineage(12, Some(&definition(1)?))?)).await?;
+    for version in 100..103 {
+        put(&stores, &orders, version, made(version, &lineage(version, None)?)).await?;
+    }
+    // The text that is at work was written by a version that is gone.
+    let checkpoint = [
+        json!({"checkpointMetadata": {"version": 100}}),
+        json!({"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}),
+        json!({"metaData": {"id": "t", "schemaString": "{}", "partitionColumns": [], "configuration": {
+            "alluvium.definition.orders_upsert": json!(definition(2)?).to_string()}}}),
+    ];
+    let name = format!("{:020}.checkpoint.016ae953-37a9-438e-8683-9a9a4a79a395.json", 100);
+    put_file(&stores, &orders, &name, &checkpoint).await?;
+
+    let restored = restore(&stores, &[], &store).await?;
+    assert_eq!(restored.tables.iter().map(|table| table.commits).collect::<Vec<_>>(), [4]);
+    let versions: Vec<u64> = store.commits(None, 10).await?.iter().map(|commit| commit.version).collect();
+    assert_eq!(versions, [102, 101, 100, 12]);
+    assert_eq!(store.recorded(&orders.parse()?).await?, Some(102));
+    let texts: Vec<String> = store.flows().await?.into_iter().map(|entry| entry.version.sql).collect();
+    assert_eq!(texts, ["text 1", "text 2"]);
+    Ok(())
+}
+
+#[test]
+fn a_new_catalog_that_is_not_whole_in_its_file_is_refused() -> Result<()> {
+    let failed = |source: std::io::Error| Error::internal("test file").with_source(source);
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let catalog = folder.path().join("catalog.db");
+    let (fresh, before) = (beside(&catalog, ".rebuild"), beside(&catalog, ".before"));
+    let write = |path: &Path, text: &str| std::fs::write(path, text).map_err(failed);
+    let holds = |path: &Path, text: &str| std::fs::read_to_string(path).is_ok_and(|held| held == text);
+    write(&catalog, "old")?;
+    write(&fresh, "torn")?;
+    write(&beside(&fresh, "-wal"), "the rest")?;
+    let refused = swap(&fresh, &catalog);
+    assert!(refused.is_err_and(|error| error.kind() == ErrorKind::Unavailable));
+    assert!(holds(&catalog, "old") && !before.exists());
+    assert!(!fresh.exists() && !beside(&fresh, "-wal").exists());
+
+    write(&fresh, "whole")?;
+    write(&beside(&fresh, "-wal"), "")?;
+    swap(&fresh, &catalog)?;
+    assert!(holds(&catalog, "whole") && holds(&before, "old"));
+    assert!(!fresh.exists() && !beside(&fresh, "-wal").exists());
+    Ok(())
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_to_the_catalog_stays_one_and_the_file_behind_it_is_replaced() -> Result<()> {
+    let failed = |source: std::io::Error| Error::internal("test file").with_source(source);
+    let folder = tempfile::tempdir().map_err(failed)?;
+    let (file, link) = (folder.path().join("catalog.db"), folder.path().join("link.db"));
+    std::os::unix::fs::symlink(&file, &link).map_err(failed)?;
+    let (stores, warehouse) = (lake().await?, WAREHOUSE.parse::<Location>()?);
+    let rebuild = Rebuild { stores: &stores, warehouse: &warehouse, locations: &[], catalog: &link };
+    let store = SqliteStore::open(&file).await?;
+    let refused = rebuild.run().await;
+    assert!(refused.is_err_and(|error| error.message().contains("another process has it open")));
+    store.close().await;
+
+    rebuild.run().await?;
+    assert!(link.is_symlink());
+    let store = SqliteStore::open(&file).await?;
+    assert_eq!(store.commits(None, 10).await?.len(), 4);
+    store.close().await;
     Ok(())
 }

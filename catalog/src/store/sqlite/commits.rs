@@ -11,7 +11,7 @@ use crate::{Commit, Effort, Fate, Input, Lineage, Location, Name, StageMillis, T
 
 type Result<T> = std::result::Result<T, Cause>;
 
-/// Writes a commit and its inputs, unless they are there.
+/// Writes a commit and its inputs, unless they are there; those of another write at their place give way.
 pub(super) async fn put(connection: &mut SqliteConnection, commit: &Commit) -> Result<()> {
     const PUT: &str = "INSERT INTO commits (
             location, delta_version, schema_name, table_name, committed_at, lineage_format, flow, sql_hash,
@@ -24,6 +24,7 @@ pub(super) async fn put(connection: &mut SqliteConnection, commit: &Commit) -> R
             ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)
         ON CONFLICT (location, delta_version) DO NOTHING";
 
+    drop_other(connection, commit).await?;
     let Commit { table, location, version, committed_at, lineage, .. } = commit;
     let definition =
         lineage.definition.as_ref().map(|definition| to_json("definition_json", definition)).transpose()?;
@@ -49,6 +50,30 @@ pub(super) async fn put(connection: &mut SqliteConnection, commit: &Commit) -> R
     }
     for (ordinal, input) in (0_i64..).zip(&lineage.inputs) {
         put_input(connection, commit, ordinal, input).await?;
+    }
+    Ok(())
+}
+
+/// Removes the commit of another write at the place and version of `commit`; its inputs go with it.
+async fn drop_other(connection: &mut SqliteConnection, commit: &Commit) -> Result<()> {
+    const DROP: &str = "DELETE FROM commits WHERE location = ?1 AND delta_version = ?2 AND write_id <> ?3";
+
+    let query = sqlx::query(DROP).bind(commit.location.to_string());
+    let query = query.bind(from_count("delta_version", commit.version)?).bind(commit.lineage.write_id.to_string());
+    query.execute(connection).await?;
+    Ok(())
+}
+
+/// Removes the commits of the table at `location` from `first` on, and sets the note back to before them.
+pub(super) async fn forget(connection: &mut SqliteConnection, location: &Location, first: u64) -> Result<()> {
+    const FORGET: &str = "DELETE FROM commits WHERE location = ?1 AND delta_version >= ?2";
+    const SET_BACK: &str =
+        "UPDATE recorded SET delta_version = ?2 - 1 WHERE location = ?1 AND delta_version >= ?2 AND ?2 > 0";
+    const DROP_NOTE: &str = "DELETE FROM recorded WHERE location = ?1 AND ?2 = 0";
+
+    let first = from_count("delta_version", first)?;
+    for statement in [FORGET, SET_BACK, DROP_NOTE] {
+        sqlx::query(statement).bind(location.to_string()).bind(first).execute(&mut *connection).await?;
     }
     Ok(())
 }
@@ -115,7 +140,7 @@ pub(super) async fn last_version(connection: &mut SqliteConnection, table: &Tabl
     version.map(|version| to_count("delta_version", version)).transpose()
 }
 
-/// Notes up to which version a table's commits are recorded; a note never goes back.
+/// Notes up to which version a table's commits are recorded; an older note changes nothing.
 pub(super) async fn put_recorded(connection: &mut SqliteConnection, location: &Location, version: u64) -> Result<()> {
     const PUT: &str = "INSERT INTO recorded (location, delta_version) VALUES (?1, ?2)
         ON CONFLICT (location) DO UPDATE SET delta_version = excluded.delta_version

@@ -78,6 +78,46 @@ async fn a_file_that_is_open_is_not_replaced_and_one_that_is_replaced_is_not_ope
     SqliteStore::open(&path).await.map(drop)
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_is_locked_and_opened_where_it_leads_to() -> Result<()> {
+    let (folder, path) = folder()?;
+    let failed = |source: std::io::Error| Error::internal("cannot make the link").with_source(source);
+    std::fs::create_dir_all(folder.path().join("deep/er")).map_err(failed)?;
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink("deep/er/catalog.db", &link).map_err(failed)?;
+    // At first the file is not there yet.
+    for _ in 0..2 {
+        let store = SqliteStore::open(&link).await?;
+        assert!(Hold::alone(&path).is_err() && Hold::alone(&link).is_err());
+        store.put_run(&run(1)).await?;
+        store.close().await;
+        let leads_to = Hold::alone(&link)?.path().to_owned();
+        assert_eq!(Hold::alone(&path)?.path(), leads_to);
+        assert!(path.is_file() && link.is_symlink());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_flushed_is_in_the_file_itself_unless_a_reader_holds_it_back() -> Result<()> {
+    let (_folder, path) = folder()?;
+    let (store, other) = (SqliteStore::open(&path).await?, SqliteStore::open(&path).await?);
+    let failed = |source| failed(&store.place, "use", source);
+    sqlx::query("PRAGMA busy_timeout = 0").execute(&store.writer).await.map_err(failed)?;
+    store.put_run(&run(1)).await?;
+    let mut reading = other.read().await?;
+    sqlx::query("SELECT * FROM runs").fetch_all(&mut *reading).await.map_err(failed)?;
+    store.put_run(&run(2)).await?;
+    assert!(store.flush().await.is_err_and(|error| error.kind() == ErrorKind::Unavailable));
+    reading.rollback().await.map_err(failed)?;
+
+    store.flush().await?;
+    let log = std::fs::metadata(path.with_file_name("catalog.db-wal"));
+    assert_eq!(log.map_or(0, |log| log.len()), 0);
+    SqliteStore::open_in_memory().await?.flush().await
+}
+
 #[tokio::test]
 async fn a_reader_is_not_held_up_by_a_writer() -> Result<()> {
     let (_folder, path) = folder()?;

@@ -20,20 +20,65 @@ pub async fn a_commit_comes_back_whole(store: &dyn CatalogStore) -> Result<()> {
     ensure_eq("without inputs", &store.commits(Some(&bare.table), 9).await?, &vec![bare.clone()])
 }
 
-/// A commit of the same place and version changes nothing.
+/// A commit of the same place, version and write changes nothing.
 ///
 /// # Errors
 /// As [`all`](super::all).
 pub async fn a_commit_is_recorded_once(store: &dyn CatalogStore) -> Result<()> {
     let commit = samples::commit("once", 3)?;
     let mut other = commit.clone();
-    other.lineage.write_id = samples::id(99);
     other.lineage.inputs.pop();
     other.files_added += 1;
     for put in [&commit, &commit, &other] {
         store.put_commit(put).await?;
     }
     ensure_eq("commits", &store.commits(Some(&commit.table), 9).await?, &vec![commit])
+}
+
+/// A commit of another write takes the place of the one that is recorded of the same place and version, all of it.
+///
+/// # Errors
+/// As [`all`](super::all).
+pub async fn a_commit_of_another_write_replaces_the_former(store: &dyn CatalogStore) -> Result<()> {
+    let former = samples::commit("replaced", 3)?;
+    let mut anew = former.clone();
+    anew.lineage.write_id = samples::id(99);
+    anew.lineage.inputs.pop();
+    anew.files_added += 1;
+    for put in [&former, &anew] {
+        store.put_commit(put).await?;
+    }
+    ensure_eq("commits", &store.commits(Some(&former.table), 9).await?, &vec![anew])
+}
+
+/// What is forgotten of a place is that from a version on; it is recorded anew like any other.
+///
+/// # Errors
+/// As [`all`](super::all).
+pub async fn commits_are_forgotten_from_a_version_on(store: &dyn CatalogStore) -> Result<()> {
+    let (table, here) = (samples::commit("forgotten", 1)?.table, samples::commit("forgotten", 1)?.location);
+    let kept = samples::commit("not-forgotten", 5)?;
+    store.put_commit(&kept).await?;
+    store.put_recorded(&kept.location, 5).await?;
+    for version in 1..=5 {
+        store.put_commit(&samples::commit("forgotten", version)?).await?;
+    }
+    store.put_recorded(&here, 5).await?;
+
+    for (first, left, recorded) in [(6, 5, Some(5)), (4, 3, Some(3)), (9, 3, Some(3)), (0, 0, None), (0, 0, None)] {
+        store.forget_commits(&here, first).await?;
+        let versions: Vec<u64> = store.commits(Some(&table), 9).await?.iter().map(|commit| commit.version).collect();
+        ensure_eq("left", &versions, &(1..=left).rev().collect())?;
+        ensure_eq("recorded", &store.recorded(&here).await?, &recorded)?;
+    }
+    ensure_eq("elsewhere", &store.commits(Some(&kept.table), 9).await?, &vec![kept.clone()])?;
+    ensure_eq("recorded elsewhere", &store.recorded(&kept.location).await?, &Some(5))?;
+
+    let anew = samples::commit("forgotten", 2)?;
+    store.put_commit(&anew).await?;
+    store.put_recorded(&here, 2).await?;
+    ensure_eq("anew", &store.commits(Some(&table), 9).await?, &vec![anew])?;
+    ensure_eq("recorded anew", &store.recorded(&here).await?, &Some(2))
 }
 
 /// Commits come by time, then version, newest first, of one table or of all.
@@ -121,7 +166,7 @@ pub async fn traffic_adds_up_what_commits_read(store: &dyn CatalogStore) -> Resu
     Ok(())
 }
 
-/// Up to where commits are recorded is kept by place, and only grows.
+/// Up to where commits are recorded is kept by place, and only grows until commits are forgotten.
 ///
 /// # Errors
 /// As [`all`](super::all).

@@ -192,15 +192,26 @@ impl Metrics {
             before.map(|(topic, partitions, _)| (topic, partitions.difference(&assigned).copied().collect::<Vec<_>>()))
         });
         if let Some((topic, partitions)) = gone {
-            for partition in partitions {
-                let labels = [flow.as_str(), topic.as_str(), &partition.to_string()];
-                // A series that is not there needs no removal.
-                drop(self.families.lag.remove_label_values(&labels));
-            }
+            self.forget_lag(flow, &topic, partitions);
         }
         for lag in lags {
             let labels = [flow.as_str(), topic.as_str(), &lag.partition.to_string()];
             self.families.lag.with_label_values(&labels).set(lag.records);
+        }
+    }
+
+    /// Takes down that a flow reads no partition: it is not at work, or others have all of them.
+    pub fn unassigned(&self, flow: &Name) {
+        if let Some((topic, partitions, _)) = self.card(flow, |card| card.lag.take()) {
+            self.forget_lag(flow, &topic, partitions);
+        }
+    }
+
+    fn forget_lag(&self, flow: &Name, topic: &Topic, partitions: impl IntoIterator<Item = Partition>) {
+        for partition in partitions {
+            let labels = [flow.as_str(), topic.as_str(), &partition.to_string()];
+            // A series that is not there needs no removal.
+            drop(self.families.lag.remove_label_values(&labels));
         }
     }
 

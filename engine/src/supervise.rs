@@ -228,6 +228,8 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
     };
     let state = if halted.is_some() { FlowState::Halted } else { FlowState::Stopped };
     world.metrics.set_state(flow.name(), state);
+    // Whoever reads its partitions from now on tells of them. Between two runs the lag stays, which is no less by then.
+    world.metrics.unassigned(flow.name());
     if let Some(error) = &halted {
         tracing::error!(
             flow = %flow.name(), kind = %error.kind(), error = %error.chain(), hint = error.hint(), "flow halted"

@@ -78,6 +78,12 @@ fn relative_paths_of_a_file_begin_at_the_file() -> Result<()> {
     let settings = settings("warehouse = 'lake'\ncatalog = 'sqlite://meta/c.db'", &[])?;
     assert_eq!(settings.warehouse().to_string(), "/etc/lake");
     assert_eq!(settings.catalog(), Path::new("/etc/meta/c.db"));
+    for (warehouse, expected) in
+        [("file:/data/lake", "/data/lake"), ("/data/lake", "/data/lake"), ("a/b:c", "/etc/a/b:c")]
+    {
+        let settings = self::settings(&format!("warehouse = '{warehouse}'"), &[])?;
+        assert_eq!(settings.warehouse().to_string(), expected);
+    }
     Ok(())
 }
 
@@ -116,6 +122,8 @@ fn hostile_values_are_refused_with_their_place() {
         ("warehouse = 5", "/etc/alluvium.toml:1:1: warehouse: not a value"),
         ("warehouse = 'ftp://x/y'", "warehouse: "),
         ("warehouse = 's3://id:secret@lake/x'", "holds no credentials"),
+        ("warehouse = 's3:/lake/x'", "a scheme is followed by ://"),
+        ("warehouse = '~/lake'", "means something to a shell only"),
         ("catalog = 'postgres://u:p@h/db'", "Postgres cannot keep the catalog yet"),
         ("catalog = ':memory:'", "cannot be the catalog's file"),
         ("index.snapshot_folder = 's3://lake/keys'", "index.snapshot_folder: snapshots are kept on the local disk"),

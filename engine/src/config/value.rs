@@ -141,7 +141,13 @@ impl Values {
     /// Reads a location; a relative path in a file begins at the file's folder.
     pub(super) fn location(&self, path: &str) -> Result<Option<Location>> {
         let Some(text) = self.text(path)? else { return Ok(None) };
-        let text = if text.contains("://") { text } else { self.beside_file(path, &text).display().to_string() };
+        // As it stands first: beside the file, a `~` or a scheme without slashes would be the name of a folder.
+        let parsed: Location = text.parse().map_err(|error| self.at(path, error))?;
+        let has_scheme = text.split('/').next().is_some_and(|start| start.contains(':'));
+        if has_scheme || Path::new(&text).is_absolute() {
+            return Ok(Some(parsed));
+        }
+        let text = self.beside_file(path, &text).display().to_string();
         text.parse().map(Some).map_err(|error| self.at(path, error))
     }
 

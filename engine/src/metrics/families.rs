@@ -61,7 +61,7 @@ const LAG: Family = Family {
     name: "alluvium_lag_records",
     kind: "gauge",
     labels: &["flow", "topic", "partition"],
-    help: "Records between the last position read and the end of the partition, for partitions assigned here.",
+    help: "Records between the last position read and the end of the partition, for partitions assigned here; none once the flow has stopped or halted.",
 };
 const FRESHNESS: Family = Family {
     name: "alluvium_freshness_seconds",

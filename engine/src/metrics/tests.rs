@@ -60,6 +60,10 @@ fn lag_of_a_revoked_partition_disappears() -> Result<()> {
     let text = metrics.render(Timestamp(0))?;
     assert!(!text.contains(r#"partition="1""#), "{text}");
     assert_eq!(metrics.progress().first().and_then(|flow| flow.lag), Some(4));
+    metrics.unassigned(&flow);
+    let text = metrics.render(Timestamp(0))?;
+    assert!(!text.contains("alluvium_lag_records{"), "{text}");
+    assert_eq!(metrics.progress().first().and_then(|flow| flow.lag), None);
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
+use tokio_util::sync::CancellationToken;
 
 use super::client::{Context, client_config, consumer};
 use super::describe::topic_id;
@@ -103,9 +104,13 @@ impl TopicView<'_> {
     ///
     /// # Errors
     /// `Invalid` when the topic stays unknown for `unknown_limit` or the answer refuses us, `Unavailable` when no broker
-    /// answers in `limit`.
-    pub(super) fn look_again(&self, unknown_limit: Duration, limit: Duration) -> Result<()> {
-        self.wait(unknown_limit, limit, || Ok(())).map(drop)
+    /// answers in `limit`, `Closed` when `stop` ends the look.
+    pub(super) fn look_again(&self, unknown_limit: Duration, limit: Duration, stop: &CancellationToken) -> Result<()> {
+        let go_on = || match stop.is_cancelled() {
+            true => Err(Error::closed(format!("the look for {} was stopped", self.topic))),
+            false => Ok(()),
+        };
+        self.wait(unknown_limit, limit, go_on).map(drop)
     }
 
     /// Asks for the topic's partitions until a broker shows them, and does `between` after each try that was in vain.
@@ -116,12 +121,21 @@ impl TopicView<'_> {
         between: impl Fn() -> Result<()>,
     ) -> Result<Vec<Partition>> {
         let begun = Instant::now();
+        // A broker that has just come up may not know it yet.
+        let mut unknown_since = None;
         loop {
             let trouble = match self.look()? {
                 Look::Ready(partitions) => return Ok(partitions),
-                Look::Unknown if begun.elapsed() >= unknown_limit.min(limit) => return Err(self.unknown()),
-                Look::Unknown => "the topic is unknown".to_owned(),
-                Look::NotYet(trouble) => trouble,
+                Look::Unknown => {
+                    if unknown_since.get_or_insert_with(Instant::now).elapsed() >= unknown_limit.min(limit) {
+                        return Err(self.unknown());
+                    }
+                    "the topic is unknown".to_owned()
+                }
+                Look::NotYet(trouble) => {
+                    unknown_since = None;
+                    trouble
+                }
             };
             between()?;
             if begun.elapsed() >= limit {

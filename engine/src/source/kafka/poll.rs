@@ -232,7 +232,7 @@ impl Poller {
         match judge(&self.settings.topic, error, &reason) {
             Verdict::GoOn => Ok(()),
             Verdict::Fail(error) => Err(error),
-            Verdict::TopicGone => match self.view().look_again(GONE_LIMIT, 2 * GONE_LIMIT) {
+            Verdict::TopicGone => match self.view().look_again(GONE_LIMIT, 2 * GONE_LIMIT, &self.settings.stop) {
                 Err(error) if error.kind() == ErrorKind::Invalid => Err(error),
                 // Brokers that do not answer are librdkafka's to find again.
                 _ => Ok(()),

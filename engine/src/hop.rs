@@ -174,15 +174,15 @@ pub struct Fetched {
 pub enum RejectClass {
     /// The value is not the JSON that the source declares.
     Malformed,
-    /// A value does not fit its column's type.
+    /// A value does not fit its column's type, or is a date or time outside the years 1 to 9999.
     TypeMismatch,
-    /// A NOT NULL column, key or SEQUENCE BY is null.
+    /// A NOT NULL column, key or SEQUENCE BY is null, or would be read as NULL: an empty partition value.
     NullViolation,
     /// Longer than `record.max.bytes`.
     TooLarge,
     /// Deeper than `json.max.depth`.
     TooDeep,
-    /// A tombstone where the flow has no use for one, or whose key cannot be read.
+    /// A tombstone where the flow has no use for one, or whose key cannot be read or computed.
     Tombstone,
     /// The flow's SQL fails on the record.
     Transform,

@@ -18,6 +18,7 @@ pub mod transform;
 pub mod write;
 pub mod lookup;
 pub mod commit;
+mod calendar;
 mod object_file;
 pub mod dead_letter;
 pub mod record;

@@ -4,6 +4,7 @@
 //!
 //! Before it: [`decode`](crate::decode). After it: [`write`](crate::write).
 
+mod admission;
 pub(crate) mod collapse;
 pub(crate) mod isolate;
 
@@ -19,14 +20,28 @@ use arrow::datatypes::{Int32Type, Int64Type};
 use arrow::error::ArrowError;
 
 use crate::hop::{ChangeOrder, Changes, Decoded, Records, Reject, RejectClass};
+use admission::{Admission, Bearing};
 use collapse::Collapse;
+use isolate::Isolated;
 
 /// The transform stage of one flow.
 #[derive(Debug)]
 pub struct TransformStage {
     flow: Arc<Flow>,
     transform: Transform,
+    admission: Admission,
     collapse: Option<Collapse>,
+}
+
+/// What the table takes of a batch, and how many records it does not.
+struct Sifted {
+    shaped: Shaped,
+    /// The records that the SQL fails on.
+    n_failed: usize,
+    /// The records that the SQL makes rows of.
+    n_with_rows: usize,
+    /// Those among them that the table does not take.
+    n_refused: usize,
 }
 
 impl TransformStage {
@@ -41,7 +56,8 @@ impl TransformStage {
                 Some(Collapse::try_new(&flow.table_schema, keys, transform.sequence_types())?)
             }
         };
-        Ok(Self { flow, transform, collapse })
+        let admission = Admission::new(&flow);
+        Ok(Self { flow, transform, admission, collapse })
     }
 
     /// Turns a decoded batch into changes of the table.
@@ -53,24 +69,14 @@ impl TransformStage {
         let begun = Instant::now();
         let Decoded { records, rows, tombstones, mut rejects, span, mut spent, .. } = decoded;
         let n_candidates = records.len() - rejects.len();
-        let isolated = isolate::apply(&self.transform, rows, self.bears(&rejects)).await?;
-        let n_failed = isolated.failed.len();
-        rejects.extend(reject_all(&records, &isolated.failed));
-        if isolated.is_given_up {
-            self.settle_rejects(&mut Fate::default(), &rejects)?;
-            return Err(Error::internal("a batch was given up that has few rejects"));
-        }
-        let mut n_with_rows = distinct_records(&isolated.shaped);
-        let (mut shaped, mut nulls) = self.refuse_nulls(isolated.shaped, Bearing::Values)?;
+        let mut isolated = isolate::apply(&self.transform, rows, self.bears(&rejects)).await?;
+        let lookups = std::mem::take(&mut isolated.lookups).into_iter().map(input).collect();
+        let mut sifted = self.sift(isolated, Bearing::Values, &records, &mut rejects)?;
         if let Some(tombstones) = tombstones.filter(|tombstones| tombstones.num_rows() > 0) {
-            let tombstones = self.transform.apply_tombstones(tombstones).await?;
-            n_with_rows += distinct_records(&tombstones);
-            let (tombstones, keyless) = self.refuse_nulls(tombstones, Bearing::KeysAlone)?;
-            nulls.extend(keyless);
-            shaped = in_order(&join(&[shaped, tombstones])?)?;
+            let isolated = isolate::apply_tombstones(&self.transform, tombstones, self.bears(&rejects)).await?;
+            sifted = sifted.and(self.sift(isolated, Bearing::KeysAlone, &records, &mut rejects)?)?;
         }
-        rejects.extend(reject_all(&records, &nulls));
-        let n_refused = distinct(nulls.iter().map(|fault| fault.record));
+        let Sifted { shaped, n_failed, n_with_rows, n_refused } = sifted;
         let (shaped, standing) = match &self.collapse {
             Some(collapse) => {
                 let (newest, standing) = collapse.newest(shaped)?;
@@ -88,7 +94,6 @@ impl TransformStage {
         };
         self.settle_rejects(&mut fate, &rejects)?;
         spent.transform = begun.elapsed();
-        let lookups = isolated.lookups.into_iter().map(input).collect();
         let (inherited, after_delete, keyed) = match standing {
             Some(standing) => (Some(standing.inherited), Some(standing.after_delete), Some(standing.keyed)),
             None => (None, None, None),
@@ -96,6 +101,26 @@ impl TransformStage {
         let Shaped { rows, partitions, offsets, sequence, deletes } = shaped;
         let order = ChangeOrder { partitions, offsets, sequence, inherited, after_delete };
         Ok(Changes { rows, order, keyed, deletes, rejects, lookups, fate, span, spent })
+    }
+
+    /// Adds the records that the SQL failed on and those that the table does not take to `rejects`.
+    fn sift(
+        &self,
+        isolated: Isolated,
+        bearing: Bearing,
+        records: &Records,
+        rejects: &mut Vec<Reject>,
+    ) -> Result<Sifted> {
+        rejects.extend(reject_all(records, &isolated.failed));
+        if isolated.is_given_up {
+            self.settle_rejects(&mut Fate::default(), rejects)?;
+            return Err(Error::internal("a batch was given up that has few rejects"));
+        }
+        let n_with_rows = distinct_records(&isolated.shaped);
+        let (shaped, refused) = self.admission.admit(isolated.shaped, bearing)?;
+        rejects.extend(reject_all(records, &refused));
+        let n_refused = distinct(refused.iter().map(|fault| fault.record));
+        Ok(Sifted { shaped, n_failed: isolated.failed.len(), n_with_rows, n_refused })
     }
 
     /// Returns how many records more may be rejected in a batch that has `rejects` already.
@@ -139,59 +164,18 @@ impl TransformStage {
         }
         Ok(())
     }
-
-    /// Sets aside records with a NULL that the table does not allow, in any of their rows. A delete needs its key and its
-    /// place in the order of it; a tombstone has no place of its own.
-    fn refuse_nulls(&self, shaped: Shaped, bearing: Bearing) -> Result<(Shaped, Vec<Fault>)> {
-        let keys: &[String] = match &self.flow.change {
-            Change::Append => &[],
-            Change::Upsert { keys, .. } => keys,
-        };
-        let mut faults: Vec<Option<String>> = vec![None; shaped.rows.num_rows()];
-        let is_delete = |index: usize| shaped.deletes.as_ref().is_some_and(|deletes| deletes.value(index));
-        for (field, column) in self.flow.table_schema.fields().iter().zip(shaped.rows.columns()) {
-            let is_key = keys.contains(field.name());
-            if column.null_count() == 0 || (field.is_nullable() && !is_key) {
-                continue;
-            }
-            for (index, fault) in faults.iter_mut().enumerate() {
-                if column.is_null(index) && (is_key || !is_delete(index)) && fault.is_none() {
-                    *fault = Some(format!("column '{}' of {} is NULL", field.name(), self.flow.definition.table.name));
-                }
-            }
-        }
-        for column in shaped.sequence.iter().filter(|_| bearing == Bearing::Values) {
-            if column.null_count() == 0 {
-                continue;
-            }
-            for (index, fault) in faults.iter_mut().enumerate() {
-                if column.is_null(index) && fault.is_none() {
-                    *fault = Some("SEQUENCE BY is NULL, so the row has no place in the order of its key".to_owned());
-                }
-            }
-        }
-        if faults.iter().all(Option::is_none) {
-            return Ok((shaped, Vec::new()));
-        }
-        let class = RejectClass::NullViolation;
-        let found: Vec<Fault> = positions(&shaped)
-            .zip(faults)
-            .filter_map(|(record, message)| Some(Fault { record, class, message: message? }))
-            .collect();
-        // A record has one fate, so all of its rows go.
-        let refused: HashSet<(i32, i64)> = found.iter().map(|fault| fault.record).collect();
-        let keep: BooleanArray = positions(&shaped).map(|record| Some(!refused.contains(&record))).collect();
-        Ok((select(&shaped, &keep)?, found))
-    }
 }
 
-/// What rows bear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Bearing {
-    /// The record's values.
-    Values,
-    /// The key of a tombstone, and nothing else.
-    KeysAlone,
+impl Sifted {
+    /// Adds what is taken of another part of the same batch.
+    fn and(self, other: Self) -> Result<Self> {
+        Ok(Self {
+            shaped: in_order(&join(&[self.shaped, other.shaped])?)?,
+            n_failed: self.n_failed + other.n_failed,
+            n_with_rows: self.n_with_rows + other.n_with_rows,
+            n_refused: self.n_refused + other.n_refused,
+        })
+    }
 }
 
 /// A record that failed after it was decoded.
@@ -328,3 +312,6 @@ pub(crate) fn join(parts: &[Shaped]) -> Result<Shaped> {
         deletes,
     })
 }
+
+#[cfg(test)]
+mod tests;

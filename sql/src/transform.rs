@@ -204,11 +204,19 @@ impl Transform {
     /// # Errors
     /// `Internal` for a flow that appends, `Data` when an expression fails on a row.
     pub async fn apply_tombstones(&self, rows: RecordBatch) -> Result<Shaped> {
+        self.apply_pinned(&self.pin_tombstones()?, rows).await
+    }
+
+    /// Returns the SELECT as [`apply_tombstones`](Self::apply_tombstones) evaluates it, for a batch and all parts of it.
+    /// It looks nothing up.
+    ///
+    /// # Errors
+    /// `Internal` for a flow that appends.
+    pub fn pin_tombstones(&self) -> Result<Pinned> {
         let Some(tombstones) = &self.tombstones else {
             return Err(Error::internal(format!("flow {} appends and has no use for tombstones", self.flow.name())));
         };
-        let shown = tombstones.evaluate(rows, &self.session).await.map_err(|cause| self.failed(cause))?;
-        self.outcome.shape(&shown)
+        Ok(Pinned { plan: tombstones.planned(), lookups: Vec::new() })
     }
 
     async fn query(&self) -> Result<LogicalPlan> {

@@ -3,19 +3,32 @@
 //! arrow-json decides what is a row; this file looks at what it refused, and at the few values that it would read
 //! inexactly. The walk is as deep as the schema, never as deep as the document.
 
+use std::ops::RangeInclusive;
+
 use alluvium_sql::sql_type;
 use arrow::array::timezone::Tz;
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
-use arrow::datatypes::{DataType, Date32Type, Field, Fields};
-use chrono::Utc;
+use arrow::datatypes::{DataType, Date32Type, Field, Fields, TimeUnit};
+use hashbrown::HashMap;
 
 use super::exact::{decimal_misfit, whole};
 use super::raw::{Kind, Node};
 use super::scan::Flaw;
+use crate::calendar::{DAYS, MICROS};
 use crate::hop::RejectClass;
 
 /// The most characters of a bad value that a message shows.
 const SHOWN_MAX: usize = 80;
+
+/// What is wrong with a number that its type cannot hold.
+const OUT_OF_RANGE: &str = "out of range";
+
+/// What is wrong with a date or timestamp that no table holds.
+pub(super) const OUTSIDE_YEARS: &str = "not in the years 1 to 9999";
+
+/// The same of a number, which may well be meant in another unit.
+const OUTSIDE_DAYS: &str = "as days since 1970-01-01 not in the years 1 to 9999";
+const OUTSIDE_MICROS: &str = "as microseconds since 1970-01-01 not in the years 1 to 9999";
 
 /// What is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,14 +96,12 @@ pub(super) fn shown(text: &[u8]) -> String {
 }
 
 fn members_fault(fields: &Fields, object: Node<'_>, path: &mut String) -> Option<Fault> {
-    for field in fields {
+    for (field, value) in fields.iter().zip(values_of(fields, object)) {
         let length = path.len();
         if length > 0 {
             path.push('.');
         }
         path.push_str(field.name());
-        // Of a repeated key the last counts, as arrow-json has it.
-        let value = object.members().filter(|(key, _)| key == field.name()).last().map(|(_, value)| value);
         let fault = field_fault(field, value, path);
         if fault.is_some() {
             return fault;
@@ -98,6 +109,23 @@ fn members_fault(fields: &Fields, object: Node<'_>, path: &mut String) -> Option
         path.truncate(length);
     }
     None
+}
+
+/// Returns what `object` has for each of `fields`. It is walked once and not once a field: large documents come here,
+/// sound ones too. Of a repeated key the last counts, as arrow-json has it.
+fn values_of<'a>(fields: &Fields, object: Node<'a>) -> Vec<Option<Node<'a>>> {
+    let mut indices = HashMap::with_capacity(fields.len());
+    for (index, field) in fields.iter().enumerate() {
+        // Of two fields of one name the first is filled, as arrow-json has it.
+        indices.entry(field.name().as_str()).or_insert(index);
+    }
+    let mut values = vec![None; fields.len()];
+    for (key, value) in object.members() {
+        if let Some(slot) = indices.get(&*key).and_then(|index| values.get_mut(*index)) {
+            *slot = Some(value);
+        }
+    }
+    values
 }
 
 fn field_fault(field: &Field, value: Option<Node<'_>>, path: &mut String) -> Option<Fault> {
@@ -169,17 +197,15 @@ fn scalar_misfit(data_type: &DataType, value: Node<'_>) -> Option<&'static str> 
             _ => false,
         },
         DataType::Float16 | DataType::Float32 | DataType::Float64 => return float_misfit(data_type, kind, &content),
-        DataType::Int8 => return whole_misfit(kind, &content, i8::MIN.into(), i8::MAX.into()),
-        DataType::Int16 => return whole_misfit(kind, &content, i16::MIN.into(), i16::MAX.into()),
-        DataType::Int32 => return whole_misfit(kind, &content, i32::MIN.into(), i32::MAX.into()),
-        DataType::Int64 => return whole_misfit(kind, &content, i64::MIN.into(), i64::MAX.into()),
-        DataType::Date32 if kind == Kind::String => Date32Type::parse(&content).is_some(),
-        DataType::Date32 => return whole_misfit(kind, &content, i32::MIN.into(), i32::MAX.into()),
-        DataType::Timestamp(_, zone) if kind == Kind::String => match zone {
-            None => string_to_datetime(&Utc, &content).is_ok(),
-            Some(zone) => zone.parse::<Tz>().is_ok_and(|zone| string_to_datetime(&zone, &content).is_ok()),
-        },
-        DataType::Timestamp(..) => return whole_misfit(kind, &content, i64::MIN.into(), i64::MAX.into()),
+        DataType::Int8 => return whole_misfit(kind, &content, &(i8::MIN..=i8::MAX), OUT_OF_RANGE),
+        DataType::Int16 => return whole_misfit(kind, &content, &(i16::MIN..=i16::MAX), OUT_OF_RANGE),
+        DataType::Int32 => return whole_misfit(kind, &content, &(i32::MIN..=i32::MAX), OUT_OF_RANGE),
+        DataType::Int64 => return whole_misfit(kind, &content, &(i64::MIN..=i64::MAX), OUT_OF_RANGE),
+        DataType::Date32 if kind == Kind::String => return date_misfit(&content),
+        DataType::Date32 => return whole_misfit(kind, &content, &DAYS, OUTSIDE_DAYS),
+        DataType::Timestamp(_, zone) if kind == Kind::String => return time_misfit(zone.as_deref(), &content),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => return whole_misfit(kind, &content, &MICROS, OUTSIDE_MICROS),
+        DataType::Timestamp(..) => return whole_misfit(kind, &content, &(i64::MIN..=i64::MAX), OUT_OF_RANGE),
         DataType::Struct(_) | DataType::List(_) | DataType::LargeList(_) | DataType::Map(..) => false,
         // No SQL type of a source maps to anything else; what arrow-json says of it stands.
         _ => true,
@@ -187,7 +213,14 @@ fn scalar_misfit(data_type: &DataType, value: Node<'_>) -> Option<&'static str> 
     (!fits).then_some("")
 }
 
-fn whole_misfit(kind: Kind, content: &str, min: i128, max: i128) -> Option<&'static str> {
+/// Tells why a value is no whole number of `range`, if so; `outside` where it is one, but of no such size.
+fn whole_misfit<T: Copy + Into<i128>>(
+    kind: Kind,
+    content: &str,
+    range: &RangeInclusive<T>,
+    outside: &'static str,
+) -> Option<&'static str> {
+    let (first, last): (i128, i128) = ((*range.start()).into(), (*range.end()).into());
     let value = match kind {
         Kind::Number => match whole(content) {
             None => return Some("not a whole number that fits"),
@@ -197,9 +230,26 @@ fn whole_misfit(kind: Kind, content: &str, min: i128, max: i128) -> Option<&'sta
         _ => None,
     };
     match value {
-        Some(value) if (min..=max).contains(&value) => None,
-        Some(_) => Some("out of range"),
+        Some(value) if (first..=last).contains(&value) => None,
+        Some(_) => Some(outside),
         None => Some(""),
+    }
+}
+
+fn date_misfit(text: &str) -> Option<&'static str> {
+    match Date32Type::parse(text) {
+        Some(day) if DAYS.contains(&day) => None,
+        Some(_) => Some(OUTSIDE_YEARS),
+        None => Some(""),
+    }
+}
+
+fn time_misfit(zone: Option<&str>, text: &str) -> Option<&'static str> {
+    let zone = zone.unwrap_or("+00:00").parse::<Tz>();
+    match zone.and_then(|zone| string_to_datetime(&zone, text)).map(|time| time.timestamp_micros()) {
+        Ok(micros) if MICROS.contains(&micros) => None,
+        Ok(_) => Some(OUTSIDE_YEARS),
+        Err(_) => Some(""),
     }
 }
 
@@ -214,5 +264,47 @@ fn float_misfit(data_type: &DataType, kind: Kind, content: &str) -> Option<&'sta
     };
     // The words "inf" and "Infinity" in quotes are meant; digits that end up infinite are not.
     let meant = !content.bytes().any(|byte| byte.is_ascii_digit());
-    (overflows && !meant).then_some("out of range")
+    (overflows && !meant).then_some(OUT_OF_RANGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::raw::WALKS;
+    use super::*;
+
+    /// Looks for the fault of `document` and returns what it says, and how many objects were walked.
+    fn found(fields: &Fields, document: &str) -> (Option<String>, usize) {
+        WALKS.set(0);
+        let fault = Fault::find(fields, document.as_bytes());
+        (fault.map(|fault| fault.message), WALKS.get())
+    }
+
+    #[test]
+    fn every_object_is_walked_once_however_many_columns_there_are() {
+        let names: Vec<String> = (0..200).map(|index| format!("c{index}")).collect();
+        let price = DataType::Decimal128(5, 2);
+        let wide: Fields = names.iter().map(|name| Field::new(name.as_str(), price.clone(), true)).collect();
+        let members: Vec<String> = names.iter().map(|name| format!("\"{name}\":1e2")).collect();
+        let document = format!("{{{}}}", members.join(","));
+        assert_eq!(found(&wide, &document), (None, 1));
+        let item = Field::new("element", DataType::Struct(wide), true);
+        let list = Fields::from(vec![Field::new("l", DataType::List(Arc::new(item)), true)]);
+        assert_eq!(found(&list, &format!("{{\"l\":[{document},{{}},{document}]}}")), (None, 4));
+    }
+
+    #[test]
+    fn of_a_repeated_key_the_last_counts_and_the_first_column_is_named() {
+        let fields: Fields = ["a", "b"].iter().map(|name| Field::new(*name, DataType::Int32, false)).collect();
+        for (document, expected) in [
+            (r#"{"a":"x","b":2,"a":1}"#, None),
+            (r#"{"b":"y","a":1,"\u0061":"x"}"#, Some("column 'a': expected INT, got \"x\"")),
+            (r#"{"b":"y","other":{"a":null},"a":1}"#, Some("column 'b': expected INT, got \"y\"")),
+            (r#"{"b":1,"a":2,"a":null}"#, Some("column 'a': declared NOT NULL, but is null")),
+            (r#"{"b":"y"}"#, Some("column 'a': declared NOT NULL, but is missing")),
+        ] {
+            assert_eq!(found(&fields, document), (expected.map(str::to_owned), 1), "{document}");
+        }
+    }
 }

@@ -19,9 +19,10 @@
 //! | TIMESTAMP_NTZ | the same; a zone in the text is converted to UTC |
 //! | STRUCT, ARRAY, MAP | an object, an array, an object |
 //!
-//! Epoch seconds and milliseconds are BIGINT columns and `to_timestamp_millis(column)` in the flow. A value that would
-//! lose anything else on the way is a type mismatch. Members that no column names are ignored. Of a repeated key the
-//! last counts; a map keeps both. Column names match keys exactly, case included.
+//! Dates and timestamps are those of the years 1 to 9999, UTC, where Delta ends; others are type mismatches, as epoch
+//! seconds of today are in a DATE. Epoch seconds and milliseconds are BIGINT columns and `to_timestamp_millis(column)`
+//! in the flow. A value that would lose anything else on the way is a type mismatch. Members that no column names are
+//! ignored. Of a repeated key the last counts; a map keeps both. Column names match keys exactly, case included.
 
 use std::fmt;
 

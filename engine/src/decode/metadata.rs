@@ -13,7 +13,8 @@ use arrow::array::{
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef};
 
-use super::fault::{Fault, shown};
+use super::fault::{Fault, OUTSIDE_YEARS, shown};
+use crate::calendar::MICROS;
 use crate::hop::{Records, RejectClass};
 
 /// One `METADATA FROM` column.
@@ -90,7 +91,7 @@ impl MetadataColumn {
             MetadataKey::Timestamp => {
                 let millis = record.timestamp_ms?;
                 let unfit = matches!(data_type, DataType::Timestamp(..)) && micros(millis).is_none();
-                return unfit.then(|| self.mismatch(&format!("{millis} epoch milliseconds")));
+                return unfit.then(|| self.mismatch(&format!("{millis} epoch milliseconds: {OUTSIDE_YEARS}")));
             }
             MetadataKey::Topic | MetadataKey::Partition | MetadataKey::Offset => return None,
         };
@@ -163,8 +164,10 @@ fn header<'a>(records: &'a Records, index: usize, name: &str) -> Option<&'a [u8]
     last.1.as_deref()
 }
 
+/// Returns the microseconds of a record's timestamp; none in a year that no table holds, where the stamps of a producer
+/// that counts microseconds are.
 fn micros(millis: i64) -> Option<i64> {
-    millis.checked_mul(1000)
+    millis.checked_mul(1000).filter(|micros| MICROS.contains(micros))
 }
 
 /// Returns a record's index as `usize`, which holds every `u32` on the machines that this runs on.

@@ -45,16 +45,22 @@ impl<'a> Node<'a> {
 
     /// Returns what a string says, escapes resolved; the text as written for every other kind.
     pub(super) fn content(self) -> Cow<'a, str> {
-        if self.kind() == Kind::String
-            && let Ok(content) = serde_json::from_slice::<String>(self.0)
-        {
-            return Cow::Owned(content);
+        if self.kind() != Kind::String {
+            return self.text();
         }
-        self.text()
+        // Nearly every key is written without escapes: then nothing is copied.
+        if !self.inside().contains(&b'\\')
+            && let Ok(content) = std::str::from_utf8(self.inside())
+        {
+            return Cow::Borrowed(content);
+        }
+        serde_json::from_slice::<String>(self.0).map_or_else(|_| self.text(), Cow::Owned)
     }
 
     /// Returns the members of an object in the order written; a key may repeat.
     pub(super) fn members(self) -> impl Iterator<Item = (Cow<'a, str>, Node<'a>)> {
+        #[cfg(test)]
+        WALKS.set(WALKS.get() + 1);
         let mut rest = self.inside();
         std::iter::from_fn(move || {
             let key = take_value(&mut rest)?;
@@ -126,8 +132,28 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
 }
 
 #[cfg(test)]
+thread_local! {
+    /// How many objects this thread has walked the members of.
+    pub(super) static WALKS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_has_escapes_is_copied() {
+        for (text, expected, copied) in [
+            ("\"ab\"", "ab", false),
+            ("\"\u{e9}\"", "\u{e9}", false),
+            ("\"\"", "", false),
+            ("\"a\\u0062\\n\"", "ab\n", true),
+            ("-1.50", "-1.50", false),
+        ] {
+            let content = Node::new(text.as_bytes()).content();
+            assert_eq!((&*content, matches!(content, Cow::Owned(_))), (expected, copied), "{text}");
+        }
+    }
 
     #[test]
     fn members_and_elements_are_found_as_written() {

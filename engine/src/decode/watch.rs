@@ -1,8 +1,9 @@
 //! Which values arrow-json would read inexactly, by the key they stand under.
 //!
-//! arrow-json cuts 1.9 to 1 in an integer column, cuts decimals to their scale, wraps numbers of hundreds of digits and
-//! turns 1e400 into infinity, all silently. This is the cheap test that the scan asks about each value; what it
-//! suspects, `fault.rs` looks at closely. It may suspect too much, which costs time; it never suspects too little.
+//! arrow-json cuts 1.9 to 1 in an integer column, cuts decimals to their scale, wraps numbers of hundreds of digits,
+//! turns 1e400 into infinity and takes days of years that no table holds, all silently. This is the cheap test that
+//! the scan asks about each value; what it suspects, `fault.rs` looks at closely. It may suspect too much, which costs
+//! time; it never suspects too little.
 
 use arrow::datatypes::{DataType, Fields};
 
@@ -12,6 +13,12 @@ pub(super) const TRUSTED_LENGTH: usize = 38;
 
 /// The fewest digits of an integer that may lie beyond BIGINT.
 const LONG_WHOLE: usize = 19;
+
+/// The fewest digits of a number of days that may lie before the year 1, which has six of them, or after the year 9999.
+const LONG_DAYS: usize = 6;
+
+/// The fewest digits of a number of microseconds that may lie before the year 1, or after the year 9999.
+const LONG_MICROS: usize = 17;
 
 /// The shape of a JSON number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +45,18 @@ pub(super) struct Watch {
     lengths: u64,
     /// Whether texts need care at all.
     texts: bool,
+    /// The fewest digits of a whole number that needs care under some key.
+    long_whole: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Care {
-    /// Integers, dates and timestamps: a fraction must not be cut off.
+    /// Integers: a fraction must not be cut off.
     Whole,
+    /// Dates: as integers, and of the years 1 to 9999.
+    Day,
+    /// Timestamps: likewise.
+    Instant,
     /// Decimals: neither digits beyond the scale nor an overflow may be lost.
     Decimal { scale: usize },
     /// Floats: a finite number must not become infinite.
@@ -52,10 +65,21 @@ enum Care {
     Hex,
 }
 
+impl Care {
+    /// Returns the fewest digits of a whole number that needs care.
+    fn long_whole(self) -> usize {
+        match self {
+            Self::Day => LONG_DAYS,
+            Self::Instant => LONG_MICROS,
+            Self::Whole | Self::Decimal { .. } | Self::Float | Self::Hex => LONG_WHOLE,
+        }
+    }
+}
+
 impl Watch {
     /// Returns the watch over all values that `fields` name.
     pub(super) fn new(fields: &Fields) -> Self {
-        let mut watch = Self::default();
+        let mut watch = Self { long_whole: LONG_WHOLE, ..Self::default() };
         for field in fields {
             watch.collect(Some(field.name()), field.data_type());
         }
@@ -84,10 +108,13 @@ impl Watch {
             | DataType::Decimal256(_, scale) => Care::Decimal { scale: usize::try_from(*scale).unwrap_or(0) },
             DataType::Float16 | DataType::Float32 | DataType::Float64 => Care::Float,
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Care::Hex,
+            DataType::Date32 => Care::Day,
+            DataType::Timestamp(..) => Care::Instant,
             other if other.is_integer() || other.is_temporal() => Care::Whole,
             _ => return,
         };
         self.texts |= care != Care::Whole;
+        self.long_whole = self.long_whole.min(care.long_whole());
         match key {
             Some(key) => {
                 self.lengths |= length_bit(key.len());
@@ -101,10 +128,10 @@ impl Watch {
     #[inline]
     pub(super) fn suspects_number(&self, key: Option<&[u8]>, number: Number) -> bool {
         let Number { length, whole, fraction, exponent, grows } = number;
-        let harmless = fraction == 0 && exponent == 0 && whole < LONG_WHOLE;
+        let harmless = fraction == 0 && exponent == 0 && whole < self.long_whole;
         !harmless
             && self.any(key, |care| match care {
-                Care::Whole => fraction > 0 || exponent > 0 || whole >= LONG_WHOLE,
+                Care::Whole | Care::Day | Care::Instant => fraction > 0 || exponent > 0 || whole >= care.long_whole(),
                 Care::Decimal { scale } => fraction > scale || exponent > 0 || length > TRUSTED_LENGTH,
                 // 20 digits and nine zeros more are far from the largest FLOAT, 3.4e38.
                 Care::Float => length > TRUSTED_LENGTH || (grows && (exponent > 1 || (exponent == 1 && whole > 20))),
@@ -118,6 +145,8 @@ impl Watch {
         self.texts
             && self.any(key, |care| match care {
                 Care::Whole => false,
+                // Other years begin with a sign, with 0000, or are next to those that a zone shifts over the edge.
+                Care::Day | Care::Instant => !matches!(text.first(), Some(b'1'..=b'8')),
                 Care::Decimal { scale } => !is_plain_decimal(text, scale),
                 Care::Float => text.len() > TRUSTED_LENGTH || text.iter().any(|byte| matches!(byte, b'e' | b'E')),
                 Care::Hex => !text.len().is_multiple_of(2),

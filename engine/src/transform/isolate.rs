@@ -1,10 +1,10 @@
-//! Runs the flow's SQL so that one record on which it fails does not stop the batch.
+//! Runs the flow's SQL so that one record on which it fails, row or tombstone, does not stop the batch.
 //!
 //! The whole batch goes first. Only when it fails is it halved until the records at fault stand alone: for k of them in
 //! n rows that costs about k log2(n) runs, all over the same versions of the tables that the SQL looks up. It gives up
 //! as soon as more records have failed than the flow bears.
 
-use alluvium_catalog::{ErrorKind, Result, TableName};
+use alluvium_catalog::{Error, ErrorKind, Result, TableName};
 use alluvium_sql::{Shaped, Transform};
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int32Type, Int64Type};
@@ -24,12 +24,38 @@ pub(crate) struct Isolated {
     pub(crate) lookups: Vec<(TableName, Option<u64>)>,
 }
 
+/// What the records of a batch are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Rows,
+    Tombstones,
+}
+
 /// Applies `transform` to `rows`, of which at most `failed_max` may fail.
 ///
 /// # Errors
 /// As of [`Transform::apply`], but for what it says of single rows.
 pub(crate) async fn apply(transform: &Transform, rows: RecordBatch, failed_max: usize) -> Result<Isolated> {
-    let pinned = transform.pin(rows.num_rows()).await?;
+    isolate(transform, Kind::Rows, rows, failed_max).await
+}
+
+/// Turns `tombstones`, of which at most `failed_max` may fail, into deletes.
+///
+/// # Errors
+/// As of [`Transform::apply_tombstones`], but for what it says of single tombstones.
+pub(crate) async fn apply_tombstones(
+    transform: &Transform,
+    tombstones: RecordBatch,
+    failed_max: usize,
+) -> Result<Isolated> {
+    isolate(transform, Kind::Tombstones, tombstones, failed_max).await
+}
+
+async fn isolate(transform: &Transform, kind: Kind, rows: RecordBatch, failed_max: usize) -> Result<Isolated> {
+    let pinned = match kind {
+        Kind::Rows => transform.pin(rows.num_rows()).await?,
+        Kind::Tombstones => transform.pin_tombstones()?,
+    };
     let error = match transform.apply_pinned(&pinned, rows.clone()).await {
         Ok(shaped) => {
             return Ok(Isolated { shaped, failed: Vec::new(), is_given_up: false, lookups: pinned.into_lookups() });
@@ -43,7 +69,7 @@ pub(crate) async fn apply(transform: &Transform, rows: RecordBatch, failed_max: 
     let mut parts = vec![transform.apply_pinned(&pinned, rows.slice(0, 0)).await?];
     let (mut failed, mut pending) = (Vec::new(), Vec::new());
     match rows.num_rows() {
-        1 => failed.push(fault(&rows, error.chain())),
+        1 => failed.push(fault(kind, &rows, &error)),
         _ => pending.extend(halves(&rows).into_iter().rev()),
     }
     while failed.len() <= failed_max
@@ -52,7 +78,7 @@ pub(crate) async fn apply(transform: &Transform, rows: RecordBatch, failed_max: 
         match transform.apply_pinned(&pinned, piece.clone()).await {
             Ok(shaped) => parts.push(shaped),
             Err(error) if error.kind() != ErrorKind::Data => return Err(error),
-            Err(error) if piece.num_rows() == 1 => failed.push(fault(&piece, error.chain())),
+            Err(error) if piece.num_rows() == 1 => failed.push(fault(kind, &piece, &error)),
             Err(_) => pending.extend(halves(&piece).into_iter().rev()),
         }
     }
@@ -65,12 +91,18 @@ fn halves(rows: &RecordBatch) -> [RecordBatch; 2] {
     [rows.slice(0, middle), rows.slice(middle, rows.num_rows() - middle)]
 }
 
-/// Source rows end with partition and offset.
-fn fault(row: &RecordBatch, message: String) -> Fault {
+/// Source rows end with partition and offset, and so do tombstones.
+fn fault(kind: Kind, row: &RecordBatch, error: &Error) -> Fault {
     let n_columns = row.num_columns();
     let partition = row.column(n_columns - 2).as_primitive::<Int32Type>().value(0);
     let offset = row.column(n_columns - 1).as_primitive::<Int64Type>().value(0);
-    Fault { record: (partition, offset), class: RejectClass::Transform, message }
+    let (class, message) = match kind {
+        Kind::Rows => (RejectClass::Transform, error.chain()),
+        Kind::Tombstones => {
+            (RejectClass::Tombstone, format!("cannot compute what the tombstone deletes: {}", error.chain()))
+        }
+    };
+    Fault { record: (partition, offset), class, message }
 }
 
 #[cfg(test)]
@@ -78,7 +110,7 @@ mod tests {
     use std::sync::Arc;
 
     use alluvium_catalog::store::{CatalogStore, MemoryStore};
-    use alluvium_catalog::{Error, StorageSettings, Stores};
+    use alluvium_catalog::{StorageSettings, Stores};
     use alluvium_sql::{Compiler, HIDDEN_OFFSET, HIDDEN_PARTITION, SourceText, TableReader};
     use arrow::array::{Int32Array, Int64Array, StringArray};
     use arrow::datatypes::{DataType, Field, Schema};

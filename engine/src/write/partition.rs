@@ -4,12 +4,11 @@
 //! meaning, and nothing here reads one; but Polars takes partition values from nowhere else.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Date32Type, TimeUnit, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 
 /// The value of each partition column as the log has it, `None` for NULL.
@@ -36,7 +35,8 @@ pub struct Part {
 /// Splits `rows` by `columns`; without columns there is one part. Rows keep their order within a part.
 ///
 /// # Errors
-/// `Internal` when a column is missing or cannot be compared: the compiler has checked both.
+/// `Internal` when a column is missing or cannot be compared: the compiler has checked both. `Data` for a value that no
+/// partition value stands for, such as a date after the year 9999; [`transform`](crate::transform) refuses those.
 pub fn split(rows: &RecordBatch, columns: &[String]) -> Result<Vec<Part>> {
     let failed = |cause| Error::internal("cannot split rows by partition").with_source(cause);
     let n_rows = u32::try_from(rows.num_rows()).map_err(|_| Error::internal("a batch has more than 4 billion rows"))?;
@@ -61,7 +61,8 @@ pub fn split(rows: &RecordBatch, columns: &[String]) -> Result<Vec<Part>> {
             group.push(index);
         }
     }
-    let texts = keys.iter().map(partition_text).collect::<Result<Vec<_>>>()?;
+    let texts = columns.iter().zip(&keys).map(|(name, key)| partition_text(name, key));
+    let texts = texts.collect::<Result<Vec<StringArray>>>()?;
     let kept: Vec<usize> =
         (0..rows.num_columns()).filter(|place| !columns.contains(rows.schema_ref().field(*place).name())).collect();
     let stored = rows.project(&kept).map_err(failed)?;
@@ -103,32 +104,69 @@ fn escape_into(text: &str, folder: &mut String) {
     }
 }
 
-fn text_at(text: &ArrayRef, index: usize) -> Option<String> {
-    let text = text.as_string::<i32>();
+fn text_at(text: &StringArray, index: usize) -> Option<String> {
     // An empty string cannot be told from NULL in a partition value; the protocol makes it NULL.
     text.is_valid(index).then(|| text.value(index).to_owned()).filter(|value| !value.is_empty())
 }
 
-fn partition_text(key: &ArrayRef) -> Result<ArrayRef> {
-    let failed = |cause| {
-        Error::internal(format!("cannot write a partition value of type {}", key.data_type())).with_source(cause)
-    };
-    match key.data_type() {
+/// Returns the values of partition column `name` as texts. Only a NULL has none: a value that was lost on the way would
+/// put its row under another key.
+///
+/// # Errors
+/// `Data` for a value that has no text, or one that readers do not know.
+fn partition_text(name: &str, key: &ArrayRef) -> Result<StringArray> {
+    let texts: StringArray = match key.data_type() {
+        DataType::Date32 => {
+            let days = key.as_primitive::<Date32Type>().iter();
+            days.map(|value| value.and_then(Date32Type::to_naive_date_opt).map(|day| day.to_string())).collect()
+        }
         DataType::Timestamp(TimeUnit::Microsecond, zone) => {
             let layout = if zone.is_some() { "%Y-%m-%dT%H:%M:%S%.6fZ" } else { "%Y-%m-%d %H:%M:%S%.6f" };
-            let micros = key.as_primitive::<TimestampMicrosecondType>();
-            let texts = micros.iter().map(|value| {
-                value.and_then(chrono::DateTime::from_timestamp_micros).map(|moment| moment.format(layout).to_string())
-            });
-            Ok(Arc::new(texts.collect::<arrow::array::StringArray>()))
+            let micros = key.as_primitive::<TimestampMicrosecondType>().iter();
+            let moments = micros.map(|value| value.and_then(chrono::DateTime::from_timestamp_micros));
+            moments.map(|moment| moment.map(|moment| moment.format(layout).to_string())).collect()
         }
-        _ => cast(key, &DataType::Utf8).map_err(failed),
+        other => {
+            let written = cast(key, &DataType::Utf8).map_err(|cause| {
+                Error::internal(format!("cannot write partition column '{name}', which is {other}")).with_source(cause)
+            })?;
+            written.as_string::<i32>().clone()
+        }
+    };
+    let has_year = matches!(key.data_type(), DataType::Date32 | DataType::Timestamp(..));
+    let is_written = |index: usize| texts.is_valid(index) && (!has_year || is_of_calendar(texts.value(index)));
+    match (0..key.len()).find(|index| key.is_valid(*index) && !is_written(*index)) {
+        Some(index) => Err(unwritable(name, key, index)),
+        None => Ok(texts),
     }
+}
+
+/// Tells whether a date is of the years 1 to 9999, which have four digits and no sign; others are read back by nobody.
+fn is_of_calendar(date: &str) -> bool {
+    !date.starts_with(['+', '-']) && !date.starts_with("0000-")
+}
+
+fn unwritable(name: &str, key: &ArrayRef, index: usize) -> Error {
+    let value = match key.data_type() {
+        DataType::Date32 => {
+            let days = key.as_primitive::<Date32Type>().value(index);
+            format!("the date {days} days from 1970-01-01 is outside of the years 1 to 9999")
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => {
+            let micros = key.as_primitive::<TimestampMicrosecondType>().value(index);
+            format!("the time {micros} microseconds from 1970-01-01 is outside of the years 1 to 9999")
+        }
+        other => format!("a value of type {other} has no text"),
+    };
+    Error::data(format!("cannot write partition column '{name}': {value}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Date32Array, Int64Array, StringArray, TimestampMicrosecondArray};
+    use std::sync::Arc;
+
+    use alluvium_catalog::ErrorKind;
+    use arrow::array::{Date32Array, Int64Array, TimestampMicrosecondArray};
     use arrow::datatypes::{Field, Schema};
 
     use super::*;
@@ -194,7 +232,54 @@ mod tests {
     #[test]
     fn instants_are_written_in_utc() -> Result<()> {
         let key: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![1_500_000]).with_timezone("UTC"));
-        assert_eq!(partition_text(&key)?.as_string::<i32>().value(0), "1970-01-01T00:00:01.500000Z");
+        assert_eq!(partition_text("at", &key)?.value(0), "1970-01-01T00:00:01.500000Z");
+        Ok(())
+    }
+
+    /// The microseconds of 0001-01-01 and of the last moment of 9999-12-31.
+    const MICROS: [i64; 2] = [-62_135_596_800_000_000, 253_402_300_799_999_999];
+
+    #[test]
+    fn the_years_1_to_9999_are_written_and_null_has_no_text() -> Result<()> {
+        let check = |key: ArrayRef, expected: [&str; 2]| -> Result<()> {
+            let texts = partition_text("at", &key)?;
+            assert_eq!(texts.iter().collect::<Vec<_>>(), [Some(expected[0]), Some(expected[1]), None]);
+            Ok(())
+        };
+        let micros = || TimestampMicrosecondArray::from(vec![Some(MICROS[0]), Some(MICROS[1]), None]);
+        let days = Date32Array::from(vec![Some(-719_162), Some(2_932_896), None]);
+        check(Arc::new(days), ["0001-01-01", "9999-12-31"])?;
+        check(Arc::new(micros()), ["0001-01-01 00:00:00.000000", "9999-12-31 23:59:59.999999"])?;
+        let instants = Arc::new(micros().with_timezone("UTC"));
+        check(instants, ["0001-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"])
+    }
+
+    #[test]
+    fn a_value_that_has_no_text_is_an_error_and_never_null() -> Result<()> {
+        let schema = |data_type| {
+            let fields = [Field::new("id", DataType::Int64, false), Field::new("at", data_type, true)];
+            Arc::new(Schema::new(fields.to_vec()))
+        };
+        let check = |key: ArrayRef| -> Result<()> {
+            let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+            let rows = RecordBatch::try_new(schema(key.data_type().clone()), vec![ids, key])
+                .map_err(|cause| Error::internal("rows").with_source(cause))?;
+            let Err(error) = split(&rows, &["at".to_owned()]) else {
+                return Err(Error::internal(format!("{rows:?} was split")));
+            };
+            assert_eq!(error.kind(), ErrorKind::Data, "{error:?}");
+            assert!(error.message().contains("partition column 'at'"), "{error:?}");
+            Ok(())
+        };
+        for days in [i32::MAX, i32::MIN, 2_932_897, -719_163] {
+            check(Arc::new(Date32Array::from(vec![Some(0), Some(days)])))?;
+        }
+        // The third is in the year 57971: nanoseconds where microseconds are meant.
+        for micros in [i64::MAX, i64::MIN, 1_767_225_600_123_000_000, MICROS[1] + 1, MICROS[0] - 1] {
+            let moments = TimestampMicrosecondArray::from(vec![Some(0), Some(micros)]);
+            check(Arc::new(moments.clone()))?;
+            check(Arc::new(moments.with_timezone("UTC")))?;
+        }
         Ok(())
     }
 }

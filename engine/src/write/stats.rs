@@ -1,8 +1,10 @@
 //! The statistics that the Delta log keeps of a data file, read out of the parquet footer.
 //!
 //! Bounds are written for top-level columns whose order every reader agrees on: numbers, dates, timestamps, decimals and
-//! strings. A column that holds a NaN has none, as it has none in the footer. Numbers keep all their digits, since a
-//! rounded bound would prune rows that match. Source: Delta transaction log protocol, section "Per-file Statistics".
+//! strings. A column that holds a NaN has none, as it has none in the footer; nor has one with a bound beyond the years
+//! 1 to 9999, which files of other engines may hold and readers of the log do not understand. Numbers keep all their
+//! digits, since a rounded bound would prune rows that match. Source: Delta transaction log protocol, section "Per-file
+//! Statistics".
 
 use alluvium_catalog::{Error, Result};
 use arrow::array::{Array, ArrayRef, RecordBatch};
@@ -96,13 +98,18 @@ fn bounds(schema: &Schema, name: &str, footer: &ParquetMetaData) -> Result<Optio
     Ok(json_text(&lows, least)?.zip(json_text(&highs, greatest)?))
 }
 
-/// Returns a value as JSON text; `None` for those that JSON cannot hold (NaN, infinities).
+/// Returns a value as JSON text; `None` for those that JSON cannot hold (NaN, infinities) or readers do not understand.
 fn json_text(array: &ArrayRef, index: usize) -> Result<Option<String>> {
     let failed = |cause| Error::internal("cannot write a statistic").with_source(cause);
     let options = FormatOptions::default()
         .with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.6f"))
         .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.6fZ"));
-    let text = ArrayFormatter::try_new(array, &options).map_err(failed)?.value(index).to_string();
+    let formatter = ArrayFormatter::try_new(array, &options).map_err(failed)?;
+    // Displayed, a date beyond the calendar would be the words of an error. Files of other engines may hold one.
+    let Ok(text) = formatter.value(index).try_to_string() else { return Ok(None) };
+    if array.data_type().is_temporal() && !is_of_a_common_year(&text) {
+        return Ok(None);
+    }
     if !array.data_type().is_numeric() {
         return serde_json::to_string(&text)
             .map(Some)
@@ -110,6 +117,11 @@ fn json_text(array: &ArrayRef, index: usize) -> Result<Option<String>> {
     }
     let finite = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E'));
     Ok(finite.then_some(text))
+}
+
+/// Tells whether the year that a date begins with is one of 1 to 9999: all others have a sign, or are the year 0.
+fn is_of_a_common_year(date: &str) -> bool {
+    !date.starts_with(['+', '-']) && !date.starts_with("0000-")
 }
 
 /// The members of a JSON object in the making.
@@ -136,7 +148,63 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Date32Array, Int32Array, StringArray, TimestampMicrosecondArray};
+    use parquet::arrow::ArrowWriter;
+
     use super::*;
+
+    fn failed(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error::internal("test").with_source(cause)
+    }
+
+    /// Returns the statistics of a file of `columns`.
+    fn stats_of<const N: usize>(columns: [(&str, ArrayRef); N]) -> Result<String> {
+        let rows = RecordBatch::try_from_iter(columns).map_err(failed)?;
+        let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), None).map_err(failed)?;
+        writer.write(&rows).map_err(failed)?;
+        let footer = writer.close().map_err(failed)?;
+        stats_json(&rows, &footer)
+    }
+
+    #[test]
+    fn a_column_with_a_date_that_no_reader_understands_has_no_bounds() -> Result<()> {
+        // 0000-01-01, then 10000-01-01, which arrow still writes, then what it does not.
+        for (days, micros) in [
+            ([-719_528, 0], [-62_167_219_200_000_000, 0]),
+            ([0, 2_932_897], [0, 253_402_300_800_000_000]),
+            ([0, i32::MAX], [0, i64::MAX]),
+            ([i32::MIN, 0], [i64::MIN, 0]),
+        ] {
+            let times = TimestampMicrosecondArray::from(micros.to_vec());
+            let columns: [(&str, ArrayRef); 5] = [
+                ("n", Arc::new(Int32Array::from(vec![-1, 1]))),
+                ("s", Arc::new(StringArray::from(vec!["-1", "0000-01-01"]))),
+                ("d", Arc::new(Date32Array::from(days.to_vec()))),
+                ("t", Arc::new(times.clone().with_timezone("UTC"))),
+                ("l", Arc::new(times)),
+            ];
+            let bounds = r#""minValues":{"n":-1,"s":"-1"},"maxValues":{"n":1,"s":"0000-01-01"}"#;
+            let nulls = r#""nullCount":{"n":0,"s":0,"d":0,"t":0,"l":0}"#;
+            let expected = format!(r#"{{"numRecords":2,{bounds},{nulls},"tightBounds":true}}"#);
+            assert_eq!(stats_of(columns)?, expected, "{days:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_and_the_last_day_of_the_calendar_are_bounds() -> Result<()> {
+        let times = TimestampMicrosecondArray::from(vec![-62_135_596_800_000_000, 253_402_300_799_999_999]);
+        let columns: [(&str, ArrayRef); 2] = [
+            ("d", Arc::new(Date32Array::from(vec![-719_162, 2_932_896]))),
+            ("t", Arc::new(times.with_timezone("UTC"))),
+        ];
+        let stats = stats_of(columns)?;
+        assert!(stats.contains(r#""minValues":{"d":"0001-01-01","t":"0001-01-01T00:00:00.000000Z"}"#), "{stats}");
+        assert!(stats.contains(r#""maxValues":{"d":"9999-12-31","t":"9999-12-31T23:59:59.999999Z"}"#), "{stats}");
+        Ok(())
+    }
 
     #[test]
     fn a_file_with_deleted_rows_has_its_number_of_rows_and_loose_bounds() {

@@ -175,7 +175,7 @@ impl Columns<'_> {
         self.check_name(&column.name);
         let Some(data_type) = column_type(self.source, column, self.diagnostics) else { return };
         let origin = match metadata {
-            None => Some(Origin::Value),
+            None => self.value_origin(column, &data_type),
             Some(key) => self.metadata_origin(column, key, &data_type),
         };
         let Some(origin) = origin else { return };
@@ -203,6 +203,16 @@ impl Columns<'_> {
         check_column_name(self.source, name, earlier, self.diagnostics);
     }
 
+    /// Returns the origin of a field of the record, or reports a map with keys other than strings: JSON has nothing
+    /// else, and where two of its keys say one number (`1.0`, `1.00`) the map would have one key twice.
+    fn value_origin(&mut self, column: &statement::Column, data_type: &DataType) -> Option<Origin> {
+        let Some(map) = map_without_string_keys(data_type) else { return Some(Origin::Value) };
+        let message = format!("a source cannot read {}: the keys of a map in JSON are strings", sql_type(map));
+        let diagnostic = Diagnostic::new(code::BAD_TYPE, self.source, column.data_type.span.clone(), message);
+        self.diagnostics.push(diagnostic.with_hint("write MAP<STRING, ...>"));
+        None
+    }
+
     fn metadata_origin(
         &mut self,
         column: &statement::Column,
@@ -224,6 +234,23 @@ impl Columns<'_> {
             return None;
         }
         Some(Origin::Metadata(metadata))
+    }
+}
+
+/// Returns the first map in a type, itself included, whose keys are not strings.
+fn map_without_string_keys(data_type: &DataType) -> Option<&DataType> {
+    match data_type {
+        DataType::List(element) => map_without_string_keys(element.data_type()),
+        DataType::Struct(fields) => fields.iter().find_map(|field| map_without_string_keys(field.data_type())),
+        DataType::Map(entries, _) => {
+            let DataType::Struct(entry) = entries.data_type() else { return None };
+            let [key, value] = entry.as_ref() else { return None };
+            if *key.data_type() != DataType::Utf8 {
+                return Some(data_type);
+            }
+            map_without_string_keys(value.data_type())
+        }
+        _ => None,
     }
 }
 

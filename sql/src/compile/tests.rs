@@ -567,6 +567,35 @@ async fn a_function_that_is_called_with_too_much_or_too_little_shows_how_it_is_c
 }
 
 #[tokio::test]
+async fn the_keys_of_a_source_s_maps_are_strings() -> Result<(), Diagnostics> {
+    let source = |data_type: &str| {
+        format!("CREATE SOURCE s (id BIGINT, m {data_type}) WITH ('connection' = 'shop', 'topic' = 't');")
+    };
+    for (data_type, map) in [
+        ("MAP<DECIMAL(5,2), INT>", "MAP<DECIMAL(5,2), INT>"),
+        ("MAP<BIGINT, STRING>", "MAP<BIGINT, STRING>"),
+        ("MAP<BINARY, INT>", "MAP<BINARY, INT>"),
+        ("ARRAY<MAP<DATE, INT>>", "MAP<DATE, INT>"),
+        ("STRUCT<a: INT, b: MAP<INT, INT>>", "MAP<INT, INT>"),
+        ("MAP<STRING, MAP<INT, INT>>", "MAP<INT, INT>"),
+    ] {
+        let shown = refused(&[&source(data_type)]).await;
+        // Lines are broken where they get long.
+        let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        let message = format!("a source cannot read {map}:");
+        for said in ["AL0105", message.as_str(), "help: write MAP<STRING, ...>", "[orders.sql:1:31]"] {
+            assert!(words.contains(said), "{data_type}: {said} is not in\n{shown}");
+        }
+        assert_eq!(shown.matches("AL0").count(), 1, "{shown}");
+    }
+    let taken = source("STRUCT<a: MAP<STRING, INT>, b: ARRAY<MAP<VARCHAR(5), DECIMAL(5,2)>>>");
+    assert_eq!(compile(&[SHOP, &taken]).await?.flows.len(), 0);
+    // What a table holds is made by a query, whatever the type of the keys.
+    assert_eq!(compile(&[SHOP, "CREATE STREAMING TABLE t (id BIGINT, m MAP<INT, INT>)"]).await?.flows.len(), 0);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_column_that_is_refused_is_not_missed_as_well() {
     for (column, said) in [("k BIGINT METADATA FROM 'ofset'", "unknown metadata key"), ("id UUID", "type UUID")] {
         let source = format!("CREATE SOURCE s ({column}) WITH ('connection' = 'shop', 'topic' = 't')");

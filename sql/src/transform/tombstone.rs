@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, ScalarValue};
@@ -68,12 +67,9 @@ impl Tombstones {
         Ok(Self { plan: state.create_physical_plan(&plan).await? })
     }
 
-    /// Returns the rows that `tombstones` stand for, in the outcome's layout.
-    ///
-    /// # Errors
-    /// What an expression says of a row.
-    pub(super) async fn evaluate(&self, tombstones: RecordBatch, session: &SessionContext) -> Result<RecordBatch> {
-        stream::execute(Arc::clone(&self.plan), tombstones, session).await
+    /// Returns the plan, which makes of tombstones the rows that they stand for, in the outcome's layout.
+    pub(super) fn planned(&self) -> Arc<dyn ExecutionPlan> {
+        Arc::clone(&self.plan)
     }
 }
 

@@ -18,7 +18,9 @@ const SCALARS: &str = "\
     4.9e-324|3.5e38|1e39|340282350000000000000000000000000000000|16777217|9007199254740993|0.30000001192092896|\
     123456789012345.678|99999999999999999999999999999999999999|100000000000000000000000000000000000000|\
     0.12345678901234567890123456789012345678|1.0000000000000000000000000000000000000000|1e99999999999|\
-    9999999999999999.99|10000000000000000";
+    9999999999999999.99|10000000000000000|-719162|-719163|2932896|2932897|-719163.0|2932897.0|1767225600|-2147483648|\
+    1767225.6e3|29328.96e2|29328.97e2|-62135596800000000|-62135596800000001|253402300799999999|253402300800000000|\
+    1767225600000000000|2534023008e8|-621355968e8|-621355969e8";
 
 /// What stands in quotes, between bars, sound or not.
 const TEXTS: &str = "\
@@ -30,6 +32,10 @@ const TEXTS: &str = "\
     2026-03-01T12:00:00.123456789Z|2026-03-01T12:00:00.1234567891Z|2026-03-01T12:00:00.Z|2026-03-01T12:00:00+02:00|\
     2026-03-01T12:00:00.5 -08|2026-03-01T23:59:60Z|2026-03-01T24:00:00Z|2026-03-01 120000|\
     1969-12-31T23:59:59.999999999Z|0000-01-01T00:00:00Z|2026-03-01T12:00:00ZZ|2026-03-01T12:00:00\u{e9}|\
+    0001-01-01|0000-12-31|00010101|00001231|99991231|+999999-01-01|+9999-12-31|+10000-01-01|+0001-01-01|-0000-12-31|\
+    0001-01-01T00:00:00Z|0001-01-01T00:00:00+00:01|0001-01-01T05:29:59.999999|0000-12-31T23:59:59.999999-00:01|\
+    0000-12-31T23:59:59.999999Z|9999-12-31T23:59:59.9999999Z|9999-12-31T23:59:59-00:01|9999-12-31T23:59:60Z|\
+    9999-12-31 23:59:59.999999|+57971-01-01T00:00:00Z|+10000-01-01T00:00:00Z|\\u0030000-12-31|\\u0030001-01-01|\
     1677-01-01T00:00:00Z|2026-03-01T12:00:00 Europe/Berlin";
 
 /// Arrays and objects between bars, sound or not.
@@ -213,6 +219,39 @@ fn documents_as_they_are_usually_written_are_plain() -> Result<()> {
 }
 
 #[test]
+fn days_and_instants_of_years_that_no_table_holds_are_not_plain() -> Result<()> {
+    let names = ["day", "at", "local", "abroad"];
+    let mut columns = types();
+    columns.retain(|(name, _)| names.contains(name));
+    columns.push(("days", list(DataType::Date32, true)));
+    let schema = schema_of(&columns, true);
+    let mut rows = PlainRows::new(SchemaRef::clone(&schema), 6).ok_or_else(|| Error::internal("no such column"))?;
+    for (document, is_plain) in [
+        (r#"{"day":-719162,"days":[2932896]}"#, true),
+        (r#"{"day":"0001-01-01","days":["9999-12-31","+9999-12-31"]}"#, true),
+        (r#"{"at":-62135596800000000,"local":253402300799999999}"#, true),
+        (r#"{"at":"0001-01-01T00:00:00Z","local":"9999-12-31T23:59:59.9999999"}"#, true),
+        (r#"{"abroad":"0001-01-01T05:30:00"}"#, true),
+        (r#"{"day":1767225600}"#, false),
+        (r#"{"day":2147483647}"#, false),
+        (r#"{"day":-2147483648}"#, false),
+        (r#"{"day":"+999999-01-01"}"#, false),
+        (r#"{"day":"0000-12-31"}"#, false),
+        (r#"{"days":[1,2932897]}"#, false),
+        (r#"{"at":9223372036854775807}"#, false),
+        (r#"{"at":1767225600000000000}"#, false),
+        (r#"{"at":"+57971-01-01T00:00:00Z"}"#, false),
+        (r#"{"local":"9999-12-31T23:59:59-00:01"}"#, false),
+        (r#"{"abroad":"0001-01-01T05:29:59.999999"}"#, false),
+    ] {
+        assert_eq!(rows.push(document.as_bytes()).is_ok(), is_plain, "{document}");
+        let n_rows = check_agreement(&schema, &[document.as_bytes().to_vec()])?;
+        assert_eq!(n_rows, usize::from(is_plain), "{document}");
+    }
+    Ok(())
+}
+
+#[test]
 fn a_document_that_is_not_plain_leaves_no_trace() -> Result<()> {
     let mut rows = PlainRows::new(wide_schema(), 6).ok_or_else(|| Error::internal("no column for some type"))?;
     let good = br#"{"id":1,"text":"t","tags":["a"],"items":[{"a":1,"c":{"d":[1]}}],"names":{"k":1},"truth":true}"#;
@@ -268,11 +307,20 @@ fn value(data_type: &DataType) -> BoxedStrategy<String> {
             .boxed()
         }
         DataType::Decimal128(..) => r#""?-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?"?"#.boxed(),
-        DataType::Date32 => r#""(19|20)[0-9]{2}-[01][0-9]-[0-3][0-9]""#.boxed(),
-        DataType::Timestamp(..) => {
-            r#""(19|20)[0-9]{2}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.[0-9]{1,12})?(Z|[+-]0[0-9]:?30)?""#
-                .boxed()
-        }
+        DataType::Date32 => prop_oneof![
+            40 => r#""(19|20)[0-9]{2}-[01][0-9]-[0-3][0-9]""#,
+            2 => edge_text("(T23:30:00[+-]0[0-9]:30)?"),
+            2 => edge_number(-719_162, 2_932_897),
+            1 => any::<i32>().prop_map(|days| days.to_string()),
+        ]
+        .boxed(),
+        DataType::Timestamp(..) => prop_oneof![
+            40 => r#""(19|20)[0-9]{2}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.[0-9]{1,12})?(Z|[+-]0[0-9]:?30)?""#,
+            2 => edge_text(r"[T ][0-2][0-9]:[0-5][0-9]:[0-6][0-9](\.9{1,12})?(Z|[+-]0[0-9]:?30)?"),
+            2 => edge_number(-62_135_596_800_000_000, 253_402_300_800_000_000),
+            1 => any::<i64>().prop_map(|micros| micros.to_string()),
+        ]
+        .boxed(),
         DataType::Binary => r#""([0-9a-fA-F]{2}){0,9}""#.boxed(),
         DataType::List(element) => prop::collection::vec(value(element.data_type()), 0..3)
             .prop_map(|elements| format!("[{}]", elements.join(",")))
@@ -288,6 +336,23 @@ fn value(data_type: &DataType) -> BoxedStrategy<String> {
         _ => r#"[ -~\u{80}-\u{900}]{0,20}"#.prop_map(|text| serde_json::Value::from(text).to_string()).boxed(),
     };
     prop_oneof![60 => fitting, 2 => Just("null".to_owned()), 1 => odd_value()].boxed()
+}
+
+/// A day about the ends of the years 1 to 9999, then what `after` says, in quotes.
+fn edge_text(after: &str) -> BoxedStrategy<String> {
+    let date = "(0000-12-3[01]|0001-01-0[12]|9999-12-3[01]|[+-]0000-12-31|[+](0)?9999-12-31|[+-][0-9]{5,6}-01-01)";
+    match prop::string::string_regex(&format!("\"{date}{after}\"")) {
+        Ok(text) => text.boxed(),
+        Err(_) => Just("null".to_owned()).boxed(),
+    }
+}
+
+/// A whole number about the first one that a column takes, and the first one after that which it does not.
+fn edge_number(first: i64, end: i64) -> impl Strategy<Value = String> {
+    let about = |edge: i64| (edge - 3..edge + 3).prop_map(|number| number.to_string());
+    let (low, high) = (about(first), about(end));
+    (low, high, any::<bool>(), prop::sample::select(vec!["", ".0", "e0"]))
+        .prop_map(|(low, high, is_low, after)| format!("{}{after}", if is_low { low } else { high }))
 }
 
 fn odd_value() -> impl Strategy<Value = String> {

@@ -7,6 +7,7 @@ use arrow::datatypes::{Date32Type, TimestampMicrosecondType};
 use super::NotPlain;
 use super::cursor::Cursor;
 use super::scalar::Scalar;
+use crate::calendar::{DAYS, MICROS};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -20,16 +21,8 @@ impl Scalar for Day {
 
     #[inline]
     fn read(&self, cursor: &mut Cursor<'_>) -> Result<i32, NotPlain> {
-        if cursor.peek() != Some(b'"') {
-            return i32::try_from(cursor.integer()?).map_err(|_| NotPlain);
-        }
-        let text = unescaped(cursor)?;
-        if let Ok(date) = <&[u8; 10]>::try_from(text)
-            && let Some(days) = days(date)
-        {
-            return i32::try_from(days).map_err(|_| NotPlain);
-        }
-        std::str::from_utf8(text).ok().and_then(Date32Type::parse).ok_or(NotPlain)
+        let day = if cursor.peek() == Some(b'"') { day_of(unescaped(cursor)?)? } else { cursor.integer()? };
+        i32::try_from(day).ok().filter(|day| DAYS.contains(day)).ok_or(NotPlain)
     }
 }
 
@@ -47,6 +40,16 @@ impl Instant {
         let is_utc = matches!(zone, None | Some("UTC" | "+00:00"));
         Some(Self { zone: zone.unwrap_or("+00:00").parse().ok()?, is_utc })
     }
+
+    /// Returns the microseconds from 1970-01-01 to what a text says, whichever the year.
+    #[inline]
+    fn time_of(&self, text: &[u8]) -> Result<i64, NotPlain> {
+        if let Some(micros) = micros(text).filter(|_| self.is_utc) {
+            return Ok(micros);
+        }
+        let text = std::str::from_utf8(text).map_err(|_| NotPlain)?;
+        string_to_datetime(&self.zone, text).map(|time| time.timestamp_micros()).map_err(|_| NotPlain)
+    }
 }
 
 impl Scalar for Instant {
@@ -54,16 +57,20 @@ impl Scalar for Instant {
 
     #[inline]
     fn read(&self, cursor: &mut Cursor<'_>) -> Result<i64, NotPlain> {
-        if cursor.peek() != Some(b'"') {
-            return cursor.integer();
-        }
-        let text = unescaped(cursor)?;
-        if let Some(micros) = micros(text).filter(|_| self.is_utc) {
-            return Ok(micros);
-        }
-        let text = std::str::from_utf8(text).map_err(|_| NotPlain)?;
-        string_to_datetime(&self.zone, text).map(|time| time.timestamp_micros()).map_err(|_| NotPlain)
+        let time = if cursor.peek() == Some(b'"') { self.time_of(unescaped(cursor)?)? } else { cursor.integer()? };
+        if MICROS.contains(&time) { Ok(time) } else { Err(NotPlain) }
     }
+}
+
+/// Returns the days from 1970-01-01 to what a text says, whichever the year.
+#[inline]
+fn day_of(text: &[u8]) -> Result<i64, NotPlain> {
+    if let Ok(date) = <&[u8; 10]>::try_from(text)
+        && let Some(days) = days(date)
+    {
+        return Ok(days);
+    }
+    std::str::from_utf8(text).ok().and_then(Date32Type::parse).map(i64::from).ok_or(NotPlain)
 }
 
 /// Passes a string and returns what it says, if that is just what is written.

@@ -127,12 +127,13 @@ pub trait Writer: Send + Sync + fmt::Debug {
     /// [`stage`](Self::stage).
     async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft>;
 
-    /// Takes in a version that somebody else committed.
+    /// Takes in versions that others committed, in their order. What they add may be as it is in the last of them already, so
+    /// that only after all of them the writer is of a version again.
     ///
     /// # Errors
-    /// `Unavailable` or `Data` when a file of that version cannot be read; `Conflict` when it is gone by now, so that the table
+    /// `Unavailable` or `Data` when a file of theirs cannot be read; `Conflict` when it is gone by now, so that the table
     /// has to be opened again.
-    async fn follow(&mut self, entry: &LogEntry) -> Result<()>;
+    async fn follow(&mut self, tail: &[LogEntry]) -> Result<()>;
 
     /// Takes in that `staged` has landed by `draft`.
     fn landed(&mut self, staged: &Staged, draft: &Draft);

@@ -43,7 +43,7 @@ impl Writer for AppendWriter {
         })
     }
 
-    async fn follow(&mut self, _entry: &LogEntry) -> Result<()> {
+    async fn follow(&mut self, _tail: &[LogEntry]) -> Result<()> {
         Ok(())
     }
 

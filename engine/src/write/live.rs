@@ -1,14 +1,37 @@
 //! The rows of a data file that are still part of the table, in the columns that the table has now: what a file that is
-//! written anew takes over.
+//! written anew takes over. Files of all writers are opened here, so that their times come whole.
 
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, new_null_array};
 use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
+use parquet::arrow::ParquetRecordBatchStreamBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::basic::Type as PhysicalType;
+use parquet::errors::ParquetError;
+use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
 use roaring::RoaringTreemap;
+
+use crate::object_file::ObjectFile;
+
+/// Reads the footer of a data file, and returns what its rows can be read by. Times that it has as INT96, as Spark writes
+/// them, come in microseconds: in nanoseconds those after the year 2262 would wrap around without a word.
+///
+/// # Errors
+/// When the footer cannot be read.
+pub(crate) async fn open_file(
+    mut file: ObjectFile,
+) -> std::result::Result<ParquetRecordBatchStreamBuilder<ObjectFile>, ParquetError> {
+    let mut metadata = ArrowReaderMetadata::load_async(&mut file, ArrowReaderOptions::new()).await?;
+    if let Some(schema) = in_micros(metadata.parquet_schema(), metadata.schema()) {
+        let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+        metadata = ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options)?;
+    }
+    Ok(ParquetRecordBatchStreamBuilder::new_with_metadata(file, metadata))
+}
 
 /// Returns the rows of `batch`, whose first has number `first` in its file, that are not deleted.
 ///
@@ -40,6 +63,43 @@ pub(crate) fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBa
         None => Ok(new_null_array(field.data_type(), rows.num_rows())),
     });
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<Vec<ArrayRef>, _>>()?)
+}
+
+/// Returns `schema`, which the reader takes from `parquet`, with microseconds for INT96; `None` where there is no INT96.
+fn in_micros(parquet: &SchemaDescriptor, schema: &Schema) -> Option<Schema> {
+    let mut leaves = parquet.columns().iter();
+    if leaves.clone().all(|leaf| leaf.physical_type() != PhysicalType::INT96) {
+        return None;
+    }
+    let fields: Vec<FieldRef> = schema.fields().iter().map(|field| field_in_micros(field, &mut leaves)).collect();
+    Some(Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// Takes from `leaves` those of `field`: a file has them in the order in which they stand in its columns.
+fn field_in_micros(field: &FieldRef, leaves: &mut std::slice::Iter<'_, ColumnDescPtr>) -> FieldRef {
+    let data_type = match field.data_type() {
+        DataType::Struct(members) => {
+            DataType::Struct(members.iter().map(|member| field_in_micros(member, leaves)).collect())
+        }
+        DataType::List(element) => DataType::List(field_in_micros(element, leaves)),
+        DataType::LargeList(element) => DataType::LargeList(field_in_micros(element, leaves)),
+        DataType::ListView(element) => DataType::ListView(field_in_micros(element, leaves)),
+        DataType::LargeListView(element) => DataType::LargeListView(field_in_micros(element, leaves)),
+        DataType::FixedSizeList(element, n_elements) => {
+            DataType::FixedSizeList(field_in_micros(element, leaves), *n_elements)
+        }
+        DataType::Map(entries, is_sorted) => DataType::Map(field_in_micros(entries, leaves), *is_sorted),
+        leaf => {
+            let is_int96 = leaves.next().is_some_and(|column| column.physical_type() == PhysicalType::INT96);
+            match leaf {
+                DataType::Timestamp(TimeUnit::Nanosecond, zone) if is_int96 => {
+                    DataType::Timestamp(TimeUnit::Microsecond, zone.clone())
+                }
+                other => other.clone(),
+            }
+        }
+    };
+    Arc::new(field.as_ref().clone().with_data_type(data_type))
 }
 
 #[cfg(test)]

@@ -11,14 +11,14 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::errors::ParquetError;
 use roaring::RoaringTreemap;
 use tokio_util::sync::CancellationToken;
 
 use crate::delta::action::{Add, num_records};
 use crate::object_file::{ObjectFile, read_error};
-use crate::write::live::{conform, live_rows};
+use crate::write::live::{conform, live_rows, open_file};
 use crate::write::vectors::check_fit;
 
 /// Rows read, filtered and encoded at once: slices of this size encode fastest (see `write/parquet.rs`).
@@ -60,7 +60,7 @@ impl Reading {
         let path = Path::parse(&add.path).map_err(|cause| self.damaged(add).with_source(cause))?;
         let size = u64::try_from(add.size).map_err(|cause| self.damaged(add).with_source(cause))?;
         let reader = ObjectFile::new(Arc::clone(&self.store), path, size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed)?;
+        let builder = open_file(reader).await.map_err(failed)?;
         let n_rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
         if num_records(add).is_some_and(|told| told != n_rows) {
             return Err(Error::data(format!(
@@ -119,5 +119,78 @@ impl LiveRows {
             return Err(Error::data(format!("{unreadable}: it has {n_read} rows, and its footer tells of {n_rows}")));
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::{DataType, Field, Schema, TimeUnit, TimestampMicrosecondType};
+    use object_store::ObjectStoreExt;
+    use object_store::memory::InMemory;
+    use parquet::data_type::{Int32Type, Int96, Int96Type};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    use super::*;
+
+    type TestResult<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+    /// 9999-12-31, in days since the epoch.
+    const LAST_DAY: u32 = 2_932_896;
+
+    /// A file of one row as Spark writes it: the last day that there is as a time, in a list, in a map and in a struct.
+    fn of_spark() -> TestResult<Vec<u8>> {
+        let schema = "message spark_schema {
+            required int96 seen;
+            required group all (LIST) { repeated group list { required int96 element; } }
+            required group by_number (MAP) { repeated group key_value { required int32 key; required int96 value; } }
+            required group home { required int96 since; }
+        }";
+        let mut day = Int96::new();
+        day.set_data(0, 0, 2_440_588 + LAST_DAY);
+        let properties = Arc::new(WriterProperties::builder().build());
+        let schema = Arc::new(parse_message_type(schema)?);
+        let mut writer = SerializedFileWriter::new(Vec::<u8>::new(), schema, properties)?;
+        let mut group = writer.next_row_group()?;
+        let (one, first): (Option<&[i16]>, Option<&[i16]>) = (Some(&[1]), Some(&[0]));
+        let in_one = |is_key: bool| (is_key, one, first);
+        let alone = (false, None, None);
+        for (is_key, defined, repeated) in [alone, in_one(false), in_one(true), in_one(false), alone] {
+            let mut column = group.next_column()?.ok_or("the file has fewer columns")?;
+            match is_key {
+                true => column.typed::<Int32Type>().write_batch(&[7], defined, repeated)?,
+                false => column.typed::<Int96Type>().write_batch(&[day], defined, repeated)?,
+            };
+            column.close()?;
+        }
+        group.close()?;
+        Ok(writer.into_inner()?)
+    }
+
+    #[tokio::test]
+    async fn times_beyond_those_that_nanoseconds_hold_come_whole() -> TestResult {
+        let bytes = of_spark()?;
+        let add = Add { path: "a.parquet".to_owned(), size: i64::try_from(bytes.len())?, ..Add::default() };
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        store.put(&Path::from("a.parquet"), bytes.into()).await?;
+        let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let pair = vec![Field::new("key", DataType::Int32, false), Field::new("value", time.clone(), true)];
+        let entries = Arc::new(Field::new("key_value", DataType::Struct(pair.into()), false));
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("seen", time.clone(), true),
+            Field::new("all", DataType::new_list(time.clone(), true), true),
+            Field::new("by_number", DataType::Map(entries, false), true),
+            Field::new("home", DataType::Struct(vec![Field::new("since", time, true)].into()), true),
+        ]));
+        let reading = Reading { store, location: "memory:///t".parse()?, schema, stop: CancellationToken::new() };
+        let rows = reading.open(&add, &RoaringTreemap::new()).await?.next().await?.ok_or("no row came")?;
+        let expected = i64::from(LAST_DAY) * 86_400_000_000;
+        let (all, by_number) = (rows.column(1).as_list::<i32>().value(0), rows.column(2).as_map().values());
+        for values in [rows.column(0), &all, by_number, rows.column(3).as_struct().column(0)] {
+            assert_eq!(values.as_primitive::<TimestampMicrosecondType>().values(), &[expected]);
+        }
+        Ok(())
     }
 }

@@ -56,7 +56,6 @@ use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
 use crate::hop::Changes;
 use crate::key::KeyForm;
-use crate::object_file::is_missing;
 use crate::order::OrderForm;
 
 /// Stages upserts and deletes for one table.
@@ -83,6 +82,8 @@ pub struct UpsertWriter {
     /// The version that the index is of, and the one that a draft was drawn up for.
     version: Version,
     drafted: Version,
+    /// When that version was the newest, epoch milliseconds: what others have deleted since is not in the index.
+    stood_ms: i64,
     /// Files written anew for the draft at hand: after a conflict, those of which nothing has changed are taken again.
     rewrites: Vec<Arc<Rewrite>>,
     /// Whether the index is that of a version, and not half on its way from one to another after an error.
@@ -138,6 +139,7 @@ impl UpsertWriter {
             table_id: state.metadata.id.clone(),
             version: state.version,
             drafted: state.version,
+            stood_ms: forgot_ms,
             rewrites: Vec::new(),
             is_whole: true,
         };
@@ -299,11 +301,14 @@ impl Writer for UpsertWriter {
         })
     }
 
-    async fn follow(&mut self, entry: &LogEntry) -> Result<()> {
+    async fn follow(&mut self, tail: &[LogEntry]) -> Result<()> {
+        let Some(newest) = tail.last() else { return Ok(()) };
         self.is_whole = false;
         self.lender.take_back();
-        self.follow_log(entry).await.map_err(|error| self.outpaced(error, entry.version))?;
-        self.stand_at(entry.version);
+        for entry in tail {
+            self.follow_log(entry).await.map_err(|error| self.outpaced(error, entry.version))?;
+        }
+        self.stand_at(newest.version);
         Ok(())
     }
 
@@ -368,28 +373,6 @@ impl Writer for UpsertWriter {
         self.lender.take_back();
         self.relocate(compaction, exchange);
         self.stand_at(version);
-    }
-}
-
-impl UpsertWriter {
-    /// Returns the error of a version that could not be followed. Whoever is far behind finds files in it that later versions
-    /// have replaced and a vacuum has removed: the newest version does not need them.
-    fn outpaced(&self, error: Error, version: Version) -> Error {
-        if !is_missing(&error) {
-            return error;
-        }
-        let at = &self.folder.location;
-        Error::conflict(format!(
-            "a file that version {version} of the table at {at} needs is gone, and the table has to be opened again"
-        ))
-        .with_source(error)
-    }
-
-    /// Returns the files of which a decision leaves no row: the commit has removed them whole.
-    fn emptied(&self, decision: &Decision) -> Vec<(super::index::FileOrdinal, String)> {
-        let touched = decision.superseded().iter();
-        let files = touched.filter_map(|(ordinal, _)| Some((*ordinal, self.index.file(*ordinal)?)));
-        files.filter(|(_, file)| file.n_live() == 0).map(|(ordinal, file)| (ordinal, file.path.clone())).collect()
     }
 }
 

@@ -31,9 +31,8 @@ impl Landing {
         let tail = self.state.catch_up(&self.log).await?;
         self.torn = Some(HALFWAY);
         self.check_shape(&shape)?;
-        for entry in tail {
-            self.writer.follow(&as_of(entry, &self.state)).await?;
-        }
+        let tail: Vec<LogEntry> = tail.into_iter().map(|entry| as_of(entry, &self.state)).collect();
+        self.writer.follow(&tail).await?;
         check_monotone(&before, &self.positions(), &self.log)?;
         (self.torn, self.looked) = (None, look);
         self.check_rows();

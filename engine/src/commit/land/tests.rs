@@ -251,7 +251,7 @@ impl Writer for Miscounting {
         Err(Error::internal("nothing is drawn up here"))
     }
 
-    async fn follow(&mut self, _entry: &LogEntry) -> Result<()> {
+    async fn follow(&mut self, _tail: &[LogEntry]) -> Result<()> {
         Ok(())
     }
 

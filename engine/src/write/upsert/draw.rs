@@ -10,7 +10,7 @@ use super::{Decision, UpsertWriter};
 use crate::delta::action::{Action, Add, Remove};
 use crate::delta::state::TableState;
 use crate::write::Staged;
-use crate::write::index::IndexedFile;
+use crate::write::index::{FileOrdinal, IndexedFile};
 use crate::write::stats::marked;
 
 /// What a commit does to the table's files, all of it uploaded.
@@ -92,6 +92,13 @@ impl UpsertWriter {
             drawn.actions.push(Action::Add(Add { deletion_vector: Some(vector), data_change: true, ..add }));
         }
         Ok(drawn)
+    }
+
+    /// Returns the files of which a decision leaves no row: the commit has removed them whole.
+    pub(super) fn emptied(&self, decision: &Decision) -> Vec<(FileOrdinal, String)> {
+        let touched = decision.superseded().iter();
+        let files = touched.filter_map(|(ordinal, _)| Some((*ordinal, self.index.file(*ordinal)?)));
+        files.filter(|(_, file)| file.n_live() == 0).map(|(ordinal, file)| (ordinal, file.path.clone())).collect()
     }
 
     /// Returns the action that made a file part of the table.

@@ -54,9 +54,10 @@ impl UpsertWriter {
         KeyLookup { reader: Arc::clone(&self.reader), index: self.lender.borrower(), table_id: self.table_id.clone() }
     }
 
-    /// Takes in that the index is that of `version`, whole, and lends it.
+    /// Takes in that the index is that of `version`, whole, and that this is the newest; lends it.
     pub(super) fn stand_at(&mut self, version: Version) {
         self.version = version;
+        self.stood_ms = self.folder.clock.now().0;
         self.is_whole = true;
         self.lend();
     }

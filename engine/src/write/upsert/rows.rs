@@ -6,14 +6,14 @@ use std::sync::Arc;
 use alluvium_catalog::{Error, Location, Result};
 use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray, new_null_array};
-use arrow::compute::{cast, concat_batches};
+use arrow::compute::{CastOptions, cast, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use object_store::path::Path;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::RowSelection;
-use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::errors::ParquetError;
 use roaring::RoaringTreemap;
 
@@ -24,6 +24,7 @@ use crate::key::{KeyForm, Keys};
 use crate::object_file::{ObjectFile, is_missing, read_error};
 use crate::order::{OrderForm, Orders};
 use crate::write::index::{Bounds, IndexedFile};
+use crate::write::live::open_file;
 use crate::write::vectors::{VectorFolder, check_fit};
 
 /// The partition values of a file.
@@ -162,7 +163,7 @@ impl RowReader {
         let size = u64::try_from(size).map_err(|_| Error::data(format!("{file} has a negative size")))?;
         let failed = move |cause: ParquetError| read_error(format!("cannot read {file}"), cause);
         let reader = ObjectFile::new(Arc::clone(&self.store), place, size);
-        let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(&failed)?;
+        let builder = open_file(reader).await.map_err(&failed)?;
         let n_rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
         let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().map(String::as_str));
         let mut builder = builder.with_projection(mask).with_batch_size(PIECE_ROWS_MAX);
@@ -181,7 +182,9 @@ fn column_of(rows: &RecordBatch, values: &PartitionValues, name: &str, data_type
     }
     let Some(Some(value)) = values.get(name) else { return Ok(new_null_array(data_type, rows.num_rows())) };
     let text: ArrayRef = Arc::new(StringArray::from(vec![value.as_str(); rows.num_rows()]));
-    cast(&text, data_type).map_err(|cause| {
+    // A value that is no such value would be NULL, and the key another.
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(&text, data_type, &options).map_err(|cause| {
         Error::data(format!("partition value '{value}' of column '{name}' cannot be read")).with_source(cause)
     })
 }

@@ -11,9 +11,10 @@ use futures::{StreamExt, TryStreamExt};
 use super::UpsertWriter;
 use super::rows::FileRows;
 use crate::delta::action::{Action, Add};
-use crate::delta::log::LogEntry;
+use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
 use crate::key::Keys;
+use crate::object_file::is_missing;
 use crate::order::{OrderRef, Orders};
 use crate::write::index::{Bounds, Double, FileOrdinal, RowPlace};
 use crate::write::tombstones::Remembered;
@@ -47,9 +48,14 @@ impl UpsertWriter {
         // Vectors before rows: what a commit replaces must be gone before what it adds is looked at.
         let mut fresh = Vec::new();
         for add in adds(entry) {
-            match self.index.ordinal(&add.path) {
-                Some(ordinal) if self.take_vector(ordinal, add).await? => takes_rows = true,
-                _ => fresh.push(add),
+            let Some(ordinal) = self.index.ordinal(&add.path) else {
+                fresh.push(add);
+                continue;
+            };
+            // A vector from which rows came back may name others that were live.
+            takes_rows = true;
+            if !self.take_vector(ordinal, add).await? {
+                fresh.push(add);
             }
         }
         let unsettled = if takes_rows { self.forget_doubles() } else { Vec::new() };
@@ -57,6 +63,19 @@ impl UpsertWriter {
         self.index_files(fresh).await?;
         let remembered = self.tombstones.read_of_commit(&entry.info).await?;
         self.remember(remembered)
+    }
+
+    /// Returns the error of a version that could not be followed. Whoever is far behind finds files in it that later versions
+    /// have replaced and a vacuum has removed: the newest version does not need them.
+    pub(super) fn outpaced(&self, error: Error, version: Version) -> Error {
+        if !is_missing(&error) {
+            return error;
+        }
+        let at = &self.folder.location;
+        Error::conflict(format!(
+            "a file that version {version} of the table at {at} needs is gone, and the table has to be opened again"
+        ))
+        .with_source(error)
     }
 
     /// Takes the new deletion vector of a file that is known. Where rows came back, as after a RESTORE, the file is

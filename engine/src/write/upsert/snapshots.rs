@@ -292,7 +292,8 @@ impl UpsertWriter {
         }
     }
 
-    /// Returns what a snapshot would be of now.
+    /// Returns what a snapshot would be of. Its moment is not that of writing it: a process that has been idle knows nothing
+    /// of what others have deleted meanwhile, and whoever starts from its snapshot has to read that.
     fn snapshot_of(&self) -> SnapshotOf {
         let columns = &self.reader.columns;
         let layout = format!(
@@ -302,7 +303,7 @@ impl UpsertWriter {
             columns.stored_sequence,
             columns.sequence
         );
-        let (table, version, at_ms) = (self.table_id.clone(), self.version, self.folder.clock.now().0);
+        let (table, version, at_ms) = (self.table_id.clone(), self.version, self.stood_ms);
         SnapshotOf { table, version, at_ms, layout }
     }
 }

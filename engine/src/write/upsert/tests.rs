@@ -1206,7 +1206,7 @@ async fn a_file_that_is_gone_when_it_is_followed_asks_for_a_new_start_and_at_a_s
         let (version, actions) = (state.version + 1, vec![Action::Add(add)]);
         state.apply(version, &actions);
         let mut writer = start(&history, settings.clone()).await?;
-        let followed = writer.follow(&LogEntry { version, actions, info: serde_json::Value::Null }).await;
+        let followed = writer.follow(&[LogEntry { version, actions, info: serde_json::Value::Null }]).await;
         check(followed, start_at(&history, &state, settings.clone()).await.map(drop));
     }
     // The row of a key that another writer adds again is compared with ours, whose file is gone.
@@ -1214,5 +1214,44 @@ async fn a_file_that_is_gone_when_it_is_followed_asks_for_a_new_start_and_at_a_s
     history.store.delete(&Path::from(ours.path.as_str())).await.map_err(failed)?;
     let followed = history.landing.catch_up().await;
     check(followed, history.restart(false).await);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_older_row_stands_again_when_a_vector_moves_to_the_newer_one_of_its_key() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    let landed = [(1, Change::Upsert { sequence: 1 }), (2, Change::Upsert { sequence: 9 })];
+    history.land(&landed, &BTreeSet::new()).await?;
+    let mut ours = only_file(&history).await?;
+    history.append_with_order(&[(2, 3)]).await?;
+    // Another writer deletes the row of key 1, then brings it back and deletes the newer row of key 2 in one commit.
+    for row in [0, 1] {
+        let deletion_vector = Some(vector(&history, RoaringTreemap::from_iter([row]), 1_000).await?);
+        let marked = Add { deletion_vector, ..ours.clone() };
+        history.commit(&[Action::Remove(removal(&ours, 0)), Action::Add(marked.clone())]).await?;
+        history.landing.catch_up().await?;
+        ours = marked;
+    }
+    let order = Order { sequence: Some(Sequence::Number(3)), inherited: false, offset: 1_000, partition: 0 };
+    history.model.insert(2, Standing { order, value: Some(-3) });
+    // Whatever lands next takes out the rows whose key has a newer one, and that is none.
+    history.land(&upserts(5..6, 1), &BTreeSet::new()).await
+}
+
+#[tokio::test]
+async fn a_start_from_the_snapshot_of_an_idle_process_knows_what_others_have_deleted_meanwhile() -> Result<()> {
+    let clock = Arc::new(ManualClock::new(1, Timestamp(1_800_000_000_000)));
+    // Snapshots at the orderly end only.
+    let settings = UpsertSettings { snapshot_interval: 1_000, ..UpsertSettings::default() };
+    let mut history = History::begin_at(Arc::clone(&clock) as Arc<dyn Clock>, settings.clone()).await?;
+    land_one(&mut history, Change::Upsert { sequence: 10 }, true).await?;
+    let mut idle = start(&history, settings.clone()).await?;
+    let version = history.landing.state().version;
+    land_one(&mut history, Change::Delete { sequence: 20 }, true).await?;
+    clock.advance(Duration::from_secs(3 * 3_600));
+    idle.close().await;
+    let started = start(&history, settings).await?;
+    assert_eq!(started.snapshots.saved(), Some(version), "it began with the snapshot of the idle one");
+    assert_eq!(known(&started), (0, 1), "keys, and deletes that are remembered");
     Ok(())
 }

@@ -33,6 +33,10 @@ use crate::types::{arrow_type, is_known};
 /// The name of the scan that stands for the stream in a planned query.
 pub(crate) const STREAM_TABLE: &str = "__alluvium_stream";
 
+/// In what the reader keeps times that a parquet file has as INT96, as Spark writes them: in nanoseconds, its own choice,
+/// those after the year 2262 would wrap around without a word.
+pub(crate) const INT96_UNIT: &str = "us";
+
 /// The catalog in which tables stand as `schema.table`.
 pub(super) const CATALOG: &str = "alluvium";
 
@@ -69,6 +73,7 @@ pub(crate) fn dialect_session(config: SessionConfig, runtime: Arc<RuntimeEnv>) -
     // DataFusion 55 forgets the least value that a partition has met when it comes to nothing but NULLs, and then skips rows
     // that are less. Without deletes the bounds of files answer most of what it would save.
     config.options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    config.options_mut().execution.parquet.coerce_int96 = Some(INT96_UNIT.to_owned());
     let parsing = &mut config.options_mut().sql_parser;
     parsing.collect_spans = true;
     // JSON fields are case-sensitive and so are the columns that are named after them.

@@ -4,7 +4,7 @@ use alluvium_catalog::{Error, Location, Result, TableName};
 use datafusion::catalog::MemorySchemaProvider;
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::{DdlStatement, LogicalPlan};
+use datafusion::logical_expr::{DdlStatement, LogicalPlan, Statement};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::{CopyToStatement, CreateExternalTable, Statement as DfStatement};
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use std::sync::Arc;
 use super::catalogs::QueryCatalogs;
 use super::{failure, pin, table_name};
 use crate::tables::TableReader;
+
+/// The setting by which the reader of parquet files takes over all filters.
+const ROW_FILTERS: &str = "datafusion.execution.parquet.pushdown_filters";
 
 /// Makes ready what a statement needs to reach, and refuses an external table under the name of another.
 ///
@@ -90,6 +93,23 @@ fn refusal(node: &LogicalPlan, catalogs: &QueryCatalogs) -> Option<Error> {
                 "tables are declared in a file (CREATE STREAMING TABLE) or registered (alluvium catalog register)",
             ))
         }
+        LogicalPlan::Statement(statement) => statement_refusal(statement),
+        _ => None,
+    }
+}
+
+/// Refuses what would make later queries answer wrongly: a prepared plan reads its tables at the versions that were newest
+/// when it was prepared, and the reader of parquet files takes NaN for a match of filters that it does not match.
+fn statement_refusal(statement: &Statement) -> Option<Error> {
+    match statement {
+        Statement::Prepare(_) | Statement::Execute(_) | Statement::Deallocate(_) => Some(
+            Error::invalid("a session keeps no prepared statements")
+                .with_hint("send the query itself: it reads tables at the version that is newest then"),
+        ),
+        Statement::SetVariable(set) if set.variable == ROW_FILTERS => Some(
+            Error::invalid(format!("cannot set {ROW_FILTERS}: a session decides it for each query"))
+                .with_hint("rows of Delta tables are filtered by the reader wherever that is right"),
+        ),
         _ => None,
     }
 }

@@ -5,7 +5,9 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use datafusion::execution::SessionStateDefaults;
 
 use super::*;
-use crate::tables::fixture::{Lake, TestResult, append, append_with, lines, live_adds, people, with_hidden};
+use crate::tables::fixture::{
+    Lake, TestResult, VectorPlace, append, append_with, commit_vectors, lines, live_adds, people, with_hidden,
+};
 
 fn open(lake: &Lake) -> Result<Session> {
     let settings = SessionSettings { threads: 2, ..SessionSettings::default() };
@@ -226,6 +228,58 @@ async fn what_writes_or_defines_is_refused() -> TestResult {
         assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid, "{sql}: {}", error.chain());
     }
     check(&session, "SELECT count(*) AS n FROM names", &["n", "1"]).await
+}
+
+#[tokio::test]
+async fn a_session_keeps_no_prepared_statements() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    for sql in ["PREPARE p AS SELECT count(*) AS n FROM names", "EXECUTE p", "DEALLOCATE p"] {
+        let error = refusal(&session, sql).await?;
+        assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid, "{sql}: {}", error.chain());
+        assert_eq!(error.message(), "a session keeps no prepared statements", "{sql}");
+        assert_eq!(error.hint(), Some("send the query itself: it reads tables at the version that is newest then"));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn filters_are_not_left_to_the_reader_of_files_by_a_setting() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let error = refusal(&session, "SET datafusion.execution.parquet.pushdown_filters = true").await?;
+    assert_eq!(
+        error.message(),
+        "cannot set datafusion.execution.parquet.pushdown_filters: a session decides it for each query"
+    );
+    session.sql("SET datafusion.execution.batch_size = 100").await?.collect().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_query_whose_deletion_vectors_do_not_fit_into_memory_says_which_setting_gives_more() -> TestResult {
+    const SQL: &str = "SELECT id FROM people";
+    let lake = Lake::new()?;
+    let rows: Vec<(i64, &str)> = (0..100).map(|id| (id, "x")).collect();
+    let location = lake.table("people", &[people(&rows)?]).await?;
+    let path = live_adds(&location, 1)?[0]["path"].as_str().ok_or("no path")?.to_owned();
+    let deleted = roaring::RoaringTreemap::from_iter((0..100).step_by(2));
+    commit_vectors(&location, 1, &std::collections::BTreeMap::from([(path, deleted)]), VectorPlace::Inline)?;
+    // Their bits take a byte for eight rows.
+    let session = |memory_bytes_max| {
+        let settings = SessionSettings { threads: 1, memory_bytes_max, ..SessionSettings::default() };
+        Session::open(Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>, Arc::clone(&lake.reader), &settings)
+    };
+    let refused = session(12)?.sql(SQL).await?.collect().await.err().ok_or("more memory was taken than there is")?;
+    assert_eq!(refused.kind(), alluvium_catalog::ErrorKind::Invalid, "{}", refused.chain());
+    assert!(refused.hint().is_some_and(|hint| hint.contains("ALLUVIUM_SQL_MEMORY")), "{refused:?}");
+    // What one query was granted, the next gets again.
+    let roomy = session(1024)?;
+    for _ in 0..100 {
+        let rows = roomy.sql(SQL).await?.collect().await?;
+        assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 50);
+    }
+    Ok(())
 }
 
 #[tokio::test]

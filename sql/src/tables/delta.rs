@@ -168,7 +168,9 @@ pub(super) fn deltalake_scan(location: &Location, snapshot: &Arc<Snapshot>) -> R
     let config = DeltaScanConfig {
         file_column_name: None,
         wrap_partition_values: false,
-        enable_parquet_pushdown: true,
+        // Where columns are mapped it keeps filters above it. Elsewhere it would leave them to the reader, which takes NaN for
+        // a match of filters that it does not match (see `scan`).
+        enable_parquet_pushdown: is_mapped(snapshot),
         schema_force_view_types: false,
         schema: None,
     };
@@ -182,10 +184,12 @@ pub(super) fn deltalake_scan(location: &Location, snapshot: &Arc<Snapshot>) -> R
 
 /// Tells whether the columns of a data file are those of the table, by name, and nothing else decides which rows are live.
 fn is_plain(snapshot: &Snapshot) -> bool {
-    let mapping = snapshot.metadata().configuration().get(COLUMN_MAPPING);
-    let is_mapped = mapping.is_some_and(|mode| mode != "none");
     let features = snapshot.protocol().reader_features().unwrap_or_default();
-    !is_mapped && features.iter().all(|feature| PLAIN_FEATURES.contains(&feature.as_ref()))
+    !is_mapped(snapshot) && features.iter().all(|feature| PLAIN_FEATURES.contains(&feature.as_ref()))
+}
+
+fn is_mapped(snapshot: &Snapshot) -> bool {
+    snapshot.metadata().configuration().get(COLUMN_MAPPING).is_some_and(|mode| mode != "none")
 }
 
 impl DeltaProvider {

@@ -10,6 +10,7 @@ use datafusion::datasource::file_format::json::JsonFormat;
 use datafusion::datasource::file_format::parquet::ParquetFormat;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 
+use crate::compile::plan::INT96_UNIT;
 use crate::session::failure;
 
 /// Opens the files of `kind` below `location`; the folder's store must be registered.
@@ -35,7 +36,10 @@ pub(super) async fn open(
 
 fn format_of(kind: DatasetKind, location: &Location) -> Result<(Arc<dyn FileFormat>, &'static str)> {
     match kind {
-        DatasetKind::Parquet => Ok((Arc::new(ParquetFormat::default().with_force_view_types(false)), "parquet")),
+        DatasetKind::Parquet => {
+            let format = ParquetFormat::default().with_force_view_types(false);
+            Ok((Arc::new(format.with_coerce_int96(Some(INT96_UNIT.to_owned()))), "parquet"))
+        }
         DatasetKind::Csv => Ok((Arc::new(CsvFormat::default().with_has_header(true)), "csv")),
         DatasetKind::Json => Ok((Arc::new(JsonFormat::default()), "json")),
         DatasetKind::Delta | DatasetKind::DeadLetter => {

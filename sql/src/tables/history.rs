@@ -4,7 +4,6 @@ use alluvium_catalog::{Lineage, Result, Timestamp};
 use arrow::array::RecordBatch;
 use serde_json::Value;
 
-use super::log::commit_time;
 use crate::system::Columns;
 
 /// One version of a table.
@@ -12,7 +11,7 @@ use crate::system::Columns;
 pub struct HistoryEntry {
     /// The Delta version.
     pub version: u64,
-    /// When it was committed, by the commit itself, or else by the store.
+    /// When it was committed: by the commit itself in a table with in-commit timestamps, or else by the store.
     pub committed_at: Timestamp,
     /// What was done, in the words of whoever did it.
     pub operation: Option<String>,
@@ -23,12 +22,12 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    /// Reads a commit's commitInfo; `stored_at` is when the store got it.
-    pub(super) fn read(version: u64, stored_at: Timestamp, info: &Value) -> Self {
+    /// Reads a commit's commitInfo.
+    pub(super) fn read(version: u64, committed_at: Timestamp, info: &Value) -> Self {
         let text = |key: &str| info.get(key).and_then(Value::as_str).map(str::to_owned);
         Self {
             version,
-            committed_at: commit_time(info).unwrap_or(stored_at),
+            committed_at,
             operation: text("operation"),
             engine: text("engineInfo"),
             lineage: info.get(Lineage::KEY).and_then(lineage),

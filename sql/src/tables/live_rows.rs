@@ -19,6 +19,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Statistics};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result as DfResult;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{
@@ -39,7 +40,22 @@ use futures::{TryStreamExt, stream};
 use self::copy::copy_live;
 
 /// A bit for each row of each file, by the file's number in the scan, set where the row lives; `None` where all do.
-pub(super) type LiveBits = Arc<[Option<BooleanBuffer>]>;
+type LiveBits = Arc<[Option<BooleanBuffer>]>;
+
+/// The bits of a scan, and the memory that the session granted for them: it is given back when the last plan and the last
+/// reader are gone.
+#[derive(Debug, Clone)]
+pub(super) struct HeldBits {
+    bits: LiveBits,
+    _granted: Arc<MemoryReservation>,
+}
+
+impl HeldBits {
+    /// Returns `bits`, for which `granted` stands.
+    pub(super) fn new(bits: LiveBits, granted: MemoryReservation) -> Self {
+        Self { bits, _granted: Arc::new(granted) }
+    }
+}
 
 /// How many columns stand behind those that were asked for: the file and the row.
 const PLACE_COLUMNS: usize = 2;
@@ -49,7 +65,7 @@ const PLACE_COLUMNS: usize = 2;
 pub(super) struct LiveRowsExec {
     /// Its last two columns are the number of the file and that of the row.
     input: Arc<dyn ExecutionPlan>,
-    live: LiveBits,
+    live: HeldBits,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -59,7 +75,7 @@ impl LiveRowsExec {
     ///
     /// # Errors
     /// `Internal` when `input` has no places.
-    pub(super) fn try_new(input: Arc<dyn ExecutionPlan>, live: LiveBits) -> DfResult<Self> {
+    pub(super) fn try_new(input: Arc<dyn ExecutionPlan>, live: HeldBits) -> DfResult<Self> {
         let schema = input.schema();
         let asked: Vec<usize> = (0..n_asked(&schema)?).collect();
         let properties = PlanProperties::new(
@@ -79,7 +95,7 @@ fn n_asked(schema: &SchemaRef) -> DfResult<usize> {
 
 impl DisplayAs for LiveRowsExec {
     fn fmt_as(&self, form: DisplayFormatType, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let n_vectors = self.live.iter().flatten().count();
+        let n_vectors = self.live.bits.iter().flatten().count();
         match form {
             DisplayFormatType::TreeRender => writeln!(formatter, "vectors={n_vectors}"),
             DisplayFormatType::Default | DisplayFormatType::Verbose => {
@@ -118,7 +134,7 @@ impl ExecutionPlan for LiveRowsExec {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let input = children.pop().ok_or_else(|| DataFusionError::Internal("no scan to read from".to_owned()))?;
-        Ok(Arc::new(Self::try_new(input, Arc::clone(&self.live))?))
+        Ok(Arc::new(Self::try_new(input, self.live.clone())?))
     }
 
     /// The scan splits its files over more partitions.
@@ -128,7 +144,7 @@ impl ExecutionPlan for LiveRowsExec {
         config: &ConfigOptions,
     ) -> DfResult<Option<Arc<dyn ExecutionPlan>>> {
         let Some(input) = self.input.repartitioned(target_partitions, config)? else { return Ok(None) };
-        Ok(Some(Arc::new(Self::try_new(input, Arc::clone(&self.live))?)))
+        Ok(Some(Arc::new(Self::try_new(input, self.live.clone())?)))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
@@ -136,7 +152,7 @@ impl ExecutionPlan for LiveRowsExec {
         let rows = LiveRows {
             input: self.input.execute(partition, context)?,
             is_over: false,
-            live: Arc::clone(&self.live),
+            live: self.live.clone(),
             gathered: Gathered::new(self.schema(), batch_size),
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
@@ -201,7 +217,7 @@ impl ExecutionPlan for LiveRowsExec {
 struct LiveRows {
     input: SendableRecordBatchStream,
     is_over: bool,
-    live: LiveBits,
+    live: HeldBits,
     gathered: Gathered,
     metrics: BaselineMetrics,
 }
@@ -228,7 +244,7 @@ impl LiveRows {
             self.is_over = true;
             return Ok(self.gathered.batches.finish_buffered_batch()?);
         };
-        self.gathered.push(live_rows(&batch, &self.gathered.batches.schema(), &self.live)?)
+        self.gathered.push(live_rows(&batch, &self.gathered.batches.schema(), &self.live.bits)?)
     }
 }
 
@@ -355,6 +371,7 @@ fn all(hold: impl Iterator<Item = bool>) -> bool {
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, StringArray, UInt32Array};
     use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::execution::memory_pool::MemoryConsumer;
     use datafusion::prelude::SessionConfig;
 
     use roaring::RoaringTreemap;
@@ -383,7 +400,9 @@ mod tests {
     async fn live(batches: Vec<RecordBatch>, deleted: RoaringTreemap) -> TestResult<Vec<RecordBatch>> {
         let schema = batches.first().ok_or("no batches")?.schema();
         let input = MemorySourceConfig::try_new_exec(&[batches], schema, None)?;
-        let plan = LiveRowsExec::try_new(input, Arc::new([Some(live_bits(&deleted, 20_000))]))?;
+        let granted = MemoryConsumer::new("test").register(TaskContext::default().memory_pool());
+        let held = HeldBits::new(Arc::new([Some(live_bits(&deleted, 20_000))]), granted);
+        let plan = LiveRowsExec::try_new(input, held)?;
         let config = SessionConfig::new().with_batch_size(BATCH_SIZE);
         let context = Arc::new(TaskContext::default().with_session_config(config));
         Ok(plan.execute(0, context)?.try_collect().await?)

@@ -35,6 +35,22 @@ struct Listing {
     last_checkpoint: Option<u64>,
 }
 
+/// By which times the commits of a log count.
+#[derive(Debug)]
+struct Times {
+    /// When the store got each of them, made to rise.
+    stored: Vec<Timestamp>,
+    /// How many, from the oldest on, count by these alone, whatever they carry.
+    n_bare: usize,
+}
+
+impl Times {
+    /// Returns when the commit at place `index` was made, which carries the time `carried`, if any.
+    fn of(&self, index: usize, carried: Option<Timestamp>) -> Timestamp {
+        carried.filter(|_| index >= self.n_bare).unwrap_or(self.stored[index])
+    }
+}
+
 impl Log {
     /// Returns the log of the table at the root of `store`, which errors call `location`.
     pub(super) fn new(store: Arc<dyn ObjectStore>, location: &Location) -> Self {
@@ -56,16 +72,16 @@ impl Log {
     pub(super) async fn version_at(&self, time: Timestamp) -> Result<u64> {
         let listing = self.list().await?;
         let Some((first, _)) = listing.range() else { return Err(self.not_a_table()) };
-        let stored = stored_times(&listing.commits);
-        let n_made = self.n_made_by(&listing.commits, &stored, time).await?;
+        let times = self.times(&listing.commits).await?;
+        let n_made = self.n_made_by(&listing.commits, &times, time).await?;
         let found = n_made.checked_sub(1).map(|index| listing.commits[index].0);
         if let Some(version) = found.filter(|version| *version >= first) {
             return Ok(version);
         }
         let error = Error::invalid(format!("the table at {} had no version at {time}", self.location));
-        let oldest = listing.commits.iter().zip(&stored).find(|((version, _), _)| *version >= first);
-        let Some(((version, file), stored_at)) = oldest else { return Err(error) };
-        let made_at = self.carried_time(file).await?.unwrap_or(*stored_at);
+        let oldest = listing.commits.iter().enumerate().find(|(_, (version, _))| *version >= first);
+        let Some((index, (version, file))) = oldest else { return Err(error) };
+        let made_at = times.of(index, self.carried_time(file).await?);
         Err(error.with_hint(format!("its oldest version that can be read is {version} of {made_at}")))
     }
 
@@ -79,11 +95,11 @@ impl Log {
         if listing.range().is_none() {
             return Err(self.not_a_table());
         }
-        let stored = stored_times(&listing.commits);
-        futures::stream::iter(listing.commits.into_iter().zip(stored).rev().take(limit))
-            .map(|((version, file), stored_at)| async move {
+        let times = &self.times(&listing.commits).await?;
+        futures::stream::iter(listing.commits.into_iter().enumerate().rev().take(limit))
+            .map(|(index, (version, file))| async move {
                 let info = self.commit_info(&file).await?.unwrap_or_default();
-                Ok(HistoryEntry::read(version, stored_at, &info))
+                Ok(HistoryEntry::read(version, times.of(index, commit_time(&info)), &info))
             })
             .buffered(READS_AT_ONCE)
             .try_collect()
@@ -137,15 +153,18 @@ impl Log {
         Ok(listing)
     }
 
-    /// Returns how many of `commits`, from the oldest on, were made at or before `time`; the store got them at the
-    /// times `stored`.
-    async fn n_made_by(&self, commits: &[(u64, ObjectMeta)], stored: &[Timestamp], time: Timestamp) -> Result<usize> {
-        let n_bare = self.n_bare(commits).await?;
+    async fn times(&self, commits: &[(u64, ObjectMeta)]) -> Result<Times> {
+        Ok(Times { stored: stored_times(commits), n_bare: self.n_bare(commits).await? })
+    }
+
+    /// Returns how many of `commits`, from the oldest on, were made at or before `time`.
+    async fn n_made_by(&self, commits: &[(u64, ObjectMeta)], times: &Times, time: Timestamp) -> Result<usize> {
+        let n_bare = times.n_bare;
         // Times that commits carry rise from version to version: whoever keeps them must see to that.
         let (mut low, mut high) = (n_bare, commits.len());
         while low < high {
             let middle = low.midpoint(high);
-            if self.carried_time(&commits[middle].1).await?.unwrap_or(stored[middle]) <= time {
+            if times.of(middle, self.carried_time(&commits[middle].1).await?) <= time {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -154,7 +173,7 @@ impl Log {
         if low > n_bare {
             return Ok(low);
         }
-        Ok(stored[..n_bare].partition_point(|stored_at| *stored_at <= time))
+        Ok(times.stored[..n_bare].partition_point(|stored_at| *stored_at <= time))
     }
 
     /// Returns how many of `commits`, from the oldest on, are from before the table began to keep in-commit timestamps:
@@ -216,7 +235,7 @@ impl Listing {
 
 /// Returns when a commit was made by what it carries, in a table with in-commit timestamps. Source: Delta transaction
 /// log protocol, section "In-Commit Timestamps".
-pub(super) fn commit_time(info: &Value) -> Option<Timestamp> {
+fn commit_time(info: &Value) -> Option<Timestamp> {
     info.get("inCommitTimestamp").and_then(Value::as_i64).map(Timestamp)
 }
 

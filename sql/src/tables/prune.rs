@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::DFSchema;
 use datafusion::common::stats::Precision;
@@ -24,6 +24,21 @@ pub(super) fn is_on_partitions(filter: &Expr, columns: &Columns) -> bool {
     let named = filter.column_refs();
     let is_partition = |name: &str| columns.scanned.table_partition_cols().iter().any(|field| field.name() == name);
     !named.is_empty() && named.iter().all(|column| is_partition(&column.name)) && !filter.is_volatile()
+}
+
+/// Tells whether a filter names a column with floating numbers, on its own or among its members.
+pub(super) fn name_floats(filters: &[Expr], columns: &Columns) -> bool {
+    let schema = columns.scanned.table_schema();
+    let is_floating = |name: &str| schema.field_with_name(name).is_ok_and(|field| holds_floats(field.data_type()));
+    filters.iter().any(|filter| filter.column_refs().iter().any(|column| is_floating(&column.name)))
+}
+
+fn holds_floats(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Struct(members) => members.iter().any(|member| holds_floats(member.data_type())),
+        DataType::List(element) | DataType::Map(element, _) => holds_floats(element.data_type()),
+        other => other.is_floating(),
+    }
 }
 
 /// Returns the files of `live`, by index, that may have rows that match `filters`.

@@ -5,8 +5,9 @@
 //! ```
 //! Filters and projections reach the parquet reader as they do for a table without deletion vectors, and so do ranges of a
 //! file: selections and numbers of rows are those of the whole file, whichever of its row groups a partition reads. Only
-//! the vectors of files that are left after pruning are read. Nothing here knows how a log is written, and tables whose
-//! features need more (column mapping) are not for it: [`delta`](super::delta) decides.
+//! the vectors of files that are left after pruning are read, and their bits count against the memory of the session. Filters
+//! on floating columns only skip row groups and pages: the rows are filtered above the reader. Nothing here knows how a log
+//! is written, and tables whose features need more (column mapping) are not for it: [`delta`](super::delta) decides.
 
 mod places;
 
@@ -24,6 +25,7 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, Pa
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::error::Result as DfResult;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
@@ -36,9 +38,10 @@ use url::Position;
 
 use super::columns::Columns;
 use super::live::{LiveFile, LiveFiles};
-use super::live_rows::{LiveBits, LiveRowsExec};
+use super::live_rows::{HeldBits, LiveRowsExec};
 use super::prune;
 use super::vectors::{Deleted, VectorCache, VectorSource};
+use crate::compile::plan::INT96_UNIT;
 use crate::scan_by::scan_by;
 
 /// How many deletion vectors are read at once: enough to hide the way to S3, few enough for any store.
@@ -139,6 +142,9 @@ impl LiveScan {
         options.global.enable_page_index = true;
         options.global.bloom_filter_on_read = true;
         options.global.pushdown_filters = true;
+        // Whatever the session was SET to.
+        options.global.coerce_int96 = Some(INT96_UNIT.to_owned());
+        options.global.coerce_int96_tz = None;
         let footers = session.runtime_env().cache_manager.get_file_metadata_cache();
         let reader = CachedParquetFileReaderFactory::new(Arc::clone(&self.source.store), footers);
         ParquetSource::new(columns.clone())
@@ -169,7 +175,16 @@ impl LiveScan {
         let summary = live.summary(&chosen)?;
         let files: Vec<&LiveFile> = chosen.iter().map(|&index| &live.files[index]).collect();
         let vectors: Vec<_> = files.iter().map(|file| self.deleted(file, session)).collect();
-        let deleted: Vec<_> = futures::stream::iter(vectors).buffered(VECTORS_AT_ONCE).try_collect().await?;
+        // The plan holds the bits of all files for as long as it runs, also those that the cache of vectors lets go.
+        let granted = MemoryConsumer::new("deletion vectors").register(&session.runtime_env().memory_pool);
+        let held = |deleted: DfResult<Option<Deleted>>| {
+            if let Ok(Some(Deleted::Scattered(live))) = &deleted {
+                granted.try_grow(live.inner().len())?;
+            }
+            deleted
+        };
+        let read = futures::stream::iter(vectors).buffered(VECTORS_AT_ONCE).map(held);
+        let deleted: Vec<Option<Deleted>> = read.try_collect().await?;
         let mut files: Vec<PartitionedFile> = files.into_iter().map(partitioned).collect();
         let mut scattered = Vec::with_capacity(files.len());
         for (file, deleted) in files.iter_mut().zip(deleted) {
@@ -188,17 +203,18 @@ impl LiveScan {
             statistics: if limit.is_some() { summary.to_inexact() } else { summary },
             projection,
             limit,
+            filters_in_reader: !prune::name_floats(filters, &self.columns),
         };
         match scattered.iter().any(Option::is_some) {
-            true => self.live_rows(wanted, scattered.into(), session),
+            true => self.live_rows(wanted, HeldBits::new(scattered.into(), granted), session),
             false => self.all_rows(wanted, session),
         }
     }
 
     /// Reads the rows that the reader itself can tell to be live.
     fn all_rows(&self, wanted: Wanted<'_>, session: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Wanted { files, statistics, projection, limit } = wanted;
-        let source = self.parquet(&self.columns.scanned, session);
+        let Wanted { files, statistics, projection, limit, filters_in_reader } = wanted;
+        let source = self.parquet(&self.columns.scanned, session).with_pushdown_filters(filters_in_reader);
         let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups(files, session.config().target_partitions()))
             .with_statistics(statistics)
@@ -210,14 +226,14 @@ impl LiveScan {
 
     /// Reads all rows of files that have lost some, and leaves these out. Where a limit stands above, it ends the scan: how
     /// many rows have to be read for it is not known before.
-    fn live_rows(&self, wanted: Wanted<'_>, live: LiveBits, session: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Wanted { mut files, mut statistics, projection, limit: _ } = wanted;
+    fn live_rows(&self, wanted: Wanted<'_>, live: HeldBits, session: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let Wanted { mut files, mut statistics, projection, limit: _, filters_in_reader } = wanted;
         for (number, file) in (0_u32..).zip(&mut files) {
             file.partition_values.push(ScalarValue::UInt32(Some(number)));
         }
         let n_columns = self.columns.placed.table_schema().fields().len();
         statistics.column_statistics.resize_with(n_columns, ColumnStatistics::new_unknown);
-        let source = self.parquet(&self.columns.placed, session);
+        let source = self.parquet(&self.columns.placed, session).with_pushdown_filters(filters_in_reader);
         let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups(files, session.config().target_partitions()))
             .with_statistics(statistics)
@@ -233,6 +249,9 @@ struct Wanted<'a> {
     statistics: Statistics,
     projection: Option<&'a Vec<usize>>,
     limit: Option<usize>,
+    /// Whether the reader filters rows, so that nobody above does. DataFusion 55 leaves its filter out for row groups whose
+    /// bounds show that all rows match, and other writers leave NaN out of bounds.
+    filters_in_reader: bool,
 }
 
 /// Returns `file` as DataFusion reads it.

@@ -301,7 +301,24 @@ async fn times_that_commits_carry_go_over_those_of_the_store() -> TestResult {
     let history = lake.reader.history(&location, usize::MAX).await?;
     let times: Vec<i64> = history.iter().map(|entry| entry.committed_at.0).collect();
     assert_eq!(times, [4_000, 3_000, 2_001, 2_000, 1_001, 1_000]);
-    Ok(())
+
+    // Once a table carries times no longer, those that its old commits carry count for nothing.
+    fixture::write_commit(&location, 6, &[json!({"commitInfo": {"operation": "nothing", "timestamp": 7}})])?;
+    date(&location, 6, &[5_000])?;
+    let history = lake.reader.history(&location, usize::MAX).await?;
+    let times: Vec<i64> = history.iter().map(|entry| entry.committed_at.0).collect();
+    assert_eq!(times, [9_004, 9_003, 9_002, 9_001, 9_000, 1_001, 1_000]);
+    let shown: Vec<(i64, u64)> = history.iter().map(|entry| (entry.committed_at.0, entry.version)).collect();
+    check_times(&lake, &location, &shown).await?;
+    // The oldest version that is left carries a time, too.
+    let log = location.local_path().ok_or("not on disk")?.join("_delta_log");
+    std::fs::remove_file(log.join(format!("{:020}.json", 0)))?;
+    std::fs::write(log.join(format!("{:020}.checkpoint.parquet", 6)), "never read")?;
+    let carrying = json!({"commitInfo": {"operation": "nothing", "inCommitTimestamp": 1}});
+    fixture::write_commit(&location, 6, &[carrying])?;
+    fixture::write_commit(&location, 7, &[json!({"commitInfo": {"operation": "nothing"}})])?;
+    date(&location, 6, &[5_000, 6_000])?;
+    check_too_early(&lake, &location, 9_003, "6 of 1970-01-01T00:00:09.004Z").await
 }
 
 #[tokio::test]

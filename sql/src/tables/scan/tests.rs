@@ -607,3 +607,155 @@ async fn schemas_without_nested_members_or_with_optional_ones_are_our_own() -> T
     assert!(!text_of(&plan(&table, "SELECT id FROM t").await?).starts_with("DataSourceExec"));
     Ok(())
 }
+
+/// Writes a table with these columns, and a file of another writer as its version 1.
+async fn of_another_writer(lake: &Lake, schema: &Schema, file: &[u8], n_rows: usize) -> TestResult<Location> {
+    let location = lake.location("foreign")?;
+    create(&location, schema, &[]).await?;
+    std::fs::write(location.local_path().ok_or("not on disk")?.join("foreign.parquet"), file)?;
+    let add = json!({"add": {
+        "path": "foreign.parquet", "partitionValues": {}, "size": file.len(), "modificationTime": 0,
+        "dataChange": true, "stats": json!({"numRecords": n_rows}).to_string()
+    }});
+    write_commit(&location, 1, &[add])?;
+    Ok(location)
+}
+
+/// Deletes the first row of the file of another writer, which makes version 2.
+fn delete_the_first(location: &Location) -> TestResult {
+    let vectors = BTreeMap::from([("foreign.parquet".to_owned(), RoaringTreemap::from_iter([0]))]);
+    commit_vectors(location, 1, &vectors, VectorPlace::Inline)
+}
+
+/// Other writers leave NaN out of bounds, by which all rows of this file seem to match.
+#[tokio::test]
+async fn a_nan_in_a_file_of_another_writer_is_no_match_of_filters_that_it_does_not_match() -> TestResult {
+    use datafusion::parquet::arrow::ArrowWriter;
+
+    let columns: [(&str, ArrayRef, bool); 2] = [
+        ("id", Arc::new(Int64Array::from(vec![1, 2, 3, 4])), true),
+        ("x", Arc::new(Float64Array::from(vec![1.0, 1.0, f64::NAN, 1.0])), true),
+    ];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns)?;
+    let mut writer = ArrowWriter::try_new(Vec::<u8>::new(), batch.schema(), None)?;
+    writer.write(&batch)?;
+    let lake = Lake::new()?;
+    let location = of_another_writer(&lake, &batch.schema(), &writer.into_inner()?, 4).await?;
+    delete_the_first(&location)?;
+    for (version, expected) in [(1, ["1", "2", "4"].as_slice()), (2, ["2", "4"].as_slice())] {
+        let table = lake.reader.open(&location, Version::At(version)).await?;
+        for condition in ["x < 10", "x = 1", "x <= 1 AND id > 0", "NOT x > 1", "x BETWEEN 0 AND 2"] {
+            let query = format!("SELECT id FROM t WHERE {condition} ORDER BY id");
+            let text = text_of(&plan(&table, &query).await?);
+            assert!(text.contains("FilterExec") && text.contains("predicate="), "{text}");
+            assert_eq!(answer(&table, &query).await?, expected, "{condition} at version {version}");
+        }
+        assert_eq!(answer(&table, "SELECT count(*) FROM t WHERE x = 1").await?, [expected.len().to_string()]);
+        let last = "SELECT id FROM t WHERE x < 10 ORDER BY x, id DESC LIMIT 1";
+        assert_eq!(answer(&table, last).await?, ["4"], "version {version}");
+        assert_eq!(answer(&table, "SELECT id FROM t WHERE x < 10 LIMIT 9").await?.len(), expected.len());
+        let joined = "SELECT a.id FROM t a JOIN t b ON a.x = b.x AND a.id = b.id WHERE b.x < 10 ORDER BY 1";
+        assert_eq!(answer(&table, joined).await?, expected, "version {version}");
+        // Filters on other columns are left to the reader as ever.
+        let text = text_of(&plan(&table, "SELECT x FROM t WHERE id > 1").await?);
+        assert!(text.contains("predicate=id") && !text.contains("FilterExec"), "{text}");
+    }
+    Ok(())
+}
+
+/// A file with a column that Spark keeps as INT96, on its own and as a member: the last day that there is, and the first.
+fn with_int96() -> TestResult<Vec<u8>> {
+    use datafusion::parquet::data_type::{Int64Type, Int96, Int96Type};
+    use datafusion::parquet::file::writer::SerializedFileWriter;
+    use datafusion::parquet::schema::parser::parse_message_type;
+
+    let schema = "message spark_schema {
+        required int64 id; required int96 seen; required group home { required int96 moved; }
+    }";
+    let on_day = |day: u32| {
+        let mut time = Int96::new();
+        time.set_data(0, 0, 2_440_588 + day);
+        time
+    };
+    let days = [on_day(2_932_896), on_day(0)];
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(Vec::<u8>::new(), Arc::new(parse_message_type(schema)?), properties)?;
+    let mut group = writer.next_row_group()?;
+    let mut ids = group.next_column()?.ok_or("no column for ids")?;
+    ids.typed::<Int64Type>().write_batch(&[1, 2], None, None)?;
+    ids.close()?;
+    for _ in ["seen", "moved"] {
+        let mut column = group.next_column()?.ok_or("no column for times")?;
+        column.typed::<Int96Type>().write_batch(&days, None, None)?;
+        column.close()?;
+    }
+    group.close()?;
+    Ok(writer.into_inner()?)
+}
+
+#[tokio::test]
+async fn times_of_spark_beyond_those_that_nanoseconds_hold_come_whole() -> TestResult {
+    let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
+    let home = Fields::from(vec![Field::new("moved", time.clone(), true)]);
+    let schema = Schema::new(vec![
+        Field::new("id", DataType::Int64, true),
+        Field::new("seen", time, true),
+        Field::new("home", DataType::Struct(home), true),
+    ]);
+    let lake = Lake::new()?;
+    let location = of_another_writer(&lake, &schema, &with_int96()?, 2).await?;
+    let table = lake.reader.open(&location, Version::Latest).await?;
+    let session = session(2);
+    session.register_table("t", table.provider_with_hidden())?;
+    let last = "1|9999-12-31T00:00:00Z|9999-12-31T00:00:00Z";
+    let later = "SELECT id FROM t WHERE seen > TIMESTAMP '5000-01-01T00:00:00Z'";
+    for setting in ["us", "ns"] {
+        rows(&session, &format!("SET datafusion.execution.parquet.coerce_int96 = '{setting}'")).await?;
+        let read = rows(&session, "SELECT id, seen, home.moved FROM t ORDER BY id").await?;
+        assert_eq!(read, [last, "2|1970-01-01T00:00:00Z|1970-01-01T00:00:00Z"], "set to {setting}");
+        assert_eq!(rows(&session, later).await?, ["1"], "set to {setting}");
+        assert_eq!(rows(&session, "SELECT max(seen) FROM t").await?, ["9999-12-31T00:00:00Z"]);
+    }
+    delete_the_first(&location)?;
+    let table = lake.reader.open(&location, Version::Latest).await?;
+    assert!(answer(&table, later).await?.is_empty());
+    assert_eq!(answer(&table, "SELECT seen FROM t").await?, ["1970-01-01T00:00:00Z"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn times_of_spark_in_a_file_without_log_come_whole() -> TestResult {
+    let lake = Lake::new()?;
+    let location = lake.location("files")?;
+    let folder = location.local_path().ok_or("not on disk")?;
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("a.parquet"), with_int96()?)?;
+    let session = session(2);
+    let files = lake.reader.open_files(alluvium_catalog::DatasetKind::Parquet, &location, &session.state()).await?;
+    session.register_table("registered", files)?;
+    let external = format!("CREATE EXTERNAL TABLE pointed_at STORED AS PARQUET LOCATION '{location}/a.parquet'");
+    rows(&session, &external).await?;
+    for name in ["registered", "pointed_at"] {
+        let seen = rows(&session, &format!("SELECT seen FROM {name} WHERE id = 1")).await?;
+        assert!(seen.len() == 1 && seen[0].starts_with("9999-12-31"), "{name}: {seen:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_bits_of_scattered_deletes_are_granted_for_as_long_as_their_scan_lives() -> TestResult {
+    let lake = Lake::new()?;
+    let table = thirty_without(&lake, &[3]).await?;
+    let session = session(3);
+    session.register_table("t", table.provider_with_hidden())?;
+    let pool = Arc::clone(&session.runtime_env().memory_pool);
+    let planned = session.sql("SELECT id FROM t").await?.create_physical_plan().await?;
+    let held = pool.reserved();
+    assert!(held > 0);
+    let reading = planned.execute(0, session.task_ctx())?;
+    drop(planned);
+    assert_eq!(pool.reserved(), held, "a reader still needs them");
+    drop(reading);
+    assert_eq!(pool.reserved(), 0);
+    Ok(())
+}

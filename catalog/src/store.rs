@@ -11,6 +11,7 @@ pub mod suite;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -59,6 +60,24 @@ pub struct Run {
 /// The most runs that [`CatalogStore::listening`] returns: more processes than one machine's flows are spread over.
 pub const LISTENING_MAX: usize = 16;
 
+/// A version of a table, and the write that it is recorded as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The version.
+    pub version: u64,
+    /// The write.
+    pub write_id: Uuid,
+}
+
+/// What in the catalog shows that it tells of another table than the one that is at a place now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Witness {
+    /// This commit is recorded, and the table has not got it.
+    Commit(Written),
+    /// Up to this version all is said to be recorded, and the table has fewer.
+    Recorded(u64),
+}
+
 /// Keeps what exists and where it came from.
 #[async_trait]
 pub trait CatalogStore: fmt::Debug + Send + Sync {
@@ -88,8 +107,23 @@ pub trait CatalogStore: fmt::Debug + Send + Sync {
     /// Notes that every commit of the table at `location` up to `version` is recorded; an older note changes nothing.
     async fn put_recorded(&self, location: &Location, version: u64) -> Result<()>;
 
-    /// Forgets the commits of the table at `location` from version `first` on, and the note that they are recorded.
-    async fn forget_commits(&self, location: &Location, first: u64) -> Result<()>;
+    /// As [`put_recorded`](Self::put_recorded), where the commits up to `former` are noted as recorded still. Where they
+    /// are not, somebody has forgotten them: nothing changes, and the answer is false.
+    async fn raise_recorded(&self, location: &Location, former: u64, version: u64) -> Result<bool>;
+
+    /// Forgets the commits of the table at `location` that have one of `versions`, and sets the note back to before the
+    /// first of `versions`; in one step, and only where `witness` is in the catalog still. Where it is not, another has
+    /// forgotten what it spoke of, and may have recorded anew: nothing changes, and the answer is false.
+    async fn forget_commits(
+        &self,
+        location: &Location,
+        versions: &[RangeInclusive<u64>],
+        witness: Witness,
+    ) -> Result<bool>;
+
+    /// Returns the oldest and then the newest commit that is recorded of the table at `location` among `versions`, which
+    /// are in order: one where they are the same, none where none is recorded.
+    async fn written(&self, location: &Location, versions: &[RangeInclusive<u64>]) -> Result<Vec<Written>>;
 
     /// Returns up to which version every commit of the table at `location` is recorded, if that was ever noted.
     async fn recorded(&self, location: &Location) -> Result<Option<u64>>;

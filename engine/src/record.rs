@@ -6,12 +6,16 @@
 //! and at the next start. A start also finds out whether the catalog tells of another table, which was at this place
 //! before: removed and made anew, or put back as it was once. What it tells of that one is forgotten.
 //!
+//! Several processes may do so at once. Each forgets only while what it has seen is there still, and notes only on top of
+//! what it has noted before; where another has come between, it looks again.
+//!
 //! Before it: [`commit`](crate::commit). After it: nothing; the span is acknowledged.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use alluvium_catalog::store::CatalogStore;
-use alluvium_catalog::{Commit, Dataset, DatasetKind, Definition, ErrorKind, Location, Registry, Result, TableName};
+use alluvium_catalog::store::{CatalogStore, Witness, Written};
+use alluvium_catalog::{Dataset, DatasetKind, Definition, ErrorKind, Location, Registry, Result, TableName};
 
 use crate::delta::log::{DeltaLog, LogEntry, Version};
 use crate::rebuild::log::{commit_of, lineage_of};
@@ -21,6 +25,9 @@ const CHUNK: usize = 128;
 
 /// Versions made up for behind one commit: no batch waits longer than that many reads for the catalog.
 const GAP_MAX: u64 = 64;
+
+/// Every version that there can be.
+const ALL: [RangeInclusive<Version>; 1] = [0..=Version::MAX];
 
 /// Writes to the catalog for one table.
 #[derive(Debug)]
@@ -80,47 +87,85 @@ impl Recorder {
         if self.is_settled {
             return Ok(());
         }
-        if self.tells_of_another(version).await? {
-            let versions = self.log.versions().await?;
-            // What the log has cleaned up, only the catalog still tells; all else is recorded again.
-            let first = versions.first().map_or(version + 1, |oldest| (*oldest).min(version + 1));
-            tracing::warn!(
-                table = %self.table, location = %self.log.location(), first, version,
-                "the catalog told of another table at this place; its commits are forgotten, and this one's are recorded"
-            );
-            self.catalog.forget_commits(self.log.location(), first).await?;
-        }
-        self.is_settled = true;
+        self.is_settled = match self.witness(version).await? {
+            // Where another process has come first, the next commit finds out whether all is well now.
+            Some(witness) => self.forget(version, witness).await?,
+            None => true,
+        };
         Ok(())
     }
 
-    /// Tells whether the catalog has versions that the log never had, or a commit that the log has not at its version.
-    async fn tells_of_another(&self, version: Version) -> Result<bool> {
+    /// Returns what shows that the catalog tells of another table, if something does.
+    ///
+    /// Looked at are the oldest and the newest commit that are recorded of this place: whether the log has them, or
+    /// another write at their versions, or never came that far; and whether the note is above the log's last version.
+    /// Where the log has been cleaned of one of them, so are the oldest and the newest of the versions that it has.
+    /// What lies between is not looked at: tables are recorded in order, so that what is left of a former one reaches to
+    /// one of the ends.
+    async fn witness(&self, version: Version) -> Result<Option<Witness>> {
         let location = self.log.location();
         // The catalog is asked before the log: what another process records meanwhile has landed by then.
         let recorded = self.catalog.recorded(location).await?;
-        let newest = self.catalog.commits(Some(&self.table), 1).await?.pop();
-        let newest = newest.filter(|commit| commit.location == *location);
-        let told = recorded.max(newest.as_ref().map(|commit| commit.version));
-        if told > Some(version) && told > self.log.versions().await?.last().copied() {
-            return Ok(true);
+        let ends = self.catalog.written(location, &ALL).await?;
+        let mut is_within = recorded.is_none_or(|recorded| recorded <= version);
+        for commit in &ends {
+            match self.look_up(*commit).await? {
+                Found::Same => {}
+                Found::Other => return Ok(Some(Witness::Commit(*commit))),
+                Found::Nothing => is_within = false,
+            }
         }
-        match newest {
-            Some(commit) => Ok(!self.may_hold(&commit).await?),
-            None => Ok(false),
+        if is_within {
+            return Ok(None);
         }
+        let versions = self.log.versions().await?;
+        let last = last_of(&versions, version);
+        if let Some(commit) = ends.last().filter(|commit| commit.version > last) {
+            return Ok(Some(Witness::Commit(*commit)));
+        }
+        if let Some(recorded) = recorded.filter(|recorded| *recorded > last) {
+            return Ok(Some(Witness::Recorded(recorded)));
+        }
+        for commit in self.catalog.written(location, &ranges(&versions)).await? {
+            if self.look_up(commit).await? == Found::Other {
+                return Ok(Some(Witness::Commit(commit)));
+            }
+        }
+        Ok(None)
     }
 
-    /// Tells whether nothing in the log speaks against `commit`: its version holds it, or cannot be read any more.
-    async fn may_hold(&self, commit: &Commit) -> Result<bool> {
+    /// Makes the catalog forget the versions that the log has, for they can be recorded again, and those above its last,
+    /// for it never had them. What the log has been cleaned of, only the catalog still tells. Returns whether `witness`
+    /// was there still; nothing is forgotten where it was not.
+    async fn forget(&mut self, version: Version, witness: Witness) -> Result<bool> {
+        let versions = self.log.versions().await?;
+        let last = last_of(&versions, version);
+        let mut forgotten = ranges(&versions);
+        forgotten.push(last.saturating_add(1)..=Version::MAX);
+        // The note goes back, and what lacks is counted from there.
+        self.open = None;
+        let is_forgotten = self.catalog.forget_commits(self.log.location(), &forgotten, witness).await?;
+        if is_forgotten {
+            tracing::warn!(
+                table = %self.table, location = %self.log.location(), last, ?witness,
+                "the catalog told of another table at this place; its commits are forgotten, and this one's are recorded"
+            );
+        }
+        Ok(is_forgotten)
+    }
+
+    /// Looks for a commit that is recorded in the log.
+    async fn look_up(&self, commit: Written) -> Result<Found> {
         let lineage = match self.log.read(commit.version).await {
             Ok(Some(entry)) => lineage_of(&entry, self.log.location()),
-            Ok(None) => return Ok(true),
+            Ok(None) => return Ok(Found::Nothing),
             Err(error) => Err(error),
         };
         match lineage {
-            Ok(lineage) => Ok(lineage.is_some_and(|lineage| lineage.write_id == commit.lineage.write_id)),
-            Err(error) if error.kind() == ErrorKind::Data => Ok(true),
+            Ok(Some(lineage)) if lineage.write_id == commit.write_id => Ok(Found::Same),
+            Ok(_) => Ok(Found::Other),
+            // What nobody can read any more speaks against nothing.
+            Err(error) if error.kind() == ErrorKind::Data => Ok(Found::Same),
             Err(error) => Err(error),
         }
     }
@@ -154,13 +199,23 @@ impl Recorder {
         Ok(next)
     }
 
-    /// Notes that all before `open` is recorded.
+    /// Notes that all before `open` is recorded. That counts on what was noted before: where it has been taken back,
+    /// commits were forgotten that are not made up for yet, and the next record looks and fills again.
     async fn note(&mut self, open: Version) -> Result<()> {
-        if open == 0 || self.open.is_some_and(|before| before >= open) {
+        let before = self.open.unwrap_or(0);
+        if open <= before {
             return Ok(());
         }
-        self.catalog.put_recorded(self.log.location(), open - 1).await?;
-        self.open = Some(open);
+        let location = self.log.location();
+        let is_noted = match before.checked_sub(1) {
+            Some(former) => self.catalog.raise_recorded(location, former, open - 1).await?,
+            None => {
+                self.catalog.put_recorded(location, open - 1).await?;
+                true
+            }
+        };
+        self.open = is_noted.then_some(open);
+        self.is_settled &= is_noted;
         Ok(())
     }
 
@@ -176,6 +231,28 @@ impl Recorder {
             Err(error) => Err(error),
         }
     }
+}
+
+/// What the log has at the version of a commit that is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// That commit, as far as it can be read.
+    Same,
+    /// Another one.
+    Other,
+    /// Nothing: it has been cleaned of it, or never came that far.
+    Nothing,
+}
+
+/// Returns the last version of a log that has `versions` by a LIST, and has come to `version` for certain.
+fn last_of(versions: &[Version], version: Version) -> Version {
+    versions.last().map_or(version, |last| version.max(*last))
+}
+
+/// Returns `versions`, which are in order, as ranges.
+fn ranges(versions: &[Version]) -> Vec<RangeInclusive<Version>> {
+    let runs = versions.chunk_by(|version, next| next - version == 1);
+    runs.filter_map(|run| Some(*run.first()?..=*run.last()?)).collect()
 }
 
 /// Registers a flow and all that it hangs on, in the catalog and, but for the flow itself, in the warehouse's registry.
@@ -391,6 +468,76 @@ mod tests {
         assert_eq!(writes(&catalog).await?, by(WRITE_ID, &[1, 2, 3]));
         assert_eq!(catalog.recorded(back.location()).await?, Some(3));
         Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_another_process_has_recorded_anew_is_not_forgotten() -> Result<()> {
+        let catalog = Arc::new(MemoryStore::default());
+        repaired(&catalog, &log(0..10, &[]).await?, 9).await?;
+        let anew = log_by(OTHER_WRITE_ID, 0..7, &[]).await?;
+        let recorder =
+            || -> Result<Recorder> { Ok(Recorder::new(Arc::clone(&catalog) as _, TABLE.parse()?, anew.clone())) };
+        // Both see the table before; one forgets it and goes on before the other forgets.
+        let (mut late, mut early) = (recorder()?, recorder()?);
+        let witness = late.witness(3).await?.ok_or_else(|| Error::internal("the former table was not found out"))?;
+        early.repair(3).await;
+        for version in [4, 5] {
+            early.record(&entry(&anew, version).await?).await;
+        }
+        assert!(!late.forget(3, witness).await?);
+        late.repair(3).await;
+        early.record(&entry(&anew, 6).await?).await;
+        assert_eq!(writes(&catalog).await?, by(OTHER_WRITE_ID, &[1, 2, 3, 4, 5, 6]));
+        assert_eq!(catalog.recorded(anew.location()).await?, Some(6));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_another_process_has_forgotten_is_recorded_again() -> Result<()> {
+        let (catalog, log) = (Arc::new(MemoryStore::default()), log(0..8, &[]).await?);
+        let mut recorder = Recorder::new(Arc::clone(&catalog) as _, TABLE.parse()?, log.clone());
+        recorder.repair(5).await;
+        assert!(catalog.forget_commits(log.location(), &ALL, Witness::Recorded(5)).await?);
+        // The other one knows of less than this one has recorded.
+        repaired(&catalog, &log, 3).await?;
+        recorder.record(&entry(&log, 6).await?).await;
+        assert_eq!(catalog.recorded(log.location()).await?, Some(3));
+        recorder.record(&entry(&log, 7).await?).await;
+        assert_eq!(recorded(&catalog).await?, [1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(catalog.recorded(log.location()).await?, Some(7));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_former_table_below_what_is_recorded_of_this_one_is_found_out() -> Result<()> {
+        // Clean-up has left the log whole, with holes, or without a version of the former table.
+        for (cleaned, former) in
+            [(vec![], vec![]), (vec![0, 1, 2, 6], vec![1, 2]), (vec![0, 1, 2, 3, 4], vec![1, 2, 3, 4])]
+        {
+            let catalog = Arc::new(MemoryStore::default());
+            repaired(&catalog, &log(0..5, &[]).await?, 4).await?;
+            let anew = log_by(OTHER_WRITE_ID, 0..9, &[]).await?;
+            let recorder = Recorder::new(Arc::clone(&catalog) as _, TABLE.parse()?, anew.clone());
+            for version in 5..9 {
+                recorder.put(&entry(&anew, version).await?).await?;
+            }
+            catalog.put_recorded(anew.location(), 8).await?;
+            for version in cleaned {
+                let deleted = anew.store().delete(&commit_path(version)).await;
+                deleted.map_err(|source| Error::internal("test delete").with_source(source))?;
+            }
+            repaired(&catalog, &anew, 8).await?;
+            let own: Vec<Version> = (1..9).filter(|version| !former.contains(version)).collect();
+            assert_eq!(writes(&catalog).await?, [by(WRITE_ID, &former), by(OTHER_WRITE_ID, &own)].concat());
+            assert_eq!(catalog.recorded(anew.location()).await?, Some(8));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn versions_are_ranges_between_holes() {
+        assert_eq!(ranges(&[]), []);
+        assert_eq!(ranges(&[3, 4, 5, 7, 9, 10]), [3..=5, 7..=7, 9..=10]);
     }
 
     #[tokio::test]

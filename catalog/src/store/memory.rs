@@ -1,12 +1,13 @@
 //! A catalog in memory: for tests, demos and `alluvium check`. It behaves as [`super::SqliteStore`] does.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::{CatalogStore, FlowEntry, LISTENING_MAX, Run};
+use super::{CatalogStore, FlowEntry, LISTENING_MAX, Run, Witness, Written};
 use crate::lineage::Definition;
 use crate::{Commit, Connection, Dataset, Edge, Input, Location, Name, Node, Result, Seen, Source, TableName};
 
@@ -108,17 +109,55 @@ impl CatalogStore for MemoryStore {
         Ok(())
     }
 
-    async fn forget_commits(&self, location: &Location, first: u64) -> Result<()> {
+    async fn raise_recorded(&self, location: &Location, former: u64, version: u64) -> Result<bool> {
         let mut tables = self.tables();
-        tables.commits.retain(|(place, version), _| place != location || *version < first);
+        match tables.recorded.get_mut(location) {
+            Some(recorded) if *recorded >= former => {
+                *recorded = version.max(*recorded);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn forget_commits(
+        &self,
+        location: &Location,
+        versions: &[RangeInclusive<u64>],
+        witness: Witness,
+    ) -> Result<bool> {
+        let mut tables = self.tables();
+        let is_there = match witness {
+            Witness::Commit(Written { version, write_id }) => {
+                let known = tables.commits.get(&(location.clone(), version));
+                known.is_some_and(|commit| commit.lineage.write_id == write_id)
+            }
+            Witness::Recorded(version) => tables.recorded.get(location) == Some(&version),
+        };
+        if !is_there {
+            return Ok(false);
+        }
+        tables.commits.retain(|(place, version), _| place != location || !is_among(*version, versions));
+        let Some(first) = versions.iter().map(|range| *range.start()).min() else { return Ok(true) };
         let Some(last) = first.checked_sub(1) else {
             tables.recorded.remove(location);
-            return Ok(());
+            return Ok(true);
         };
         if let Some(recorded) = tables.recorded.get_mut(location) {
             *recorded = last.min(*recorded);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    async fn written(&self, location: &Location, versions: &[RangeInclusive<u64>]) -> Result<Vec<Written>> {
+        let tables = self.tables();
+        let mut there = tables
+            .commits
+            .values()
+            .filter(|commit| commit.location == *location && is_among(commit.version, versions))
+            .map(|commit| Written { version: commit.version, write_id: commit.lineage.write_id });
+        let ends = [there.next(), there.next_back()];
+        Ok(ends.into_iter().flatten().collect())
     }
 
     async fn recorded(&self, location: &Location) -> Result<Option<u64>> {
@@ -209,6 +248,10 @@ impl CatalogStore for MemoryStore {
             .filter(|commit| commit.table == *table && place.is_none_or(|place| *place == commit.location));
         Ok(there.map(|commit| commit.version).max())
     }
+}
+
+fn is_among(version: u64, versions: &[RangeInclusive<u64>]) -> bool {
+    versions.iter().any(|range| range.contains(&version))
 }
 
 #[cfg(test)]

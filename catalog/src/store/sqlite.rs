@@ -7,9 +7,11 @@ mod commits;
 mod definitions;
 mod failure;
 mod hold;
+mod recorded;
 mod runs;
 mod traffic;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use sqlx::{Sqlite, Transaction};
 
 use self::failure::{failed, migration_failed};
 pub use self::hold::Hold;
-use super::{CatalogStore, FlowEntry, Run};
+use super::{CatalogStore, FlowEntry, Run, Witness, Written};
 use crate::lineage::Definition;
 use crate::{Commit, Connection, Dataset, Edge, Error, ErrorKind, Location, Name, Result, Seen, Source, TableName};
 
@@ -184,18 +186,37 @@ impl CatalogStore for SqliteStore {
 
     async fn put_recorded(&self, location: &Location, version: u64) -> Result<()> {
         let mut transaction = self.write().await?;
-        commits::put_recorded(&mut transaction, location, version).await.map_err(|error| error.at(&self.place))?;
+        recorded::put(&mut transaction, location, version).await.map_err(|error| error.at(&self.place))?;
         self.commit(transaction).await
     }
 
-    async fn forget_commits(&self, location: &Location, first: u64) -> Result<()> {
+    async fn raise_recorded(&self, location: &Location, former: u64, version: u64) -> Result<bool> {
         let mut transaction = self.write().await?;
-        commits::forget(&mut transaction, location, first).await.map_err(|error| error.at(&self.place))?;
-        self.commit(transaction).await
+        let raised = recorded::raise(&mut transaction, location, former, version).await;
+        let is_raised = raised.map_err(|error| error.at(&self.place))?;
+        self.commit(transaction).await?;
+        Ok(is_raised)
+    }
+
+    async fn forget_commits(
+        &self,
+        location: &Location,
+        versions: &[RangeInclusive<u64>],
+        witness: Witness,
+    ) -> Result<bool> {
+        let mut transaction = self.write().await?;
+        let forgotten = recorded::forget(&mut transaction, location, versions, witness).await;
+        let is_forgotten = forgotten.map_err(|error| error.at(&self.place))?;
+        self.commit(transaction).await?;
+        Ok(is_forgotten)
+    }
+
+    async fn written(&self, location: &Location, versions: &[RangeInclusive<u64>]) -> Result<Vec<Written>> {
+        recorded::written(&mut *self.read().await?, location, versions).await.map_err(|error| error.at(&self.place))
     }
 
     async fn recorded(&self, location: &Location) -> Result<Option<u64>> {
-        commits::recorded(&mut *self.read().await?, location).await.map_err(|error| error.at(&self.place))
+        recorded::up_to(&mut *self.read().await?, location).await.map_err(|error| error.at(&self.place))
     }
 
     async fn connections(&self) -> Result<Vec<Connection>> {

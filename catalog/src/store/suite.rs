@@ -34,11 +34,14 @@ pub async fn all(store: &dyn CatalogStore) -> Result<()> {
     commits::a_commit_comes_back_whole(store).await?;
     commits::a_commit_is_recorded_once(store).await?;
     commits::a_commit_of_another_write_replaces_the_former(store).await?;
-    commits::commits_are_forgotten_from_a_version_on(store).await?;
+    commits::commits_are_forgotten_by_version(store).await?;
+    commits::nothing_is_forgotten_where_the_witness_is_gone(store).await?;
+    commits::the_ends_of_what_is_recorded_are_among_the_versions(store).await?;
     commits::commits_come_newest_first_up_to_the_limit(store).await?;
     commits::commits_of_a_flow_come_newest_first_up_to_the_limit(store).await?;
     commits::traffic_adds_up_what_commits_read(store).await?;
     commits::what_is_recorded_never_goes_back(store).await?;
+    commits::a_note_is_raised_from_where_it_was_left(store).await?;
     commits::the_last_version_is_that_of_the_registered_place(store).await
 }
 

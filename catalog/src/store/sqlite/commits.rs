@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::definitions::{from_count, from_json, from_text, table_name, to_count, to_json};
 use super::failure::Cause;
-use crate::{Commit, Effort, Fate, Input, Lineage, Location, Name, StageMillis, TableName, Timestamp};
+use crate::{Commit, Effort, Fate, Input, Lineage, Name, StageMillis, TableName, Timestamp};
 
 type Result<T> = std::result::Result<T, Cause>;
 
@@ -61,20 +61,6 @@ async fn drop_other(connection: &mut SqliteConnection, commit: &Commit) -> Resul
     let query = sqlx::query(DROP).bind(commit.location.to_string());
     let query = query.bind(from_count("delta_version", commit.version)?).bind(commit.lineage.write_id.to_string());
     query.execute(connection).await?;
-    Ok(())
-}
-
-/// Removes the commits of the table at `location` from `first` on, and sets the note back to before them.
-pub(super) async fn forget(connection: &mut SqliteConnection, location: &Location, first: u64) -> Result<()> {
-    const FORGET: &str = "DELETE FROM commits WHERE location = ?1 AND delta_version >= ?2";
-    const SET_BACK: &str =
-        "UPDATE recorded SET delta_version = ?2 - 1 WHERE location = ?1 AND delta_version >= ?2 AND ?2 > 0";
-    const DROP_NOTE: &str = "DELETE FROM recorded WHERE location = ?1 AND ?2 = 0";
-
-    let first = from_count("delta_version", first)?;
-    for statement in [FORGET, SET_BACK, DROP_NOTE] {
-        sqlx::query(statement).bind(location.to_string()).bind(first).execute(&mut *connection).await?;
-    }
     Ok(())
 }
 
@@ -137,26 +123,6 @@ pub(super) async fn last_version(connection: &mut SqliteConnection, table: &Tabl
 
     let query = sqlx::query_scalar(LAST).bind(table.schema()).bind(table.table());
     let version: Option<i64> = query.fetch_one(connection).await?;
-    version.map(|version| to_count("delta_version", version)).transpose()
-}
-
-/// Notes up to which version a table's commits are recorded; an older note changes nothing.
-pub(super) async fn put_recorded(connection: &mut SqliteConnection, location: &Location, version: u64) -> Result<()> {
-    const PUT: &str = "INSERT INTO recorded (location, delta_version) VALUES (?1, ?2)
-        ON CONFLICT (location) DO UPDATE SET delta_version = excluded.delta_version
-        WHERE excluded.delta_version > recorded.delta_version";
-
-    let query = sqlx::query(PUT).bind(location.to_string()).bind(from_count("delta_version", version)?);
-    query.execute(connection).await?;
-    Ok(())
-}
-
-/// Returns up to which version the commits of the table at `location` are recorded.
-pub(super) async fn recorded(connection: &mut SqliteConnection, location: &Location) -> Result<Option<u64>> {
-    const RECORDED: &str = "SELECT delta_version FROM recorded WHERE location = ?1";
-
-    let query = sqlx::query_scalar(RECORDED).bind(location.to_string());
-    let version: Option<i64> = query.fetch_optional(connection).await?;
     version.map(|version| to_count("delta_version", version)).transpose()
 }
 
@@ -367,6 +333,6 @@ fn present<T>(column: &'static str, value: Option<T>) -> Result<T> {
     value.ok_or_else(|| Cause::damaged(column, "it is NULL"))
 }
 
-fn id(column: &'static str, text: &str) -> Result<Uuid> {
+pub(super) fn id(column: &'static str, text: &str) -> Result<Uuid> {
     Uuid::parse_str(text).map_err(|source| Cause::damaged(column, source))
 }

@@ -1,8 +1,8 @@
 //! Commits: kept whole and once, found by table, flow and time, summed up as traffic, and up to where they are recorded.
 
 use super::{ensure, ensure_eq, samples};
-use crate::store::CatalogStore;
-use crate::{Commit, Edge, Input, Name, Node, Result, Seen, Timestamp};
+use crate::store::{CatalogStore, Witness, Written};
+use crate::{Commit, Edge, Input, Name, Node, Result, Seen, TableName, Timestamp};
 
 /// Every field of a commit is found as it was put.
 ///
@@ -51,24 +51,33 @@ pub async fn a_commit_of_another_write_replaces_the_former(store: &dyn CatalogSt
     ensure_eq("commits", &store.commits(Some(&former.table), 9).await?, &vec![anew])
 }
 
-/// What is forgotten of a place is that from a version on; it is recorded anew like any other.
+/// What is forgotten of a place is the versions that are named, and the note from the first of them on; it is recorded
+/// anew like any other.
 ///
 /// # Errors
 /// As [`all`](super::all).
-pub async fn commits_are_forgotten_from_a_version_on(store: &dyn CatalogStore) -> Result<()> {
+pub async fn commits_are_forgotten_by_version(store: &dyn CatalogStore) -> Result<()> {
     let (table, here) = (samples::commit("forgotten", 1)?.table, samples::commit("forgotten", 1)?.location);
     let kept = samples::commit("not-forgotten", 5)?;
     store.put_commit(&kept).await?;
     store.put_recorded(&kept.location, 5).await?;
-    for version in 1..=5 {
+    for version in 1..=7 {
         store.put_commit(&samples::commit("forgotten", version)?).await?;
     }
-    store.put_recorded(&here, 5).await?;
+    store.put_recorded(&here, 7).await?;
 
-    for (first, left, recorded) in [(6, 5, Some(5)), (4, 3, Some(3)), (9, 3, Some(3)), (0, 0, None), (0, 0, None)] {
-        store.forget_commits(&here, first).await?;
-        let versions: Vec<u64> = store.commits(Some(&table), 9).await?.iter().map(|commit| commit.version).collect();
-        ensure_eq("left", &versions, &(1..=left).rev().collect())?;
+    let steps = [
+        (vec![], vec![7, 6, 5, 4, 3, 2, 1], Some(7)),
+        (vec![8..=u64::MAX], vec![7, 6, 5, 4, 3, 2, 1], Some(7)),
+        (vec![4..=4, 6..=6, 8..=u64::MAX], vec![7, 5, 3, 2, 1], Some(3)),
+        (vec![5..=9], vec![3, 2, 1], Some(3)),
+        (vec![0..=0, 2..=2], vec![3, 1], None),
+        (vec![0..=u64::MAX], vec![], None),
+    ];
+    let witness = Witness::Commit(Written { version: 1, write_id: samples::id(21) });
+    for (forgotten, left, recorded) in steps {
+        ensure("the witness is there", store.forget_commits(&here, &forgotten, witness).await?)?;
+        ensure_eq("left", &versions_of(store, &table).await?, &left)?;
         ensure_eq("recorded", &store.recorded(&here).await?, &recorded)?;
     }
     ensure_eq("elsewhere", &store.commits(Some(&kept.table), 9).await?, &vec![kept.clone()])?;
@@ -79,6 +88,61 @@ pub async fn commits_are_forgotten_from_a_version_on(store: &dyn CatalogStore) -
     store.put_recorded(&here, 2).await?;
     ensure_eq("anew", &store.commits(Some(&table), 9).await?, &vec![anew])?;
     ensure_eq("recorded anew", &store.recorded(&here).await?, &Some(2))
+}
+
+/// What another has forgotten and recorded anew stays.
+///
+/// # Errors
+/// As [`all`](super::all).
+pub async fn nothing_is_forgotten_where_the_witness_is_gone(store: &dyn CatalogStore) -> Result<()> {
+    let commit = samples::commit("witness", 3)?;
+    let (table, here, write_id) = (commit.table.clone(), commit.location.clone(), commit.lineage.write_id);
+    let all = [0..=u64::MAX];
+    store.put_commit(&commit).await?;
+    store.put_recorded(&here, 3).await?;
+    for gone in [
+        Witness::Commit(Written { version: 3, write_id: samples::id(99) }),
+        Witness::Commit(Written { version: 2, write_id }),
+        Witness::Recorded(2),
+        Witness::Recorded(4),
+    ] {
+        ensure("the witness is gone", !store.forget_commits(&here, &all, gone).await?)?;
+        ensure_eq("left", &versions_of(store, &table).await?, &vec![3])?;
+        ensure_eq("recorded", &store.recorded(&here).await?, &Some(3))?;
+    }
+    ensure("the note is there", store.forget_commits(&here, &all, Witness::Recorded(3)).await?)?;
+    ensure_eq("left of it", &versions_of(store, &table).await?, &Vec::new())?;
+    ensure_eq("recorded then", &store.recorded(&here).await?, &None)?;
+    ensure("it is gone now", !store.forget_commits(&here, &all, Witness::Recorded(3)).await?)
+}
+
+/// The oldest and the newest are so by version, whatever their times, of one place and of the versions asked for.
+///
+/// # Errors
+/// As [`all`](super::all).
+pub async fn the_ends_of_what_is_recorded_are_among_the_versions(store: &dyn CatalogStore) -> Result<()> {
+    let here = samples::commit("ends", 1)?.location;
+    let written = |version: u64| Written { version, write_id: samples::id(100 + version.cast_signed()) };
+    for version in [2_u64, 3, 5, 8] {
+        let mut commit = samples::commit("ends", version)?;
+        commit.committed_at = Timestamp(1_000 - version.cast_signed());
+        commit.lineage.write_id = written(version).write_id;
+        store.put_commit(&commit).await?;
+    }
+    let moved = Commit { location: here.join("moved")?, ..samples::commit("ends", 9)? };
+    store.put_commit(&moved).await?;
+    for (versions, expected) in [
+        (vec![0..=u64::MAX], vec![2, 8]),
+        (vec![3..=7], vec![3, 5]),
+        (vec![0..=1, 3..=3, 5..=6, 9..=u64::MAX], vec![3, 5]),
+        (vec![4..=6], vec![5]),
+        (vec![6..=7, 9..=9], vec![]),
+        (vec![], vec![]),
+    ] {
+        let expected = expected.into_iter().map(written).collect();
+        ensure_eq("ends", &store.written(&here, &versions).await?, &expected)?;
+    }
+    Ok(())
 }
 
 /// Commits come by time, then version, newest first, of one table or of all.
@@ -180,6 +244,24 @@ pub async fn what_is_recorded_never_goes_back(store: &dyn CatalogStore) -> Resul
     ensure_eq("elsewhere", &store.recorded(&there).await?, &None)
 }
 
+/// A note is raised by one who counts on what was noted; where that was taken back, it stays as it is.
+///
+/// # Errors
+/// As [`all`](super::all).
+pub async fn a_note_is_raised_from_where_it_was_left(store: &dyn CatalogStore) -> Result<()> {
+    let here = samples::commit("raised", 1)?.location;
+    ensure("nothing is noted", !store.raise_recorded(&here, 0, 3).await?)?;
+    ensure_eq("before", &store.recorded(&here).await?, &None)?;
+    store.put_recorded(&here, 3).await?;
+    for (former, version, is_raised, expected) in
+        [(4, 5, false, 3), (3, 5, true, 5), (2, 4, true, 5), (0, 6, true, 6), (7, 8, false, 6)]
+    {
+        ensure_eq("raised", &store.raise_recorded(&here, former, version).await?, &is_raised)?;
+        ensure_eq("recorded", &store.recorded(&here).await?, &Some(expected))?;
+    }
+    Ok(())
+}
+
 /// A table that was made anew elsewhere begins anew; commits of the former place remain to be seen.
 ///
 /// # Errors
@@ -220,4 +302,8 @@ pub async fn a_dropped_dataset_keeps_its_commits(store: &dyn CatalogStore) -> Re
     ensure_eq("commits", &store.commits(Some(&commit.table), 9).await?, &vec![commit.clone()])?;
     ensure_eq("last version", &store.last_version(&commit.table).await?, &Some(4))?;
     ensure_eq("versions", &store.flow(&definition.flow.flow).await?.len(), &1)
+}
+
+async fn versions_of(store: &dyn CatalogStore, table: &TableName) -> Result<Vec<u64>> {
+    Ok(store.commits(Some(table), 9).await?.iter().map(|commit| commit.version).collect())
 }

@@ -232,7 +232,7 @@ impl Engine {
         lookups.register(&"bench".parse()?, &"bench.t".parse()?, writer.lookup());
         let ids = AppIds::of_table(&"bench".parse()?, &"topic".parse()?);
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
-        let parts = LandingParts { log, state, writer: Box::new(writer), ids };
+        let parts = LandingParts { log, state, writer: Box::new(writer), ids, known_at: clock.now() };
         let landing = Landing::new(parts, clock, LandLimits::default(), watch);
         Ok(Self { landing, lookups, stores, location, next: 0 })
     }

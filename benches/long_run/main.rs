@@ -228,7 +228,7 @@ impl Scene {
         let writer = UpsertWriter::open(folder, columns, &state, settings).await?;
         let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
-        let parts = LandingParts { log, state, writer: Box::new(writer), ids };
+        let parts = LandingParts { log, state, writer: Box::new(writer), ids, known_at: self.clock.now() };
         Ok(Landing::new(parts, Arc::clone(&self.clock), LandLimits::default(), watch))
     }
 

@@ -75,7 +75,7 @@ async fn open_landing(plan: &Plan) -> Result<Landing> {
     let writer = Box::new(UpsertWriter::open(folder, columns(), &state, settings).await?);
     let ids = AppIds::of_table(&"upsert".parse()?, &"orders".parse()?);
     let watch = Watch::new(Arc::new(Metrics::try_new()?));
-    let parts = LandingParts { log, state, writer, ids };
+    let parts = LandingParts { log, state, writer, ids, known_at: SystemClock.now() };
     Ok(Landing::new(parts, Arc::new(SystemClock), LandLimits::default(), watch))
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Delta's readers end there, and so do the texts of partition values and of bounds. Arrow does not: an `i32` of days
 //! goes to the year 5,881,580, so epoch seconds in a DATE would pass for a day. Every way in of a DATE or TIMESTAMP asks
-//! here: decoded values, the records' metadata, and what the SELECT computes.
+//! here: decoded values, the records' metadata, and columns that the SELECT
+//! computes.
 
 use std::ops::RangeInclusive;
 
@@ -11,6 +12,11 @@ pub(crate) const DAYS: RangeInclusive<i32> = -719_162..=2_932_896;
 
 /// Microseconds since 1970-01-01: from the first to the last of [`DAYS`].
 pub(crate) const MICROS: RangeInclusive<i64> = -62_135_596_800_000_000..=253_402_300_799_999_999;
+
+/// Tells whether a date, as it is written, is of those years: they have four digits and no sign.
+pub(crate) fn is_of_calendar(date: &str) -> bool {
+    !date.starts_with(['+', '-']) && !date.starts_with("0000-")
+}
 
 #[cfg(test)]
 mod tests {

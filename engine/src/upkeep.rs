@@ -35,6 +35,7 @@ use crate::write::compaction::Compaction;
 use budget::Budget;
 use compact::Job;
 use log_work::LogWork;
+use outputs::discard;
 use plan::{Aims, choose, gains_nothing};
 use turn::{Ended, Turns};
 use vacuum_work::VacuumWork;
@@ -143,6 +144,7 @@ impl Upkeep {
         if gains_nothing(compaction, &Aims::beside_batches(&self.parts.settings)) {
             // Swapped in, they would be chosen again, and so without end.
             tracing::info!(table = %location, files = n_files, into = n_outputs, "a compaction made no fewer files");
+            discard(landing.log(), compaction).await;
             self.settled.extend(compaction.inputs.iter().map(|input| input.add.path.clone()));
             self.unplanned = self.parts.settings.files_min;
             return self.count(WorkOutcome::GivenUp, ended.took);

@@ -127,6 +127,12 @@ pub trait Writer: Send + Sync + fmt::Debug {
     /// [`stage`](Self::stage).
     async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft>;
 
+    /// Tells whether its commits mark rows in deletion vectors; `None` where it takes no rows away, and so cannot tell for the
+    /// table.
+    fn marks_rows(&self) -> Option<bool> {
+        None
+    }
+
     /// Takes in versions that others committed, in their order. What they add may be as it is in the last of them already, so
     /// that only after all of them the writer is of a version again.
     ///

@@ -190,7 +190,12 @@ impl Scene {
             inline_bytes_max: self.kind.inline_bytes_max(),
         };
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
-        Ok(Landing::new(LandingParts { log, state, writer, ids }, Arc::clone(&self.clock), limits, watch))
+        Ok(Landing::new(
+            LandingParts { log, state, writer, ids, known_at: self.clock.now() },
+            Arc::clone(&self.clock),
+            limits,
+            watch,
+        ))
     }
 
     fn signature(&self, span: &Span) -> TestResult<Signature> {

@@ -8,7 +8,7 @@ mod swap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_catalog::{Clock, Definition, Error, Lineage, Positions, Result, StageMillis, follows};
+use alluvium_catalog::{Clock, Definition, Error, Lineage, Positions, Result, StageMillis, Timestamp, follows};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -98,14 +98,17 @@ pub struct LandingParts {
     pub writer: Box<dyn Writer>,
     /// The flow's names for its positions.
     pub ids: AppIds,
+    /// A moment before the state was loaded: making the writer may have taken minutes since.
+    pub known_at: Timestamp,
 }
 
 impl Landing {
-    /// Returns a landing of `parts`; reads nothing.
+    /// Returns a landing of `parts`, whose state was the newest at `known_at`; reads nothing. Where the writer does not know
+    /// the rows that the log tells of, nothing lands.
     pub fn new(parts: LandingParts, clock: Arc<dyn Clock>, limits: LandLimits, watch: Watch) -> Self {
-        let LandingParts { log, state, writer, ids } = parts;
-        Self {
-            looked: Look::now(clock.as_ref()),
+        let LandingParts { log, state, writer, ids, known_at } = parts;
+        let mut landing = Self {
+            looked: Look { at: known_at },
             log,
             state,
             writer,
@@ -118,7 +121,9 @@ impl Landing {
             is_defined: false,
             takes_over: false,
             torn: None,
-        }
+        };
+        landing.check_rows();
+        landing
     }
 
     /// Returns the newest version known.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use alluvium_catalog::{Clock, Error, Fate, Lineage, Location, Positions, Result, Span, TableName};
 use alluvium_sql::{ErrorMode, Flow};
 
-use super::replay::{self, Whose};
+use super::replay::{self, Looked, Whose};
 use super::{dead_letter_rows, dead_letter_schema};
 use crate::commit::create::{Blueprint, CHECKPOINT_INTERVAL};
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
@@ -19,6 +19,7 @@ use crate::delta::log::{DeltaLog, Version};
 use crate::hop::{ChangeOrder, Changes, Reject, Spent};
 use crate::invariant::Watch;
 use crate::upkeep::{Upkeep, UpkeepParts};
+use crate::write::Staged;
 use crate::write::append::AppendWriter;
 use crate::write::parquet::DataFolder;
 
@@ -73,6 +74,7 @@ impl DeadLetters {
             comment: Some("Records that could not become rows".to_owned()),
             properties: [(CHECKPOINT_INTERVAL.to_owned(), checkpoint_interval.to_string())].into(),
         };
+        let known_at = clock.now();
         let state = blueprint.open_or_create(&log, clock.as_ref()).await?;
         let folder = DataFolder {
             store: Arc::clone(log.store()),
@@ -81,7 +83,7 @@ impl DeadLetters {
             clock: Arc::clone(&clock),
         };
         let ids = AppIds::of_dead_letters(flow.name(), &flow.definition.source.topic);
-        let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids };
+        let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids, known_at };
         Ok(Self { flow, table: table.clone(), landing: Landing::new(parts, clock, limits, watch), upkeep: None })
     }
 
@@ -127,15 +129,22 @@ impl DeadLetters {
         /// A fence means that another process landed the same rejects: one more look settles it. Of a table that many flows
         /// share, theirs may come first a few times.
         const LOOKS: usize = 20;
+        self.landing.freshen().await?;
+        let mut looked = Looked::default();
+        let mut last: Option<(Vec<Reject>, Positions, Staged)> = None;
         for _look in 0..LOOKS {
             let positions = self.landing.positions();
-            let fresh = self.fresh(rejects, &positions).await?;
+            let fresh = self.fresh(rejects, &positions, &mut looked).await?;
             if fresh.is_empty() {
                 return Ok(None);
             }
-            let staged = {
-                let changes = self.changes(&fresh, &beyond(span, &positions)?)?;
-                self.landing.writer().stage(changes).await?
+            // Commits of other flows change neither.
+            let staged = match last.take() {
+                Some((same, at, staged)) if at == positions && is_same(&same, &fresh) => staged,
+                _ => {
+                    let changes = self.changes(&fresh, &beyond(span, &positions)?)?;
+                    self.landing.writer().stage(changes).await?
+                }
             };
             let signature = Signature { lineage: lineage.clone(), operation: "STREAMING UPDATE", definition: None };
             // Positions fence what lies beyond them. Whether others have landed what lies below, only another look tells.
@@ -151,20 +160,21 @@ impl DeadLetters {
                     return Ok(Some(*landed));
                 }
                 Some(Outcome::Fenced(_) | Outcome::Exceeds(_)) => self.landing.catch_up().await?,
-                None => {}
+                None => last = Some((fresh, positions, staged)),
             }
         }
         Err(Error::conflict(format!("cannot land dead letters in {}: other processes land the same ones", self.table)))
     }
 
     /// Returns the rejects that the table does not have.
-    async fn fresh(&self, rejects: &[Reject], positions: &Positions) -> Result<Vec<Reject>> {
+    async fn fresh(&self, rejects: &[Reject], positions: &Positions, looked: &mut Looked) -> Result<Vec<Reject>> {
         let (new, again): (Vec<&Reject>, Vec<&Reject>) = rejects.iter().partition(|reject| is_new(reject, positions));
         if again.is_empty() {
             return Ok(rejects.to_vec());
         }
         let whose = Whose { flow: self.flow.name(), topic: &self.flow.definition.source.topic };
-        let landed = replay::landed(self.landing.log(), self.landing.state(), whose, &again).await?;
+        let (log, state) = (self.landing.log(), self.landing.state());
+        let landed = replay::landed(log, state, whose, (&again, looked)).await?;
         let is_missing = |reject: &&Reject| !landed.contains(&(reject.partition, reject.offset));
         Ok(again.into_iter().filter(is_missing).chain(new).cloned().collect())
     }
@@ -190,6 +200,13 @@ impl DeadLetters {
             spent: Spent::default(),
         })
     }
+}
+
+/// Tells whether two looks have left the same rejects of one batch.
+fn is_same(one: &[Reject], other: &[Reject]) -> bool {
+    let places =
+        |rejects: &[Reject]| rejects.iter().map(|reject| (reject.partition, reject.offset)).collect::<Vec<_>>();
+    places(one) == places(other)
 }
 
 fn is_new(reject: &Reject, positions: &Positions) -> bool {

@@ -27,20 +27,28 @@ pub(super) struct Whose<'a> {
     pub(super) topic: &'a Topic,
 }
 
-/// Returns the places among those of `rejects` that have a dead letter in the table as of `state`. Those that somebody
-/// has deleted by a deletion vector count: they were there.
+/// What was found of a batch's rejects so far. Of a table that many flows share, a look must not begin anew with each of their
+/// commits.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    found: HashSet<(Partition, Offset)>,
+    paths: HashSet<String>,
+}
+
+/// Returns the places among those of `rejects` that have a dead letter in the table as of `state`, where `looked` has not seen
+/// its files yet. Those that somebody has deleted by a deletion vector count: they were there.
 ///
 /// # Errors
 /// As of [`Reading::open`].
-pub(super) async fn landed(
+pub(super) async fn landed<'a>(
     log: &DeltaLog,
     state: &TableState,
     whose: Whose<'_>,
-    rejects: &[&Reject],
-) -> Result<HashSet<(Partition, Offset)>> {
+    (rejects, looked): (&[&Reject], &'a mut Looked),
+) -> Result<&'a HashSet<(Partition, Offset)>> {
     let wanted: HashSet<(Partition, Offset)> = rejects.iter().map(|reject| (reject.partition, reject.offset)).collect();
     let offsets = || rejects.iter().map(|reject| reject.offset.0);
-    let (Some(least), Some(greatest)) = (offsets().min(), offsets().max()) else { return Ok(wanted) };
+    let (Some(least), Some(greatest)) = (offsets().min(), offsets().max()) else { return Ok(&looked.found) };
     let reading = Reading {
         store: Arc::clone(log.store()),
         location: log.location().clone(),
@@ -48,14 +56,17 @@ pub(super) async fn landed(
         // Whoever drops the future ends it.
         stop: CancellationToken::new(),
     };
-    let mut found = HashSet::new();
     for add in state.files.values().filter(|add| may_hold(add, least, greatest)) {
+        if looked.paths.contains(&add.path) {
+            continue;
+        }
         let mut rows = reading.open(add, &RoaringTreemap::new()).await?;
         while let Some(batch) = rows.next().await? {
-            found.extend(places(&batch, whose)?.into_iter().filter(|place| wanted.contains(place)));
+            looked.found.extend(places(&batch, whose)?.into_iter().filter(|place| wanted.contains(place)));
         }
+        looked.paths.insert(add.path.clone());
     }
-    Ok(found)
+    Ok(&looked.found)
 }
 
 fn columns() -> SchemaRef {

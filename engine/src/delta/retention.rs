@@ -10,7 +10,7 @@ use super::state::TableState;
 pub const LOG_RETENTION: &str = "delta.logRetentionDuration";
 
 /// How long it does where it does not say: Delta's own default.
-pub const LOG_RETENTION_DEFAULT: Duration = Duration::from_secs(30 * 86_400);
+const LOG_RETENTION_DEFAULT: Duration = Duration::from_secs(30 * 86_400);
 
 /// Returns the duration that a table property such as `interval 7 days` names; `None` where the table does not say.
 ///
@@ -26,12 +26,12 @@ pub fn interval(state: &TableState, property: &str, at: &Location) -> Result<Opt
     }
 }
 
-/// Returns how long the table keeps its log; `None` where that cannot be understood, and nobody may clean it up.
-pub fn log_retention(state: &TableState) -> Option<Duration> {
-    match state.metadata.configuration.get(LOG_RETENTION) {
-        Some(text) => parse_interval(text),
-        None => Some(LOG_RETENTION_DEFAULT),
-    }
+/// Returns how long the table keeps its log.
+///
+/// # Errors
+/// `Invalid` when that cannot be understood: nobody may clean it up then.
+pub fn kept_log(state: &TableState, at: &Location) -> Result<Duration> {
+    Ok(interval(state, LOG_RETENTION, at)?.unwrap_or(LOG_RETENTION_DEFAULT))
 }
 
 /// Reads one or more numbers, each with its unit.
@@ -84,12 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn a_log_is_kept_as_long_as_the_table_says_or_as_delta_does() {
-        let mut state = TableState::default();
-        assert_eq!(log_retention(&state), Some(Duration::from_secs(2_592_000)));
+    fn a_log_is_kept_as_long_as_the_table_says_or_as_delta_does() -> Result<()> {
+        let (mut state, at) = (TableState::default(), "memory:///t".parse()?);
+        assert_eq!(kept_log(&state, &at)?, Duration::from_secs(2_592_000));
         for (text, seconds) in [("interval 7 days", Some(604_800)), ("interval 1 month", None)] {
             state.metadata.configuration.insert(LOG_RETENTION.to_owned(), text.to_owned());
-            assert_eq!(log_retention(&state).map(|kept| kept.as_secs()), seconds, "{text}");
+            assert_eq!(kept_log(&state, &at).ok().map(|kept| kept.as_secs()), seconds, "{text}");
         }
+        Ok(())
     }
 }

@@ -119,24 +119,18 @@ impl TableState {
         Ok(())
     }
 
-    /// Tells whether this is the newest version.
-    ///
-    /// # Errors
-    /// As of [`DeltaLog::read`].
-    pub async fn is_newest(&self, log: &DeltaLog) -> Result<bool> {
-        Ok(self.tail(log).await?.is_some_and(|tail| tail.is_empty()))
-    }
-
     /// Returns the versions after this one; `None` when there are some that the log no longer holds. A missing version
-    /// alone does not tell: the newest one has no next either.
+    /// alone does not tell: the newest one has no next either, and clean-up may have left some before those that it took. Only
+    /// the last checkpoint tells, which it never goes beyond.
     async fn tail(&self, log: &DeltaLog) -> Result<Option<Vec<LogEntry>>> {
-        let tail = log.read_tail(self.version + 1).await?;
-        if !tail.is_empty() || log.last_checkpoint().await?.is_none_or(|version| version <= self.version) {
-            return Ok(Some(tail));
+        let mut tail = log.read_tail(self.version + 1).await?;
+        let newest = |tail: &[LogEntry]| tail.last().map_or(self.version, |entry| entry.version);
+        let Some(checkpoint) = log.last_checkpoint().await? else { return Ok(Some(tail)) };
+        if checkpoint > newest(&tail) {
+            // Somebody may have committed and written a checkpoint between the two looks.
+            tail.extend(log.read_tail(newest(&tail) + 1).await?);
         }
-        // Somebody may have committed and written a checkpoint between the two looks.
-        let tail = log.read_tail(self.version + 1).await?;
-        Ok((!tail.is_empty()).then_some(tail))
+        Ok((checkpoint <= newest(&tail)).then_some(tail))
     }
 
     /// Returns what the table is without its files and transactions.

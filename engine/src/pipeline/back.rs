@@ -112,6 +112,7 @@ impl Back {
 
     async fn stage_and_commit(&mut self, changes: Changes, signature: &Signature) -> Result<Outcome> {
         let begun = Instant::now();
+        self.landing.freshen().await?;
         let span = tracing::info_span!("write", rows = changes.rows.num_rows());
         let mut staged = self.landing.writer().stage(changes).instrument(span).await?;
         staged.spent.write = begun.elapsed();

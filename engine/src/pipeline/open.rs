@@ -277,6 +277,7 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
     };
     let (mut blueprint, columns) = blueprint(flow, transform);
     set_interval(&mut blueprint.properties, world);
+    let known_at = world.clock.now();
     let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
     check_key(&flow.definition, &state.metadata.configuration, &table.location)?;
     for (what, declared, held) in kept(table, &state.metadata) {
@@ -308,7 +309,7 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
     let ids = AppIds::of_table(flow.name(), &flow.definition.source.topic);
     let positions = Arc::new(NewestPositions::new(log.clone(), ids.clone(), state.clone()));
     let version = state.version;
-    let parts = LandingParts { log, state, writer, ids };
+    let parts = LandingParts { log, state, writer, ids, known_at };
     let landing = Landing::new(parts, Arc::clone(&world.clock), land_limits(world), watch.clone());
     Ok(Opened { landing, positions, version })
 }

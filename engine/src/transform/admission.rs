@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Result, TableName};
 use alluvium_sql::{Change, Flow, Shaped};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, PrimitiveArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, GenericByteArray, PrimitiveArray, RecordBatch};
 use arrow::compute::{max, min, nullif};
-use arrow::datatypes::{ArrowNumericType, DataType, Date32Type, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{ArrowNumericType, ByteArrayType, DataType, Date32Type, TimeUnit, TimestampMicrosecondType};
 
 use super::{Fault, internal, positions, select};
 use crate::calendar::{DAYS, MICROS};
@@ -189,6 +189,14 @@ fn check_sequence(column: &ArrayRef, bearing: Bearing, findings: &mut Findings<'
 /// Marks the empty strings of a column; `None` where there are none.
 fn empty_texts(column: &ArrayRef) -> Option<BooleanArray> {
     let is_empty = |value: Option<&str>| Some(value == Some(""));
+    let may_be = match column.data_type() {
+        DataType::Utf8 => has_empty(column.as_string::<i32>()),
+        DataType::LargeUtf8 => has_empty(column.as_string::<i64>()),
+        _ => true,
+    };
+    if !may_be {
+        return None;
+    }
     let empty: BooleanArray = match column.data_type() {
         DataType::Utf8 => column.as_string::<i32>().iter().map(is_empty).collect(),
         DataType::LargeUtf8 => column.as_string::<i64>().iter().map(is_empty).collect(),
@@ -196,6 +204,11 @@ fn empty_texts(column: &ArrayRef) -> Option<BooleanArray> {
         _ => return None,
     };
     (empty.true_count() > 0).then_some(empty)
+}
+
+/// Tells whether a text takes no byte, as NULL may, too.
+fn has_empty<T: ByteArrayType>(texts: &GenericByteArray<T>) -> bool {
+    texts.value_offsets().windows(2).any(|ends| ends[0] == ends[1])
 }
 
 /// Marks the dates and times of a column that readers do not know; `None` where there are none.

@@ -16,7 +16,7 @@ use super::checkpoints::whole_checkpoints;
 use super::vacuum::store_time;
 use crate::delta::checkpoint::is_sidecar;
 use crate::delta::log::{DeltaLog, Version, commit_version};
-use crate::delta::retention::{LOG_RETENTION, LOG_RETENTION_DEFAULT, interval};
+use crate::delta::retention::kept_log;
 use crate::delta::state::TableState;
 
 /// A file of a log.
@@ -26,6 +26,13 @@ struct LogFile {
     version: Version,
     is_checkpoint: bool,
     is_commit: bool,
+}
+
+impl LogFile {
+    /// Tells whether nobody reads it who reads what `cutoff` keeps from checkpoint `safe` on.
+    fn is_over(&self, safe: Version, cutoff: DateTime<Utc>) -> bool {
+        self.version < safe && self.meta.last_modified < cutoff
+    }
 }
 
 /// Removes what the log of `state` no longer needs and returns how many files that were.
@@ -38,7 +45,7 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState, clock: &dyn Clock) ->
     if state.metadata.configuration.get("delta.enableExpiredLogCleanup").is_some_and(|value| value == "false") {
         return Ok(0);
     }
-    let retention = interval(state, LOG_RETENTION, log.location())?.unwrap_or(LOG_RETENTION_DEFAULT);
+    let retention = kept_log(state, log.location())?;
     let failed =
         |cause| Error::unavailable(format!("cannot clean up the log of {}", log.location())).with_source(cause);
     let listed: Vec<ObjectMeta> =
@@ -46,18 +53,19 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState, clock: &dyn Clock) ->
     let Some(newest) = listed.iter().map(|file| file.last_modified).max() else { return Ok(0) };
     let Ok(retention) = chrono::TimeDelta::from_std(retention) else { return Ok(0) };
     let Some(cutoff) = newest.checked_sub_signed(retention) else { return Ok(0) };
-    // The store is asked for its time only where something may go, since that takes a file.
-    if !listed.iter().any(|file| file.last_modified < cutoff) {
-        return Ok(0);
-    }
-    let now = store_time(log, clock).await?.min(newest);
-    let Some(cutoff) = now.checked_sub_signed(retention) else { return Ok(0) };
     let (sidecars, files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|file| is_sidecar(&file.location));
     let files: Vec<LogFile> = files.into_iter().filter_map(log_file).collect();
     let Some(hinted) = log.last_checkpoint().await? else { return Ok(0) };
     let Some(safe) = safe_version(&files, cutoff, hinted) else { return Ok(0) };
-    let (old, kept): (Vec<_>, Vec<_>) =
-        files.into_iter().partition(|file| file.version < safe && file.meta.last_modified < cutoff);
+    // The store is asked for its time only where something may go, since that takes a file.
+    if !files.iter().any(|file| file.is_over(safe, cutoff)) && !sidecars.iter().any(|file| file.last_modified < cutoff)
+    {
+        return Ok(0);
+    }
+    let now = store_time(log, clock).await?.min(newest);
+    let Some(cutoff) = now.checked_sub_signed(retention) else { return Ok(0) };
+    let Some(safe) = safe_version(&files, cutoff, hinted) else { return Ok(0) };
+    let (old, kept): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.is_over(safe, cutoff));
     let mut doomed: Vec<Path> = old.into_iter().map(|file| file.meta.location).collect();
     doomed.extend(unnamed_sidecars(log, &kept, sidecars, cutoff).await?);
     let n_files = doomed.len() as u64;

@@ -148,7 +148,12 @@ impl Scene {
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
         let inline_bytes_max = self.inline_bytes_max;
         let limits = LandLimits { attempts_max: 5, inline_bytes_max, ..LandLimits::default() };
-        Ok(Landing::new(LandingParts { log, state, writer, ids }, Arc::clone(&self.clock), limits, watch))
+        Ok(Landing::new(
+            LandingParts { log, state, writer, ids, known_at: self.clock.now() },
+            Arc::clone(&self.clock),
+            limits,
+            watch,
+        ))
     }
 
     /// Lands one batch of records, which for upserts have distinct ids.

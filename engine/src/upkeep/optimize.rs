@@ -10,6 +10,7 @@ use std::sync::Arc;
 use alluvium_catalog::{Clock, Error, Location, Result};
 
 use super::compact::Job;
+use super::outputs::discard;
 use super::plan::{Aims, Choice, choose, choose_among, gains_nothing};
 use crate::commit::create::check_features;
 use crate::commit::land::{LandLimits, Landing, LandingParts, Swapped};
@@ -95,8 +96,10 @@ pub async fn optimize(
         let compaction = job.run().await?;
         if gains_nothing(&compaction, aims) {
             // Swapped in, they would be chosen again, and so without end.
-            optimized.under_way = 0;
+            discard(landing.log(), &compaction).await;
             settled.extend(paths);
+            optimized.under_way = 0;
+            tell(&optimized);
             continue;
         }
         loop {
@@ -153,7 +156,13 @@ pub fn visit(log: DeltaLog, state: TableState, clock: &Arc<dyn Clock>) -> Result
         partitioned_by: state.metadata.partition_columns.clone(),
         clock: Arc::clone(clock),
     };
-    let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids: AppIds::of_nobody() };
+    let parts = LandingParts {
+        log,
+        state,
+        writer: Box::new(AppendWriter::new(folder)),
+        ids: AppIds::of_nobody(),
+        known_at: clock.now(),
+    };
     let watch = Watch::new(Arc::new(Metrics::try_new()?));
     Ok(Landing::new(parts, Arc::clone(clock), LandLimits::default(), watch))
 }

@@ -8,10 +8,13 @@ use std::sync::Arc;
 use alluvium_catalog::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 
 use crate::delta::action::Add;
 use crate::delta::clustering::Mark;
-use crate::write::compaction::Output;
+use crate::delta::log::DeltaLog;
+use crate::write::compaction::{Compaction, Output};
 use crate::write::encoder::{Expected, FileEncoder};
 use crate::write::parquet::DataFolder;
 use crate::write::partition::PartitionValues;
@@ -133,5 +136,18 @@ impl Outputs {
     pub(super) async fn close(mut self) -> Result<Vec<Output>> {
         self.cut().await?;
         Ok(self.done)
+    }
+}
+
+/// Removes the files of a compaction that is not swapped in. No log names them; one that stays is vacuum's.
+pub(super) async fn discard(log: &DeltaLog, compaction: &Compaction) {
+    for output in &compaction.outputs {
+        let removed = match Path::parse(&output.add.path) {
+            Ok(path) => log.store().delete(&path).await.map_err(|cause| cause.to_string()),
+            Err(cause) => Err(cause.to_string()),
+        };
+        if let Err(cause) = removed {
+            tracing::debug!(path = output.add.path, cause, "a file of a compaction stays");
+        }
     }
 }

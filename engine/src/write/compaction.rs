@@ -151,9 +151,9 @@ pub async fn draw_up(
     }
     let mut features = state.protocol.writer_features.iter().flatten();
     let has_vectors = features.any(|feature| feature == "deletionVectors");
-    // A table that is written anew now may list the feature for what it was before. Its writer marks no rows, and neither does
-    // this where nobody has.
-    if n_gone > 0 && (n_marked == 0 || !has_vectors) {
+    // A table that is written anew now may list the feature for what it was before. Where its writer is not here to say, no
+    // rows are marked unless somebody has.
+    if n_gone > 0 && !(has_vectors && writer.marks_rows().unwrap_or(n_marked > 0)) {
         return Ok(Drawn::Shrinks(deleted));
     }
     let now_ms = vectors.clock.now().0;

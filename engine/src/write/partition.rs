@@ -11,6 +11,8 @@ use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, Date32Type, TimeUnit, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 
+use crate::calendar::is_of_calendar;
+
 /// The value of each partition column as the log has it, `None` for NULL.
 pub type PartitionValues = HashMap<String, Option<String>>;
 
@@ -133,17 +135,13 @@ fn partition_text(name: &str, key: &ArrayRef) -> Result<StringArray> {
             written.as_string::<i32>().clone()
         }
     };
+    // Others are read back by nobody.
     let has_year = matches!(key.data_type(), DataType::Date32 | DataType::Timestamp(..));
     let is_written = |index: usize| texts.is_valid(index) && (!has_year || is_of_calendar(texts.value(index)));
     match (0..key.len()).find(|index| key.is_valid(*index) && !is_written(*index)) {
         Some(index) => Err(unwritable(name, key, index)),
         None => Ok(texts),
     }
-}
-
-/// Tells whether a date is of the years 1 to 9999, which have four digits and no sign; others are read back by nobody.
-fn is_of_calendar(date: &str) -> bool {
-    !date.starts_with(['+', '-']) && !date.starts_with("0000-")
 }
 
 fn unwritable(name: &str, key: &ArrayRef, index: usize) -> Error {

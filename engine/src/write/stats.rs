@@ -13,6 +13,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use parquet::file::metadata::ParquetMetaData;
 
+use crate::calendar::is_of_calendar;
 use crate::delta::action::INDEXED_COLUMNS;
 
 /// Returns the statistics of a file that holds `rows` and whose footer is `footer`, as JSON text.
@@ -107,7 +108,7 @@ fn json_text(array: &ArrayRef, index: usize) -> Result<Option<String>> {
     let formatter = ArrayFormatter::try_new(array, &options).map_err(failed)?;
     // Displayed, a date beyond the calendar would be the words of an error. Files of other engines may hold one.
     let Ok(text) = formatter.value(index).try_to_string() else { return Ok(None) };
-    if array.data_type().is_temporal() && !is_of_a_common_year(&text) {
+    if array.data_type().is_temporal() && !is_of_calendar(&text) {
         return Ok(None);
     }
     if !array.data_type().is_numeric() {
@@ -117,11 +118,6 @@ fn json_text(array: &ArrayRef, index: usize) -> Result<Option<String>> {
     }
     let finite = text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E'));
     Ok(finite.then_some(text))
-}
-
-/// Tells whether the year that a date begins with is one of 1 to 9999: all others have a sign, or are the year 0.
-fn is_of_a_common_year(date: &str) -> bool {
-    !date.starts_with(['+', '-']) && !date.starts_with("0000-")
 }
 
 /// The members of a JSON object in the making.

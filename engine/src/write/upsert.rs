@@ -274,10 +274,7 @@ impl Writer for UpsertWriter {
         }
         let drawn = match self.settings.options.mode {
             UpsertMode::MergeOnRead => self.mark_rows(staged, (columns, &decision), state).await?,
-            UpsertMode::CopyOnWrite => {
-                let rewritten = self.rewrite_files(staged, &mut decision, state).await;
-                rewritten.map_err(|error| self.outpaced(error, state.version))?
-            }
+            UpsertMode::CopyOnWrite => self.rewrite_files(staged, &mut decision, state).await?,
         };
         self.warn_above_cap(drawn.bytes);
         let mut fate = staged.fate;
@@ -299,6 +296,10 @@ impl Writer for UpsertWriter {
             decision: Some(Arc::new(decision)),
             excess: None,
         })
+    }
+
+    fn marks_rows(&self) -> Option<bool> {
+        Some(self.settings.options.mode == UpsertMode::MergeOnRead)
     }
 
     async fn follow(&mut self, tail: &[LogEntry]) -> Result<()> {

@@ -71,10 +71,26 @@ impl Landing {
         }
     }
 
+    /// Follows the log where that was last done a while ago ([`look`](super::look)): what is staged then stands on files that are
+    /// still there, and on positions that are the table's.
+    ///
+    /// # Errors
+    /// As of [`catch_up`](Self::catch_up).
+    pub async fn freshen(&mut self) -> Result<()> {
+        match self.is_look_old() {
+            true => self.catch_up().await,
+            false => Ok(()),
+        }
+    }
+
+    fn is_look_old(&self) -> bool {
+        self.looked.is_old((&self.state, self.log.location()), self.clock.as_ref())
+    }
+
     /// Looks whether the version at hand is still the newest, where it is not known well enough ([`look`]); what has come
     /// since is followed, and the answer is no.
     pub(super) async fn is_newest(&mut self) -> Result<bool> {
-        if !self.looked.is_old(&self.state, self.clock.as_ref()) {
+        if !self.is_look_old() {
             return Ok(true);
         }
         let known = self.state.version;

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use alluvium_catalog::{Clock, Timestamp};
+use alluvium_catalog::{Clock, Location, Timestamp};
 
-use crate::delta::retention::log_retention;
+use crate::delta::retention::kept_log;
 use crate::delta::state::TableState;
 
 /// A look costs a request or two, and once a minute that is nothing.
@@ -17,7 +17,7 @@ const OLD_AFTER: Duration = Duration::from_secs(60);
 /// A moment at which the version at hand was the newest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Look {
-    at: Timestamp,
+    pub(super) at: Timestamp,
 }
 
 impl Look {
@@ -27,8 +27,9 @@ impl Look {
 
     /// Tells whether what has come since may have left the log of `state` again: whoever cleans it up keeps each version for
     /// the time that the table says, whatever program that is. Half of it, and no more than a minute, may go by.
-    pub(super) fn is_old(&self, state: &TableState, clock: &dyn Clock) -> bool {
-        let limit = log_retention(state).map_or(OLD_AFTER, |retention| (retention / 2).min(OLD_AFTER));
+    pub(super) fn is_old(self, (state, at): (&TableState, &Location), clock: &dyn Clock) -> bool {
+        // One that cannot be understood keeps the log for good.
+        let limit = kept_log(state, at).map_or(OLD_AFTER, |retention| (retention / 2).min(OLD_AFTER));
         // A clock that was set back tells nothing.
         match u64::try_from(clock.now().0.saturating_sub(self.at.0)) {
             Ok(age_ms) => Duration::from_millis(age_ms) > limit,
@@ -44,7 +45,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_is_old_after_a_minute_or_half_of_the_time_that_the_log_is_kept() {
+    fn a_look_is_old_after_a_minute_or_half_of_the_time_that_the_log_is_kept() -> alluvium_catalog::Result<()> {
+        let at = "memory:///t".parse()?;
         let mut state = TableState::default();
         let clock = ManualClock::new(1, Timestamp(1_000_000));
         let look = Look::now(&clock);
@@ -53,7 +55,7 @@ mod tests {
             configuration.clear();
             configuration.extend(retention.map(|text| ("delta.logRetentionDuration".to_owned(), text.to_owned())));
             clock.set(Timestamp(1_000_000 + millis));
-            look.is_old(&state, &clock)
+            look.is_old((&state, &at), &clock)
         };
         for retention in [None, Some("interval 7 days"), Some("interval 1 month")] {
             assert_eq!(
@@ -67,5 +69,6 @@ mod tests {
         let none = Some("interval 0 seconds");
         assert_eq!((is_old_after(none, 0), is_old_after(none, 1)), (false, true));
         assert!(is_old_after(None, -1), "the clock was set back");
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::delta::retention::LOG_RETENTION;
 use crate::delta::state::TableState;
 
 /// Returns what a table has now that a writer was not made for.
@@ -33,7 +34,7 @@ fn rules(configuration: &BTreeMap<String, String>) -> impl Iterator<Item = (&Str
         "delta.checkpointInterval",
         "delta.deletedFileRetentionDuration",
         "delta.enableExpiredLogCleanup",
-        "delta.logRetentionDuration",
+        LOG_RETENTION,
     ];
     configuration.iter().filter(|(key, _)| key.starts_with("delta.") && !LOOKED_UP.contains(&key.as_str()))
 }

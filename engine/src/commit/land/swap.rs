@@ -1,8 +1,8 @@
 //! Puts compacted files in the place of those they were made of, between two batches: one version that changes no data.
 //!
-//! The version is created by the same conditional PUT as a batch's. A swap never follows the log by itself: a commit that
-//! came first is followed by the next batch, whose errors end the flow as they should, and the exchange is drawn up again
-//! after it. When a commit changed what the compaction stands on, the compaction is given up, and its files are orphans
+//! The version is created by the same conditional PUT as a batch's. A swap follows the log only where that
+//! was last done a while ago: a commit that came first is followed by the next batch, whose errors end the flow as they should,
+//! and the exchange is drawn up again after it. When a commit changed what the compaction stands on, the compaction is given up, and its files are orphans
 //! for vacuum. A batch never loses to a swap: both land through the same [`Landing`], one after the other.
 
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl Landing {
             partitioned_by: compaction.metadata.partition_columns.clone(),
             clock: Arc::clone(&self.clock),
         };
-        let no_vectors = || "rows were deleted meanwhile, and the table has no deletion vectors".to_owned();
+        let no_vectors = || "rows were deleted meanwhile, and no vector is to say so".to_owned();
         let Some(rest) = shrink(compaction, gone, &self.state, folder).await? else {
             return Ok(Swapped::GivenUp(no_vectors()));
         };
@@ -99,7 +99,7 @@ impl Landing {
         Ok(Swapped::Landed { version, remapped })
     }
 
-    /// Puts the next version; `None` when it is somebody else's, or theirs may have left the log already ([`look`](super::look)).
+    /// Puts the next version; `None` when it is somebody else's.
     async fn put_swap(&mut self, compaction: &Compaction, exchange: &Exchange) -> Result<Option<Version>> {
         let write_id = self.clock.new_id();
         let mut info = swap_info(compaction, &exchange.actions);
@@ -108,10 +108,10 @@ impl Landing {
         info["txnId"] = json!(write_id);
         let bytes = encode(&info, &exchange.actions)?;
         let version = self.state.version + 1;
-        let look = Look::now(self.clock.as_ref());
-        if self.looked.is_old(&self.state, self.clock.as_ref()) && !self.state.is_newest(&self.log).await? {
+        if !self.is_newest().await? {
             return Ok(None);
         }
+        let look = Look::now(self.clock.as_ref());
         for _put in 0..PUTS_MAX {
             match self.log.put(version, bytes.clone(), write_id).await {
                 PutOutcome::Landed => {

@@ -39,9 +39,10 @@ async fn open_in(store: &Arc<dyn ObjectStore>, clock: Arc<dyn Clock>, flow: &str
         comment: None,
         properties: BTreeMap::new(),
     };
+    let known_at = clock.now();
     let state = blueprint.open_or_create(&log, clock.as_ref()).await?;
     let ids = AppIds::of_table(&flow.parse()?, &"topic".parse()?);
-    let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids };
+    let parts = LandingParts { log, state, writer: Box::new(AppendWriter::new(folder)), ids, known_at };
     let watch = Watch::new(Arc::new(Metrics::try_new()?));
     Ok(Landing::new(parts, clock, LandLimits::default(), watch))
 }
@@ -192,12 +193,13 @@ impl Idle {
         Ok(Self { store, clock, idle: idle_one, busy })
     }
 
-    /// Does with the log what is left of one that is kept no longer than its last checkpoint, at the third version.
-    async fn clean_up(&self) -> Result<()> {
+    /// Does with the log what is left of one that is kept no longer than its last checkpoint, at the third version: without
+    /// the versions that are gone by now, in no order.
+    async fn clean_up(&self, gone: impl IntoIterator<Item = u64>) -> Result<()> {
         let failed = |cause| Error::unavailable("test store").with_source(cause);
         let hint = r#"{"version":3,"size":1}"#;
         self.store.put(&Path::from("_delta_log/_last_checkpoint"), hint.into()).await.map_err(failed)?;
-        for version in 0..3 {
+        for version in gone {
             let path = Path::from(format!("_delta_log/{version:020}.json"));
             self.store.delete(&path).await.map_err(failed)?;
         }
@@ -207,14 +209,20 @@ impl Idle {
 
 #[tokio::test]
 async fn a_batch_does_not_fill_a_gap_that_log_clean_up_has_left() -> Result<()> {
-    let mut table = Idle::after(Duration::from_secs(61)).await?;
-    table.clean_up().await?;
-    // Its next version is free, and below the checkpoint that readers begin with.
-    let error = land(&mut table.idle, 0).await.err().ok_or_else(|| Error::internal("it landed where nobody reads"))?;
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "the flow opens the table again: {}", error.chain());
-    let gap = table.store.head(&Path::from("_delta_log/00000000000000000001.json")).await;
-    assert!(gap.is_err(), "version 1 was put");
-    assert!(matches!(land(&mut table.busy, 3).await?, Outcome::Landed(_)), "whoever has looked goes on");
+    // All that the idle one has not seen below the checkpoint, and all but the first of it.
+    for (gone, gap) in [(vec![0, 1, 2], 1), (vec![0, 2], 2)] {
+        let mut table = Idle::after(Duration::from_secs(61)).await?;
+        table.clean_up(gone).await?;
+        // A version is free, and below the checkpoint that readers begin with.
+        for _again in 0..2 {
+            let landed = land(&mut table.idle, 0).await;
+            let error = landed.err().ok_or_else(|| Error::internal("it landed where nobody reads"))?;
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "the flow opens the table again: {}", error.chain());
+        }
+        let gap = table.store.head(&Path::from(format!("_delta_log/{gap:020}.json"))).await;
+        assert!(gap.is_err(), "the gap was filled");
+        assert!(matches!(land(&mut table.busy, 3).await?, Outcome::Landed(_)), "whoever has looked goes on");
+    }
     Ok(())
 }
 

@@ -11,7 +11,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{Metadata, MetadataPartition, MetadataTopic};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
-use tokio_util::sync::CancellationToken;
 
 use super::client::{Context, client_config, consumer};
 use super::describe::topic_id;
@@ -104,9 +103,14 @@ impl TopicView<'_> {
     ///
     /// # Errors
     /// `Invalid` when the topic stays unknown for `unknown_limit` or the answer refuses us, `Unavailable` when no broker
-    /// answers in `limit`, `Closed` when `stop` ends the look.
-    pub(super) fn look_again(&self, unknown_limit: Duration, limit: Duration, stop: &CancellationToken) -> Result<()> {
-        let go_on = || match stop.is_cancelled() {
+    /// answers in `limit`, `Closed` when `is_over` ends the look.
+    pub(super) fn look_again(
+        &self,
+        unknown_limit: Duration,
+        limit: Duration,
+        is_over: impl Fn() -> bool,
+    ) -> Result<()> {
+        let go_on = || match is_over() {
             true => Err(Error::closed(format!("the look for {} was stopped", self.topic))),
             false => Ok(()),
         };
@@ -121,7 +125,7 @@ impl TopicView<'_> {
         between: impl Fn() -> Result<()>,
     ) -> Result<Vec<Partition>> {
         let begun = Instant::now();
-        // A broker that has just come up may not know it yet.
+        // Brokers that have just come up may not know it yet, and those that do not answer say nothing.
         let mut unknown_since = None;
         loop {
             let trouble = match self.look()? {
@@ -132,13 +136,13 @@ impl TopicView<'_> {
                     }
                     "the topic is unknown".to_owned()
                 }
-                Look::NotYet(trouble) => {
-                    unknown_since = None;
-                    trouble
-                }
+                Look::NotYet(trouble) => trouble,
             };
             between()?;
             if begun.elapsed() >= limit {
+                if limit <= unknown_limit && unknown_since.is_some() {
+                    return Err(self.unknown());
+                }
                 let trouble = self.consumer.context().trouble().unwrap_or(trouble);
                 return Err(self.unreachable(&trouble, limit));
             }

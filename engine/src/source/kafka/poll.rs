@@ -49,8 +49,8 @@ pub(super) enum Delivery {
     Batch(Box<Closed>),
     /// Everything up to the ends at start was handed out, as the assignment stood then.
     Drained(Epoch),
-    /// The source was asked to stop; nothing follows. Told once, and once more each time the source begins again, since
-    /// the engine then waits anew for what comes.
+    /// The source was asked to stop; nothing follows. Told again each time the source begins again, since the engine
+    /// then waits anew for what comes; twice where it had not come yet.
     Stopped,
 }
 
@@ -232,11 +232,14 @@ impl Poller {
         match judge(&self.settings.topic, error, &reason) {
             Verdict::GoOn => Ok(()),
             Verdict::Fail(error) => Err(error),
-            Verdict::TopicGone => match self.view().look_again(GONE_LIMIT, 2 * GONE_LIMIT, &self.settings.stop) {
-                Err(error) if error.kind() == ErrorKind::Invalid => Err(error),
-                // Brokers that do not answer are librdkafka's to find again.
-                _ => Ok(()),
-            },
+            Verdict::TopicGone => {
+                let is_over = || self.settings.stop.is_cancelled() || self.shared.is_closing.load(Ordering::Acquire);
+                match self.view().look_again(GONE_LIMIT, 2 * GONE_LIMIT, is_over) {
+                    Err(error) if error.kind() == ErrorKind::Invalid => Err(error),
+                    // Brokers that do not answer are librdkafka's to find again.
+                    _ => Ok(()),
+                }
+            }
             Verdict::OutOfRange => {
                 for (partition, wanted) in self.intake.positions() {
                     check_range(&self.settings.topic, partition, wanted, self.view().bounds(partition)?)?;

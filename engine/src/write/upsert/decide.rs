@@ -41,8 +41,7 @@ impl UpsertWriter {
     ) -> Result<Verdicts> {
         let places = self.find(columns).await?;
         let judged = Judged::new(&self.index, columns, &places, is_delete);
-        let version = self.version;
-        let rows = self.orders_of_rows(&judged.unsure).await.map_err(|error| self.outpaced(error, version))?;
+        let rows = self.orders_of_rows(&judged.unsure).await?;
         let epoch = self.index.epoch();
         let mut verdicts = Verdicts { epoch, each: Vec::with_capacity(places.len()), ..Verdicts::default() };
         let mut next = 0;

@@ -156,7 +156,7 @@ async fn open(
     let (wait_min, wait_max) = (Duration::from_millis(1), Duration::from_millis(5));
     let limits = LandLimits { attempts_max: 5, wait_min, wait_max, ..LandLimits::default() };
     let watch = Watch::new(Arc::new(Metrics::try_new()?));
-    Ok(Landing::new(LandingParts { log, state, writer, ids }, clock, limits, watch))
+    Ok(Landing::new(LandingParts { log, state, writer, ids, known_at: clock.now() }, clock, limits, watch))
 }
 
 impl History {

@@ -23,7 +23,7 @@ impl Landing {
     ///
     /// # Errors
     /// `Data` when the flow's positions went back; `Conflict` when the table has other columns or another protocol now;
-    /// otherwise as of [`TableState::catch_up`] and [`Writer::follow`].
+    /// otherwise as of [`TableState::catch_up`] and [`Writer::follow`](crate::write::Writer::follow).
     pub async fn catch_up(&mut self) -> Result<()> {
         self.check_whole()?;
         let (before, shape) = (self.positions(), self.state.head());
@@ -87,7 +87,7 @@ impl Landing {
         self.looked.is_old((&self.state, self.log.location()), self.clock.as_ref())
     }
 
-    /// Looks whether the version at hand is still the newest, where it is not known well enough ([`look`]); what has come
+    /// Looks whether the version at hand is still the newest, where it is not known well enough ([`look`](super::look)); what has come
     /// since is followed, and the answer is no.
     pub(super) async fn is_newest(&mut self) -> Result<bool> {
         if !self.is_look_old() {

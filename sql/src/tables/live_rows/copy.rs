@@ -1,38 +1,21 @@
 //! Copies the rows of a batch that live, where few do not.
 //!
-//! What comes out is what arrow's filter makes of the same mask, which is asked for columns of other types, and where few rows
-//! live. It copies every run of rows by a call and adds up the offsets of text one after the other; where one row in twenty
-//! is gone, that is half of what deletion vectors cost a query. Here a run is copied in steps of a fixed length, which
-//! are a few moves each. The last step copies rows behind the run, too, and the next run is copied over them.
+//! What comes out is what arrow's filter makes of the same mask, and it makes all columns but texts. Of these it adds up the
+//! offsets one after the other, each from the last; here those of a run of rows are moved by one number, several at once. Of a
+//! number and a text of 15 bytes, with one row in twenty gone, that leaves 2.0 of 3.1 ns a row (1.2 of 3.0 with one in a hundred).
 
 #![expect(unsafe_code, reason = "arrow checks all of a text again, else; the argument stands at the one place")]
 
-use std::cell::LazyCell;
-use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, GenericByteArray, PrimitiveArray, RecordBatch,
-    RecordBatchOptions, downcast_primitive,
-};
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::FilterBuilder;
-use arrow::datatypes::{
-    ArrowNativeType, BinaryType, ByteArrayType, DataType, LargeBinaryType, LargeUtf8Type, SchemaRef, Utf8Type,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, GenericByteArray, RecordBatch, RecordBatchOptions};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{FilterBuilder, FilterPredicate, filter_record_batch};
+use arrow::datatypes::{ArrowNativeType, ByteArrayType, DataType, SchemaRef, Utf8Type};
 use arrow::error::ArrowError;
 
-/// Values that are copied at once.
-const STEP: usize = 8;
-
-/// Runs of fewer rows on average are left to arrow: half of each step would be copied in vain.
-const RUN_ROWS_MIN: usize = STEP / 2;
-
-/// Runs of rows that live, in their order.
-struct Runs {
-    runs: Vec<Range<usize>>,
-    n_rows: usize,
-}
+/// Runs of fewer rows on average are left to arrow: each takes a call.
+const RUN_ROWS_MIN: usize = 12;
 
 /// Returns the rows of `columns` that `is_live` names, as a batch of `schema`. The mask is as long as the columns, and says no
 /// NULL.
@@ -44,90 +27,52 @@ pub(super) fn copy_live(
     schema: SchemaRef,
     is_live: &BooleanArray,
 ) -> Result<RecordBatch, ArrowError> {
-    let runs: Vec<Range<usize>> = is_live.values().set_slices().map(|(start, end)| start..end).collect();
-    let runs = Runs { n_rows: runs.iter().map(Range::len).sum(), runs };
-    let by_arrow = LazyCell::new(|| FilterBuilder::new(is_live).optimize().build());
-    let is_for_arrow = runs.n_rows < runs.runs.len() * RUN_ROWS_MIN;
-    let copied = |column: &ArrayRef| match is_for_arrow {
-        true => by_arrow.filter(column),
-        false => {
-            runs.copy(column, || by_arrow.filter_nulls(column.nulls())).map_or_else(|| by_arrow.filter(column), Ok)
-        }
+    let is_text = |column: &ArrayRef| *column.data_type() == DataType::Utf8;
+    let n_texts = columns.iter().filter(|column| is_text(column)).count();
+    let runs: Vec<(usize, usize)> = match n_texts {
+        0 => Vec::new(),
+        _ => is_live.values().set_slices().collect(),
+    };
+    let options = |n_rows| RecordBatchOptions::new().with_row_count(Some(n_rows));
+    if is_live.true_count() < runs.len() * RUN_ROWS_MIN || runs.is_empty() {
+        let rows = RecordBatch::try_new_with_options(schema, columns.to_vec(), &options(is_live.len()))?;
+        return filter_record_batch(&rows, is_live);
+    }
+    let live = FilterBuilder::new(is_live);
+    // To lay the runs out pays where more than one column asks for them.
+    let live = if columns.len() - n_texts > 1 { live.optimize().build() } else { live.build() };
+    let copied = |column: &ArrayRef| match is_text(column) {
+        true => Ok(Arc::new(copy_runs::<Utf8Type>(column.as_bytes(), &runs, &live)) as ArrayRef),
+        false => live.filter(column),
     };
     let columns = columns.iter().map(copied).collect::<Result<_, _>>()?;
-    let options = RecordBatchOptions::new().with_row_count(Some(runs.n_rows));
-    RecordBatch::try_new_with_options(schema, columns, &options)
+    RecordBatch::try_new_with_options(schema, columns, &options(live.count()))
 }
 
-impl Runs {
-    /// Returns the runs of `column`, whose NULLs there `nulls` tells; `None` for types that arrow is asked for.
-    fn copy(&self, column: &ArrayRef, nulls: impl FnOnce() -> Option<NullBuffer>) -> Option<ArrayRef> {
-        macro_rules! primitive {
-            ($type:ty) => {
-                Some(Arc::new(self.copy_values::<$type>(column.as_primitive(), nulls())))
-            };
-        }
-        downcast_primitive! {
-            column.data_type() => (primitive),
-            DataType::Utf8 => Some(Arc::new(self.copy_bytes::<Utf8Type>(column.as_bytes(), nulls()))),
-            DataType::LargeUtf8 => Some(Arc::new(self.copy_bytes::<LargeUtf8Type>(column.as_bytes(), nulls()))),
-            DataType::Binary => Some(Arc::new(self.copy_bytes::<BinaryType>(column.as_bytes(), nulls()))),
-            DataType::LargeBinary => Some(Arc::new(self.copy_bytes::<LargeBinaryType>(column.as_bytes(), nulls()))),
-            _ => None,
-        }
+/// Returns the `runs` of a column, each from its first row to before its end, which are the rows that `live` leaves.
+fn copy_runs<T: ByteArrayType>(
+    column: &GenericByteArray<T>,
+    runs: &[(usize, usize)],
+    live: &FilterPredicate,
+) -> GenericByteArray<T> {
+    let (offsets, values) = (column.value_offsets(), column.value_data());
+    let bytes = |(first, end): (usize, usize)| offsets[first].as_usize()..offsets[end].as_usize();
+    let mut copied = Vec::with_capacity(runs.iter().map(|run| bytes(*run).len()).sum());
+    let mut moved = Vec::with_capacity(1 + live.count());
+    let mut n_bytes = T::Offset::default();
+    moved.push(n_bytes);
+    for &(first, end) in runs {
+        copied.extend_from_slice(&values[bytes((first, end))]);
+        // Never less than zero: all that was copied stood before the run.
+        let by = offsets[first] - n_bytes;
+        moved.extend(offsets[first + 1..=end].iter().map(|offset| *offset - by));
+        n_bytes = offsets[end] - by;
     }
-
-    fn copy_values<T: ArrowPrimitiveType>(
-        &self,
-        column: &PrimitiveArray<T>,
-        nulls: Option<NullBuffer>,
-    ) -> PrimitiveArray<T> {
-        let values = column.values();
-        let mut copied = Vec::with_capacity(self.n_rows + STEP);
-        for run in &self.runs {
-            copy_run(&values[run.start..], run.len(), &mut copied, |value| value);
-        }
-        PrimitiveArray::new(copied.into(), nulls).with_data_type(column.data_type().clone())
-    }
-
-    fn copy_bytes<T: ByteArrayType>(
-        &self,
-        column: &GenericByteArray<T>,
-        nulls: Option<NullBuffer>,
-    ) -> GenericByteArray<T> {
-        let (offsets, values) = (column.value_offsets(), column.value_data());
-        let bytes = |run: &Range<usize>| offsets[run.start].as_usize()..offsets[run.end].as_usize();
-        let mut copied = Vec::with_capacity(self.runs.iter().map(|run| bytes(run).len()).sum());
-        let mut moved = Vec::with_capacity(1 + self.n_rows + STEP);
-        let mut end = T::Offset::default();
-        moved.push(end);
-        for run in &self.runs {
-            copied.extend_from_slice(&values[bytes(run)]);
-            // Never less than zero: all that was copied stood before the run.
-            let by = offsets[run.start] - end;
-            copy_run(&offsets[run.start + 1..], run.len(), &mut moved, |offset| offset - by);
-            end = offsets[run.end] - by;
-        }
-        // SAFETY: Offsets ascend from zero to the number of bytes copied, since those of each run do, and each run begins
-        // where the one before ends. Values are copied whole, so that texts are UTF-8 as they were. There are as many
-        // NULL bits as rows, both counted by one mask.
-        unsafe { GenericByteArray::new_unchecked(OffsetBuffer::new_unchecked(moved.into()), copied.into(), nulls) }
-    }
-}
-
-/// Appends the first `n` of `from` to `to`, each as `change` makes it.
-#[inline]
-fn copy_run<T: Copy>(from: &[T], n: usize, to: &mut Vec<T>, change: impl Fn(T) -> T) {
-    let end = to.len() + n;
-    match from.as_chunks::<STEP>().0.get(..n.div_ceil(STEP)) {
-        Some(steps) => {
-            for step in steps {
-                to.extend_from_slice(&step.map(&change));
-            }
-            to.truncate(end);
-        }
-        None => to.extend(from.iter().take(n).map(|value| change(*value))),
-    }
+    let nulls = live.filter_nulls(column.nulls());
+    // SAFETY: Offsets ascend from zero to the number of bytes copied, since those of each run do, and each run begins where
+    // the one before ends. Values are copied whole, so that texts are UTF-8 as they were. There are as many NULL bits as
+    // rows, both those of one mask.
+    unsafe { GenericByteArray::new_unchecked(OffsetBuffer::new_unchecked(moved.into()), copied.into(), nulls) }
 }
 
 #[cfg(test)]
@@ -198,7 +143,7 @@ mod tests {
             ("every other", |row, _| row.is_multiple_of(2)),
             ("the last", |row, n_rows| row + 1 == n_rows),
         ];
-        for n_rows in [0, 1, 2, STEP - 1, STEP, STEP + 1, 3 * STEP, 64, 65, 1_000] {
+        for n_rows in [0, 1, 2, 7, 64, 65, 1_000] {
             let rows = rows(n_rows)?;
             for (told, is_live) in masks {
                 let mask = BooleanArray::from_iter((0..n_rows).map(|row| Some(is_live(row, n_rows))));

@@ -25,6 +25,7 @@ use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{
     BinaryExpr, Column, DynamicFilterPhysicalExpr, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NotExpr,
 };
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter_pushdown::{
@@ -38,6 +39,7 @@ use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Exe
 use futures::{TryStreamExt, stream};
 
 use self::copy::copy_live;
+use super::prune::holds_floats;
 
 /// A bit for each row of each file, by the file's number in the scan, set where the row lives; `None` where all do.
 type LiveBits = Arc<[Option<BooleanBuffer>]>;
@@ -204,8 +206,17 @@ impl ExecutionPlan for LiveRowsExec {
         _: &ConfigOptions,
     ) -> DfResult<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
         let mut taken = result.self_filters.into_iter().flatten().map(|filter| filter.discriminant);
+        // Bounds of other writers leave NaN out, and by them the reader may leave a filter out: it is asked above, too.
+        let schema = self.schema();
+        let is_asked_of_all = |filter: &Arc<dyn PhysicalExpr>| {
+            let mut fields = collect_columns(filter).into_iter().map(|column| schema.field(column.index()));
+            !fields.any(|field| holds_floats(field.data_type()))
+        };
         let answer = |parent: &ChildFilterPushdownResult| match cannot_fail(&parent.filter) {
-            true => taken.next().unwrap_or(PushedDown::No),
+            true => match taken.next() {
+                Some(taken) if is_asked_of_all(&parent.filter) => taken,
+                _ => PushedDown::No,
+            },
             false => PushedDown::No,
         };
         let answers = result.parent_filters.iter().map(answer).collect();

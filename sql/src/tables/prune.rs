@@ -33,7 +33,7 @@ pub(super) fn name_floats(filters: &[Expr], columns: &Columns) -> bool {
     filters.iter().any(|filter| filter.column_refs().iter().any(|column| is_floating(&column.name)))
 }
 
-fn holds_floats(data_type: &DataType) -> bool {
+pub(super) fn holds_floats(data_type: &DataType) -> bool {
     match data_type {
         DataType::Struct(members) => members.iter().any(|member| holds_floats(member.data_type())),
         DataType::List(element) | DataType::Map(element, _) => holds_floats(element.data_type()),

@@ -6,7 +6,7 @@
 //! Filters and projections reach the parquet reader as they do for a table without deletion vectors, and so do ranges of a
 //! file: selections and numbers of rows are those of the whole file, whichever of its row groups a partition reads. Only
 //! the vectors of files that are left after pruning are read, and their bits count against the memory of the session. Filters
-//! on floating columns only skip row groups and pages: the rows are filtered above the reader. Nothing here knows how a log
+//! on floating columns are asked again above the reader. Nothing here knows how a log
 //! is written, and tables whose features need more (column mapping) are not for it: [`delta`](super::delta) decides.
 
 mod places;
@@ -203,9 +203,9 @@ impl LiveScan {
             statistics: if limit.is_some() { summary.to_inexact() } else { summary },
             projection,
             limit,
-            filters_in_reader: !prune::name_floats(filters, &self.columns),
         };
-        match scattered.iter().any(Option::is_some) {
+        // Where a filter names a floating column it is asked again above the reader, which the plan of live rows sees to.
+        match scattered.iter().any(Option::is_some) || prune::name_floats(filters, &self.columns) {
             true => self.live_rows(wanted, HeldBits::new(scattered.into(), granted), session),
             false => self.all_rows(wanted, session),
         }
@@ -213,8 +213,8 @@ impl LiveScan {
 
     /// Reads the rows that the reader itself can tell to be live.
     fn all_rows(&self, wanted: Wanted<'_>, session: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Wanted { files, statistics, projection, limit, filters_in_reader } = wanted;
-        let source = self.parquet(&self.columns.scanned, session).with_pushdown_filters(filters_in_reader);
+        let Wanted { files, statistics, projection, limit } = wanted;
+        let source = self.parquet(&self.columns.scanned, session);
         let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups(files, session.config().target_partitions()))
             .with_statistics(statistics)
@@ -227,13 +227,13 @@ impl LiveScan {
     /// Reads all rows of files that have lost some, and leaves these out. Where a limit stands above, it ends the scan: how
     /// many rows have to be read for it is not known before.
     fn live_rows(&self, wanted: Wanted<'_>, live: HeldBits, session: &dyn Session) -> DfResult<Arc<dyn ExecutionPlan>> {
-        let Wanted { mut files, mut statistics, projection, limit: _, filters_in_reader } = wanted;
+        let Wanted { mut files, mut statistics, projection, limit: _ } = wanted;
         for (number, file) in (0_u32..).zip(&mut files) {
             file.partition_values.push(ScalarValue::UInt32(Some(number)));
         }
         let n_columns = self.columns.placed.table_schema().fields().len();
         statistics.column_statistics.resize_with(n_columns, ColumnStatistics::new_unknown);
-        let source = self.parquet(&self.columns.placed, session).with_pushdown_filters(filters_in_reader);
+        let source = self.parquet(&self.columns.placed, session);
         let config = FileScanConfigBuilder::new(self.url.clone(), Arc::new(source))
             .with_file_groups(groups(files, session.config().target_partitions()))
             .with_statistics(statistics)
@@ -249,9 +249,6 @@ struct Wanted<'a> {
     statistics: Statistics,
     projection: Option<&'a Vec<usize>>,
     limit: Option<usize>,
-    /// Whether the reader filters rows, so that nobody above does. DataFusion 55 leaves its filter out for row groups whose
-    /// bounds show that all rows match, and other writers leave NaN out of bounds.
-    filters_in_reader: bool,
 }
 
 /// Returns `file` as DataFusion reads it.

@@ -3,6 +3,8 @@
 //! `/healthz` says that the process answers, and asks nobody: a broker that is down is no reason to restart.
 //! `/readyz` says whether every flow has its table, its partitions and brokers that answer, and which has not.
 
+mod connections;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +15,13 @@ use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::connections::{Connections, Limits};
 use crate::config::Listen;
 use crate::lookup::{self, Lookups};
 use crate::metrics::{FlowProgress, FlowState, Metrics};
@@ -72,16 +76,16 @@ impl Server {
                     .with_source(source));
             }
         };
-        Self::serve(listener, shown).map(Some)
+        Self::serve(Connections::new(listener, Limits::default()), shown).map(Some)
     }
 
-    fn serve(listener: TcpListener, shown: Shown) -> Result<Self> {
-        let address = listener
+    fn serve(connections: Connections, shown: Shown) -> Result<Self> {
+        let address = connections
             .local_addr()
             .map_err(|source| Error::internal("a listener without an address").with_source(source))?;
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let server = axum::serve(listener, router(shown)).with_graceful_shutdown(stopped);
+        let server = axum::serve(connections, router(shown)).with_graceful_shutdown(stopped);
         let task = tokio::spawn(server.into_future());
         tracing::info!(%address, "serving metrics");
         Ok(Self { address, task, stop })
@@ -202,6 +206,31 @@ mod tests {
         assert!(ask(address, "/secrets").await?.starts_with("HTTP/1.1 404"));
         server.close().await;
         assert!(TcpStream::connect(address).await.is_err());
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn clients_that_stop_half_way_are_let_go_and_do_not_keep_others_out() -> Result<()> {
+        let failed = |source| Error::unavailable("no answer").with_source(source);
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed)?;
+        let limits = Limits { connections_max: 2, idle_max: Duration::from_millis(100) };
+        let server = Server::serve(Connections::new(listener, limits), shown()?)?;
+        let mut stuck = Vec::new();
+        for begun in ["", "GET /healthz HTTP/1.1\r\nHost:"] {
+            let mut stream = TcpStream::connect(server.address()).await.map_err(failed)?;
+            stream.write_all(begun.as_bytes()).await.map_err(failed)?;
+            stuck.push(stream);
+        }
+        let limit = Duration::from_secs(20);
+        let answer = tokio::time::timeout(limit, ask(server.address(), "/healthz")).await;
+        let answer = answer.map_err(|_| Error::internal("there was no place for who asks well"))??;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        for mut stream in stuck {
+            let mut said = Vec::new();
+            let ended = tokio::time::timeout(limit, stream.read_to_end(&mut said)).await;
+            assert!(ended.is_ok(), "a client holds its connection for ever");
+        }
+        server.close().await;
         Ok(())
     }
 

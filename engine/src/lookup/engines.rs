@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alluvium_catalog::TableName;
-use alluvium_catalog::store::{CatalogStore, Run};
+use alluvium_catalog::store::CatalogStore;
 use alluvium_sql::locate::{Locate, Located, Wanted};
 use async_trait::async_trait;
 use axum::body::Body;
@@ -60,10 +60,26 @@ pub struct Engines {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// The runs that listen, and when the catalog said so.
-    runs: Option<(Instant, Arc<[Run]>)>,
+    /// Who listens, and when the catalog said so.
+    listening: Option<(Instant, Arc<[Listening]>)>,
     /// Until when a run is not asked, for one table.
     shunned: HashMap<(Uuid, TableName), Instant>,
+}
+
+/// An address of this machine at which an engine may listen.
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    /// The newest run that has it, and the others: where machines share a catalog, any of them may be the one of this
+    /// machine, and only its answer tells.
+    newest: Uuid,
+    others: Vec<Uuid>,
+}
+
+impl Listening {
+    fn is_by(&self, run: &str) -> bool {
+        std::iter::once(&self.newest).chain(&self.others).any(|known| known.to_string() == run)
+    }
 }
 
 /// What came of asking one engine.
@@ -83,28 +99,28 @@ impl Engines {
         Self { catalog, known: Mutex::default() }
     }
 
-    /// Returns the runs to be asked, newest first, of those at one address the newest.
-    async fn runs(&self) -> Arc<[Run]> {
-        if let Some((since, runs)) = &self.known().runs
+    /// Returns the addresses to be asked at, each once, that of the newest run first.
+    async fn listening(&self) -> Arc<[Listening]> {
+        if let Some((since, listening)) = &self.known().listening
             && since.elapsed() < RUNS_FOR
         {
-            return Arc::clone(runs);
+            return Arc::clone(listening);
         }
-        let mut runs = self.catalog.listening().await.unwrap_or_else(|error| {
+        let runs = self.catalog.listening().await.unwrap_or_else(|error| {
             tracing::debug!(error = %error.chain(), "the catalog does not say which engines run");
             Vec::new()
         });
-        let mut seen: Vec<SocketAddr> = Vec::new();
-        runs.retain(|run| match run.address {
-            Some(address) if address.ip().is_loopback() && !seen.contains(&address) => {
-                seen.push(address);
-                true
+        let mut listening: Vec<Listening> = Vec::new();
+        for run in runs {
+            let Some(address) = run.address.filter(|address| address.ip().is_loopback()) else { continue };
+            match listening.iter_mut().find(|known| known.address == address) {
+                Some(known) => known.others.push(run.id),
+                None => listening.push(Listening { address, newest: run.id, others: Vec::new() }),
             }
-            _ => false,
-        });
-        let runs: Arc<[Run]> = runs.into();
-        self.known().runs = Some((Instant::now(), Arc::clone(&runs)));
-        runs
+        }
+        let listening: Arc<[Listening]> = listening.into();
+        self.known().listening = Some((Instant::now(), Arc::clone(&listening)));
+        listening
     }
 
     fn is_shunned(&self, run: Uuid, table: &TableName) -> bool {
@@ -128,30 +144,34 @@ impl Engines {
 #[async_trait]
 impl Locate for Engines {
     async fn locate(&self, wanted: &Wanted) -> Option<Located> {
-        let runs = self.runs().await;
+        let listening = self.listening().await;
         let table = &wanted.table;
-        let runs: Vec<&Run> = runs.iter().filter(|run| !self.is_shunned(run.id, table)).collect();
-        if runs.is_empty() {
+        let listening: Vec<&Listening> =
+            listening.iter().filter(|known| !self.is_shunned(known.newest, table)).collect();
+        if listening.is_empty() {
             return None;
         }
         let query = query_of(wanted)?;
-        for run in runs {
-            let Some(address) = run.address else { continue };
-            let asked = tokio::time::timeout(ANSWER_LIMIT, ask(address, run.id, &query)).await;
+        for known in listening {
+            let asked = tokio::time::timeout(ANSWER_LIMIT, ask(known, &query)).await;
             match asked.map_or(Outcome::Slow, |answered| answered.unwrap_or(Outcome::Useless)) {
                 Outcome::Found(located) if located.version >= wanted.seen => return Some(located),
-                Outcome::Found(_) | Outcome::Busy => self.shun(run.id, table, PAUSE_FOR),
-                Outcome::Slow => self.shun(run.id, table, SLOW_FOR),
-                Outcome::Useless => self.shun(run.id, table, SHUN_FOR),
+                Outcome::Found(_) | Outcome::Busy => self.shun(known.newest, table, PAUSE_FOR),
+                Outcome::Slow => self.shun(known.newest, table, SLOW_FOR),
+                Outcome::Useless => self.shun(known.newest, table, SHUN_FOR),
             }
         }
         None
     }
 }
 
-/// Returns what is asked, as the query of a URL; `None` where no engine would take it.
+/// Returns what is asked, as the query of a URL; `None` where no engine would take it. An engine that refuses one key would
+/// be left alone for all others.
 fn query_of(wanted: &Wanted) -> Option<String> {
     let keys = keys::to_texts(&wanted.keys).ok()?;
+    let schema = wanted.keys.schema();
+    let types = schema.fields().iter().map(|field| (field.name().as_str(), field.data_type()));
+    keys::from_texts(&keys, types).ok()?;
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("table", &wanted.table.to_string());
     query.append_pair("version", &wanted.seen.to_string());
@@ -160,8 +180,9 @@ fn query_of(wanted: &Wanted) -> Option<String> {
     (keys.len() <= KEYS_MAX && query.len() <= QUERY_BYTES_MAX).then_some(query)
 }
 
-/// Asks the engine at `address`, which should be `run`; `None` when it does not answer.
-async fn ask(address: SocketAddr, run: Uuid, query: &str) -> Option<Outcome> {
+/// Asks the engine that should be `listening`; `None` when it does not answer.
+async fn ask(listening: &Listening, query: &str) -> Option<Outcome> {
+    let address = listening.address;
     let stream = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address)).await.ok()?.ok()?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
     let request = Request::get(format!("/v1/lookup?{query}"))
@@ -185,7 +206,7 @@ async fn ask(address: SocketAddr, run: Uuid, query: &str) -> Option<Outcome> {
         return Some(Outcome::Busy);
     }
     let answer: Answer = serde_json::from_slice(&body).ok().filter(|_| status == StatusCode::OK)?;
-    if answer.run != run.to_string() {
+    if !listening.is_by(&answer.run) {
         return Some(Outcome::Useless);
     }
     Some(Outcome::Found(answer.into_located()))

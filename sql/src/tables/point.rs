@@ -68,6 +68,13 @@ impl ExecutionPlan for KeyLookupExec {
         Ok(self)
     }
 
+    /// A recursive query reads this anew in each iteration. The scan below is no child that anybody else would reset, and
+    /// keeps count of the files that it has read.
+    fn reset_state(self: Arc<Self>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let reading = Arc::clone(&self.reading).reset_state()?;
+        Ok(Arc::new(Self::new(reading, self.version, self.n_keys, self.n_rows)))
+    }
+
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         self.reading.execute(partition, context)
     }

@@ -1,9 +1,9 @@
 //! What the module `engines` promises, tested: a live engine is found, and whatever else listens costs nothing but time
 //! within its bounds.
 
-use alluvium_catalog::store::MemoryStore;
+use alluvium_catalog::store::{MemoryStore, Run};
 use alluvium_catalog::{Clock, Error, Result, SystemClock, Timestamp};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
@@ -107,7 +107,7 @@ async fn whatever_else_listens_is_asked_once_and_left_alone() -> Result<()> {
         let begun = Instant::now();
         assert_eq!(engines.locate(&wanted(1, 1)?).await, None, "{what}");
         assert!(begun.elapsed() < Duration::from_secs(5), "{what} took {:?}", begun.elapsed());
-        let run = engines.runs().await[0].id;
+        let run = engines.listening().await[0].newest;
         assert!(engines.is_shunned(run, &"silver.t".parse()?), "{what}");
         assert_eq!(engines.locate(&wanted(1, 1)?).await, None, "{what}");
     }
@@ -116,14 +116,51 @@ async fn whatever_else_listens_is_asked_once_and_left_alone() -> Result<()> {
 }
 
 #[tokio::test]
-async fn only_this_machine_is_asked_and_the_newest_run_of_an_address() -> Result<()> {
+async fn a_newer_run_at_the_same_address_of_another_machine_hides_no_engine() -> Result<()> {
+    let (scene, clock) = (Scene::upserts()?, SystemClock);
+    let mut landing = scene.open().await?;
+    scene.land(&mut landing, &[(1, 1, Some("a"))]).await?;
+    let run = clock.new_id();
+    let server = serve(&scene, run).await?;
+    let catalog = Arc::new(MemoryStore::default());
+    put(&catalog, run, 1, server.address()).await?;
+    put(&catalog, clock.new_id(), 2, server.address()).await?;
+    let engines = Engines::new(catalog as Arc<dyn CatalogStore>);
+    let found = engines.locate(&wanted(1, 1)?).await.ok_or_else(|| Error::internal("not found"))?;
+    assert_eq!((found.version, found.rows.len()), (1, 1));
+    server.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_no_engine_takes_does_not_cost_the_others_theirs() -> Result<()> {
+    let (scene, clock) = (Scene::upserts()?, SystemClock);
+    let mut landing = scene.open().await?;
+    scene.land(&mut landing, &[(1, 1, Some("a"))]).await?;
+    let run = clock.new_id();
+    let server = serve(&scene, run).await?;
+    let catalog = Arc::new(MemoryStore::default());
+    put(&catalog, run, 1, server.address()).await?;
+    let engines = Engines::new(catalog as Arc<dyn CatalogStore>);
+    let long: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(5_000)]));
+    let keys = RecordBatch::try_from_iter([("id", long)]);
+    let keys = keys.map_err(|cause| Error::internal("keys").with_source(cause))?;
+    assert_eq!(engines.locate(&Wanted { keys, ..wanted(1, 1)? }).await, None);
+    assert!(engines.locate(&wanted(1, 1)?).await.is_some(), "the engine was left alone");
+    server.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn only_this_machine_is_asked_and_once_an_address() -> Result<()> {
     let (catalog, clock) = (Arc::new(MemoryStore::default()), SystemClock);
     let (old, new) = (clock.new_id(), clock.new_id());
     put(&catalog, old, 1, SocketAddr::from(([127, 0, 0, 1], 9464))).await?;
     put(&catalog, new, 2, SocketAddr::from(([127, 0, 0, 1], 9464))).await?;
     put(&catalog, clock.new_id(), 3, SocketAddr::from(([192, 0, 2, 1], 9464))).await?;
     let engines = Engines::new(catalog as Arc<dyn CatalogStore>);
-    let ids: Vec<Uuid> = engines.runs().await.iter().map(|run| run.id).collect();
-    assert_eq!(ids, [new]);
+    let listening = engines.listening().await;
+    let runs: Vec<_> = listening.iter().map(|known| (known.newest, known.others.as_slice())).collect();
+    assert_eq!(runs, [(new, &[old][..])]);
     Ok(())
 }

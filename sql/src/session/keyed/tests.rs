@@ -161,6 +161,39 @@ async fn whatever_does_not_fit_the_table_is_not_taken() -> TestResult {
 }
 
 #[tokio::test]
+async fn places_that_no_selection_can_be_made_of_are_not_taken() -> TestResult {
+    let scene = Scene::new().await?;
+    let one = scene.located(1, 1)?;
+    let and_another = |change: &dyn Fn(&mut LocatedRow)| {
+        let mut another = one.rows[0].clone();
+        another.iter_mut().for_each(change);
+        Located { rows: vec![one.rows[0].clone(), another], ..one.clone() }
+    };
+    let cases = [and_another(&|_| {}), and_another(&|row| (row.row, row.n_rows) = (5, 9))];
+    for case in cases {
+        scene.say(Some(case.clone()));
+        let sql = "SELECT id FROM silver.people WHERE id IN (1, 2) ORDER BY id";
+        assert_eq!(lines(&scene.session.sql(sql).await?.collect().await?)?, ["id", "1", "2"], "{case:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_recursive_query_finds_a_row_in_each_iteration() -> TestResult {
+    let scene = Scene::new().await?;
+    let sql = "WITH RECURSIVE r AS (SELECT CAST(1 AS BIGINT) AS n UNION ALL SELECT r.n + 1 AS n \
+               FROM r CROSS JOIN (SELECT id FROM silver.people WHERE id = 2) p WHERE r.n < 5) \
+               SELECT count(*) AS n FROM r";
+    let scanned = lines(&scene.session.sql(sql).await?.collect().await?)?;
+    assert_eq!(scanned, ["n", "5"]);
+    scene.say(Some(scene.located(1, 1)?));
+    let plan = lines(&scene.session.sql(&format!("EXPLAIN {sql}")).await?.collect().await?)?.join("\n");
+    assert!(plan.contains("KeyLookupExec"), "{plan}");
+    assert_eq!(lines(&scene.session.sql(sql).await?.collect().await?)?, scanned);
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_engine_that_is_a_commit_ahead_is_followed() -> TestResult {
     let scene = Scene::new().await?;
     scene.say(Some(scene.located(2, 1)?));

@@ -54,18 +54,24 @@ impl LiveScan {
         Ok(Some(Arc::new(KeyLookupExec::new(reading, located.version, located.rows.len(), n_rows))))
     }
 
-    /// Returns the files that `rows` stand in, each with the numbers of its rows, which ascend.
+    /// Returns the files that `rows` stand in, each with the numbers of its rows, which ascend; `None` where two keys have
+    /// one row, or two rows tell differently of their file: no selection can be made of those.
     fn files_of(&self, rows: &[Option<LocatedRow>]) -> Option<Vec<(LiveFile, Vec<usize>)>> {
         let mut by_path: BTreeMap<&str, (&LocatedRow, Vec<usize>)> = BTreeMap::new();
         for row in rows.iter().flatten() {
             if row.row >= row.n_rows {
                 return None;
             }
-            by_path.entry(&row.path).or_insert_with(|| (row, Vec::new())).1.push(usize::try_from(row.row).ok()?);
+            let (first, numbers) = by_path.entry(&row.path).or_insert_with(|| (row, Vec::new()));
+            if row.n_rows != first.n_rows {
+                return None;
+            }
+            numbers.push(usize::try_from(row.row).ok()?);
         }
         let file = |(row, mut numbers): (&LocatedRow, Vec<usize>)| {
             numbers.sort_unstable();
-            Some((self.file_of(row)?, numbers))
+            let is_twice = numbers.windows(2).any(|pair| pair[0] == pair[1]);
+            if is_twice { None } else { Some((self.file_of(row)?, numbers)) }
         };
         by_path.into_values().map(file).collect()
     }

@@ -11,6 +11,7 @@ use alluvium_catalog::{
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray, UInt64Array};
 
 use super::backend::{Backend, Opened};
+use super::command::Command;
 use crate::diagnostic::nearest;
 
 /// Commits listed at once: a few screens.
@@ -31,8 +32,28 @@ impl From<RecordBatch> for Described {
     }
 }
 
+/// Returns the rows that a command asks for; none where it asks for no rows.
+///
+/// # Errors
+/// `Invalid` when a name is not known; otherwise as of the catalog and the tables.
+pub(super) async fn answer(backend: &dyn Backend, command: &Command) -> Result<Option<Described>> {
+    let described = match command {
+        Command::Datasets => everything(backend).await,
+        Command::Tables => tables(backend).await,
+        Command::Describe(name) => describe(backend, name).await,
+        Command::Functions(pattern) => functions(backend, pattern.as_deref()).await,
+        Command::Schemas => schemas(backend).await,
+        Command::Sources => sources(backend).await,
+        Command::Flows => flows(backend).await,
+        Command::Commits(table) => commits(backend, table.as_ref()).await,
+        Command::Lineage(name) => lineage(backend, name).await,
+        _ => return Ok(None),
+    };
+    described.map(Some)
+}
+
 /// Lists all that has a name: datasets, tables that were only opened here, sources, connections.
-pub(super) async fn everything(backend: &dyn Backend) -> Result<Described> {
+async fn everything(backend: &dyn Backend) -> Result<Described> {
     let catalog = backend.catalog();
     let datasets = catalog.datasets().await?;
     let mut opened = backend.tables().await?;
@@ -52,7 +73,7 @@ pub(super) async fn everything(backend: &dyn Backend) -> Result<Described> {
 }
 
 /// Lists the catalog's Delta tables, and those that were only opened here.
-pub(super) async fn tables(backend: &dyn Backend) -> Result<Described> {
+async fn tables(backend: &dyn Backend) -> Result<Described> {
     let datasets = backend.catalog().datasets().await?;
     let mut opened = backend.tables().await?;
     opened.retain(|name| datasets.iter().all(|dataset| dataset.name != *name));
@@ -98,7 +119,7 @@ fn list(listed: &[Listed]) -> Result<Described> {
 }
 
 /// Lists the schemas of all datasets.
-pub(super) async fn schemas(backend: &dyn Backend) -> Result<Described> {
+async fn schemas(backend: &dyn Backend) -> Result<Described> {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for dataset in backend.catalog().datasets().await? {
         *counts.entry(dataset.name.schema().to_owned()).or_default() += 1;
@@ -107,7 +128,7 @@ pub(super) async fn schemas(backend: &dyn Backend) -> Result<Described> {
 }
 
 /// Lists the functions whose names contain `pattern`.
-pub(super) async fn functions(backend: &dyn Backend, pattern: Option<&str>) -> Result<Described> {
+async fn functions(backend: &dyn Backend, pattern: Option<&str>) -> Result<Described> {
     let pattern = pattern.unwrap_or_default().to_lowercase();
     let names: BTreeSet<String> =
         backend.functions().await?.into_iter().filter(|name| name.contains(&pattern)).collect();
@@ -115,7 +136,7 @@ pub(super) async fn functions(backend: &dyn Backend, pattern: Option<&str>) -> R
 }
 
 /// Lists the sources.
-pub(super) async fn sources(backend: &dyn Backend) -> Result<Described> {
+async fn sources(backend: &dyn Backend) -> Result<Described> {
     let sources = backend.catalog().sources().await?;
     Ok(rows(vec![
         ("source", texts(sources.iter().map(|source| source.name.to_string()))),
@@ -128,7 +149,7 @@ pub(super) async fn sources(backend: &dyn Backend) -> Result<Described> {
 }
 
 /// Lists the flows by their newest versions.
-pub(super) async fn flows(backend: &dyn Backend) -> Result<Described> {
+async fn flows(backend: &dyn Backend) -> Result<Described> {
     let flows = backend.catalog().flows().await?;
     let flows: Vec<&FlowEntry> = newest_versions(&flows).collect();
     let version = |get: fn(&FlowVersion) -> String| texts(flows.iter().map(|entry| get(&entry.version)));
@@ -145,7 +166,7 @@ pub(super) async fn flows(backend: &dyn Backend) -> Result<Described> {
 }
 
 /// Lists the newest commits, of `table` or of all.
-pub(super) async fn commits(backend: &dyn Backend, table: Option<&TableName>) -> Result<Described> {
+async fn commits(backend: &dyn Backend, table: Option<&TableName>) -> Result<Described> {
     let commits = backend.catalog().commits(table, COMMITS_MAX).await?;
     let number = |get: fn(&Commit) -> u64| numbers(commits.iter().map(get));
     Ok(rows(vec![
@@ -164,7 +185,7 @@ pub(super) async fn commits(backend: &dyn Backend, table: Option<&TableName>) ->
 }
 
 /// Shows the columns of a dataset or source, or the options of a connection, under what else is known of it.
-pub(super) async fn describe(backend: &dyn Backend, name: &TableName) -> Result<Described> {
+async fn describe(backend: &dyn Backend, name: &TableName) -> Result<Described> {
     let dataset = backend.catalog().dataset(name).await?;
     if dataset.is_none() && name.schema() == TableName::DEFAULT_SCHEMA {
         let sources = backend.catalog().sources().await?;
@@ -293,7 +314,7 @@ fn heading(name: &TableName, dataset: Option<&Dataset>) -> Vec<String> {
 }
 
 /// Shows what a table, topic, flow or source is made from and what is made from it, all the way.
-pub(super) async fn lineage(backend: &dyn Backend, name: &str) -> Result<Described> {
+async fn lineage(backend: &dyn Backend, name: &str) -> Result<Described> {
     let catalog = backend.catalog();
     let graph = Graph::load(catalog).await?;
     let Some(node) = graph.find(name, catalog).await? else {

@@ -38,7 +38,7 @@ pub(super) struct Editor {
 }
 
 impl Editor {
-    /// Returns an editor with its history at `history`, or without one.
+    /// Returns an editor with its history at `history`, or with one that ends with it.
     ///
     /// # Errors
     /// `Unavailable` when the history cannot be opened.
@@ -49,17 +49,19 @@ impl Editor {
         keys.add_binding(KeyModifiers::SHIFT, KeyCode::BackTab, ReedlineEvent::MenuPrevious);
         let newline = ReedlineEvent::Edit(vec![EditCommand::InsertNewline]);
         keys.add_binding(KeyModifiers::ALT, KeyCode::Enter, newline);
-        let mut reedline = Reedline::create()
+        let kept = match history {
+            Some(path) => DiscreetHistory::open(path)?,
+            None => DiscreetHistory::in_memory()?,
+        };
+        let reedline = Reedline::create()
             .with_edit_mode(Box::new(Emacs::new(keys)))
             .with_menu(ReedlineMenu::EngineCompleter(Box::new(ColumnarMenu::default().with_name(MENU))))
             .with_highlighter(Box::new(Colours))
             .with_hinter(Box::new(DefaultHinter::default()))
             .with_validator(Box::new(UntilSemicolon))
             .with_partial_completions(true)
-            .use_bracketed_paste(true);
-        if let Some(path) = history {
-            reedline = reedline.with_history(Box::new(DiscreetHistory::open(path)?));
-        }
+            .use_bracketed_paste(true)
+            .with_history(Box::new(kept));
         Ok(Self { reedline: Some(reedline) })
     }
 

@@ -13,6 +13,7 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{ObjectName, Spanned, visit_relations};
 
 use super::backend::Written;
+use super::render::visible_lines;
 use crate::compile::places::{Met, Place};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, code};
 use crate::parser::parse_file;
@@ -24,13 +25,25 @@ pub(super) fn explain(error: &Error, written: Option<&Written>, is_coloured: boo
     // The statement did all it could where its rows find no place to go.
     if let Some(written) = written.filter(|_| error.kind() != ErrorKind::Closed) {
         let diagnostics = written_diagnostics(error, written).unwrap_or_else(|| found_diagnostics(error, written));
-        return diagnostics.render(is_coloured);
+        return tamed(diagnostics).render(is_coloured);
     }
-    let mut text = format!("error: {}\n", error.chain());
+    let mut text = format!("error: {}\n", visible_lines(&error.chain()));
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("  hint: {hint}\n"));
+        text.push_str(&format!("  hint: {}\n", visible_lines(hint)));
     }
     text
+}
+
+/// Messages repeat values of the data, which must not steer the terminal.
+fn tamed(diagnostics: Diagnostics) -> Diagnostics {
+    let tame = |text: &str| visible_lines(text).into_owned();
+    let tamed = diagnostics.0.into_iter().map(|diagnostic| Diagnostic {
+        message: tame(&diagnostic.message),
+        label: tame(&diagnostic.label),
+        hint: diagnostic.hint.as_deref().map(tame),
+        ..diagnostic
+    });
+    Diagnostics(tamed.collect())
 }
 
 /// Says that a command follows a statement before it has ended, at the statement's end.
@@ -214,6 +227,16 @@ mod tests {
             let text = explain(&error, Some(&second_statement()), false);
             assert!(text.contains(&format!("[orders.sql:{place}]")) && text.contains("help: "), "{text}");
             assert!(text.contains(error.message()), "{text}");
+        }
+    }
+
+    #[test]
+    fn values_in_messages_do_not_steer_the_terminal() {
+        let error = Error::data("cannot cast 'a\u{1b}]52;c;x\u{7}' to BIGINT").with_hint("leave \u{9b}2J out");
+        for written in [None, Some(second_statement())] {
+            let text = explain(&error, written.as_ref(), false);
+            assert!(!text.contains(|next: char| next.is_control() && next != '\n'), "{text:?}");
+            assert!(text.contains(r"a\u{1b}]52"), "{text}");
         }
     }
 

@@ -9,6 +9,7 @@ use alluvium_catalog::{Error, Result};
 use reedline::{FileBackedHistory, History, HistoryItem, HistoryItemId, HistorySessionId, SearchQuery};
 
 use super::lex::{Kind, Lexer};
+use crate::diagnostic::is_credential;
 
 /// The entries kept: years of use, and still read at once.
 const ENTRIES_MAX: usize = 10_000;
@@ -17,7 +18,7 @@ const ENTRIES_MAX: usize = 10_000;
 const SECRET_WORDS: [&str; 9] =
     ["password", "passwd", "secret", "token", "credential", "jaas", "access_key", "private_key", "api_key"];
 
-/// A history file that leaves out statements with secrets.
+/// A history that leaves out statements with secrets.
 pub(super) struct DiscreetHistory {
     file: FileBackedHistory,
 }
@@ -38,6 +39,15 @@ impl DiscreetHistory {
         let file = FileBackedHistory::with_file(ENTRIES_MAX, path.to_owned());
         Ok(Self { file: file.map_err(|source| failed(source.to_string().into()))? })
     }
+
+    /// Begins a history that ends with the sitting.
+    ///
+    /// # Errors
+    /// `Internal` when it would be too long.
+    pub(super) fn in_memory() -> Result<Self> {
+        let file = FileBackedHistory::new(ENTRIES_MAX);
+        Ok(Self { file: file.map_err(|source| Error::internal(format!("cannot begin a history: {source}")))? })
+    }
 }
 
 /// Creates the file if it is missing, and takes it from everyone but its owner.
@@ -54,12 +64,19 @@ fn restrict(path: &Path) -> std::io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// Tells whether `text` may hold a credential: a word like `password`, bare or within quotes, and a quoted text.
-/// A reference, `secret('env', 'NAME')`, is left out as well: better one statement too few.
+/// Tells whether `text` may hold a credential: a word like `password`, bare or within quotes, and a quoted text; or an
+/// address with a user's password. A reference, `secret('env', 'NAME')`, is left out as well: better one statement too
+/// few.
 pub(super) fn may_hold_secret(text: &str) -> bool {
     let lower = text.to_lowercase().replace(['.', '-'], "_");
-    let holds_text = Lexer::new(text).any(|lexeme| matches!(lexeme.kind, Kind::Text | Kind::Quoted));
-    holds_text && SECRET_WORDS.iter().any(|word| lower.contains(word))
+    let is_named = is_credential(text) || SECRET_WORDS.iter().any(|word| lower.contains(word));
+    let mut quoted = Lexer::new(text).filter(|lexeme| matches!(lexeme.kind, Kind::Text | Kind::Quoted));
+    quoted.any(|lexeme| is_named || holds_user(lexeme.text))
+}
+
+/// Tells whether a text is like `SSL://ann:hunter2@host`.
+fn holds_user(text: &str) -> bool {
+    text.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
 impl History for DiscreetHistory {
@@ -105,6 +122,8 @@ impl History for DiscreetHistory {
 
 #[cfg(test)]
 mod tests {
+    use reedline::SearchDirection;
+
     use super::*;
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -119,13 +138,28 @@ mod tests {
             "CREATE CONNECTION c TYPE kafka WITH ('sasl.password' = 'hunter2');",
             "CREATE CONNECTION c TYPE kafka WITH ('AWS.Secret-Access.Key' = 'hunter2');",
             "CREATE CONNECTION c TYPE kafka WITH ('sasl.jaas.config' = 'hunter2 open",
+            "CREATE CONNECTION c TYPE kafka WITH ('ssl.key.pem' = '-----BEGIN PRIVATE KEY-----');",
+            "CREATE CONNECTION c TYPE kafka WITH ('sasl.pasword' = 'hunter2');",
+            "CREATE CONNECTION c TYPE kafka WITH ('bootstrap.servers' = 'ann:hunter2@b:1');",
+            "SELECT 1 WHERE mail = 'ann@b';",
             "SELECT password FROM users;",
         ] {
             history.save(HistoryItem::from_command_line(line))?;
         }
         history.sync()?;
         let text = std::fs::read_to_string(&path)?;
-        assert_eq!(text, "SELECT 1;\nSELECT password FROM users;\n");
+        assert_eq!(text, "SELECT 1;\nSELECT 1 WHERE mail = 'ann@b';\nSELECT password FROM users;\n");
+        Ok(())
+    }
+
+    #[test]
+    fn statements_with_secrets_are_not_kept_for_the_sitting_either() -> TestResult {
+        let mut history = DiscreetHistory::in_memory()?;
+        for line in ["CREATE CONNECTION c TYPE kafka WITH ('sasl.password' = 'hunter2');", "SELECT 1;"] {
+            history.save(HistoryItem::from_command_line(line))?;
+        }
+        let kept = history.search(SearchQuery::everything(SearchDirection::Forward, None))?;
+        assert_eq!(kept.iter().map(|item| item.command_line.as_str()).collect::<Vec<_>>(), ["SELECT 1;"]);
         Ok(())
     }
 

@@ -1,15 +1,20 @@
 //! Where statements come from when nobody sits at a terminal, and the interrupt that ends them early.
 
 use std::fmt;
-use std::io::BufRead;
-use std::path::PathBuf;
+use std::io::{self, BufRead, Read};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use tokio::sync::{Notify, mpsc};
 
+use crate::diagnostic::{SourceText, unreadable};
+
 /// The longest line and the longest statement that a pipe may deliver; more is not SQL.
 pub(super) const STATEMENT_BYTES_MAX: usize = 16 << 20;
+
+/// The longest file that is run: it is held as a whole, and what is longer is data that was taken for a script.
+const FILE_BYTES_MAX: usize = 64 << 20;
 
 /// Lines read ahead of the statement that runs.
 const LINES_MAX: usize = 64;
@@ -100,9 +105,30 @@ impl fmt::Debug for Lines {
     }
 }
 
+/// Reads a script. It can be given up while waiting, as for a pipe that nobody writes to.
+///
+/// # Errors
+/// `Invalid` when there is no such file, or it is no text, or longer than any script.
+pub(super) async fn read_file(path: PathBuf) -> Result<String> {
+    let reading = tokio::task::spawn_blocking(move || read_script(&path)).await;
+    reading.map_err(|source| Error::internal("reading a script was broken off").with_source(source))?
+}
+
+fn read_script(path: &Path) -> Result<String> {
+    let failed = |cause| unreadable(path, cause);
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > FILE_BYTES_MAX {
+        let error = Error::invalid(format!("{} is longer than {} MiB", path.display(), FILE_BYTES_MAX >> 20));
+        return Err(error.with_hint("a script on standard input is run statement by statement, and may be longer"));
+    }
+    String::from_utf8(bytes).map_err(|source| failed(io::Error::new(io::ErrorKind::InvalidData, source)))
+}
+
 fn read_line(reader: &mut dyn BufRead) -> Result<Option<String>> {
     let mut bytes = Vec::new();
-    let n_read = std::io::Read::take(reader, STATEMENT_BYTES_MAX as u64 + 1).read_until(b'\n', &mut bytes);
+    let n_read = Read::take(reader, STATEMENT_BYTES_MAX as u64 + 1).read_until(b'\n', &mut bytes);
     let n_read = n_read.map_err(|source| Error::unavailable("cannot read standard input").with_source(source))?;
     if n_read == 0 {
         return Ok(None);
@@ -115,6 +141,12 @@ fn read_line(reader: &mut dyn BufRead) -> Result<Option<String>> {
         let error = Error::data("cannot read standard input: it is not UTF-8").with_source(source);
         error.with_hint("convert it, as by iconv -t UTF-8")
     })
+}
+
+/// Returns what arrived on standard input from a line on, which its name tells.
+pub(super) fn stdin_text(line_number: usize, text: String) -> SourceText {
+    let name = if line_number == 1 { "stdin".to_owned() } else { format!("stdin, from line {line_number}") };
+    SourceText::new(name, text)
 }
 
 /// Says that a statement is longer than any statement.

@@ -18,6 +18,8 @@ use alluvium_catalog::{Error, Result, grouped, nearest};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+pub(super) use cells::visible_lines;
+
 /// What rows are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {

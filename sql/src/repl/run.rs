@@ -16,12 +16,12 @@ use super::backend::{Backend, Written};
 use super::command::{Command, RowsMax};
 use super::describe::{self, Described};
 use super::explain::{broken_off, explain};
-use super::input::{Lines, STATEMENT_BYTES_MAX, too_long};
-use super::render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer, took, unwritable};
+use super::input::{Lines, STATEMENT_BYTES_MAX, read_file, stdin_text, too_long};
+use super::render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer, took, unwritable, visible_lines};
 use super::script::{Piece, Script};
 use super::work::{Part, Work};
 use super::{Exit, ReplOptions};
-use crate::diagnostic::{SourceText, unreadable};
+use crate::diagnostic::SourceText;
 
 /// Scripts within scripts: a script that includes itself ends here.
 const DEPTH_MAX: usize = 16;
@@ -97,9 +97,15 @@ impl Runner {
     /// # Errors
     /// How the REPL must end, when it must.
     pub(super) async fn file(&mut self, path: &Path) -> Result<Next, Exit> {
-        match tokio::fs::read_to_string(path).await {
+        let interrupt = self.options.interrupt.clone();
+        let read = tokio::select! {
+            biased;
+            () = interrupt.wait() => return self.settle(Failure::Interrupted, None, Exit::Interrupted),
+            read = read_file(path.to_owned()) => read,
+        };
+        match read {
             Ok(text) => self.text(&Arc::new(SourceText::new(path.display().to_string(), text))).await,
-            Err(cause) => self.settle(Failure::Error(unreadable(path, cause)), None, Exit::SqlError),
+            Err(error) => self.settle(Failure::Error(error), None, Exit::SqlError),
         }
     }
 
@@ -139,15 +145,22 @@ impl Runner {
         let source = Arc::new(stdin_text(*line_number, pending.clone()));
         let mut script = Script::new(source.text());
         let mut done = 0;
-        while let Some(piece) = script.next().filter(|piece| !matches!(piece, Piece::Rest { .. })) {
-            done = script.at();
-            if self.piece(&source, piece).await? == Next::Quit {
-                return Ok(Next::Quit);
+        let is_waiting = loop {
+            match script.next() {
+                None => break false,
+                Some(Piece::Rest { .. }) => break true,
+                Some(piece) => {
+                    done = script.at();
+                    if self.piece(&source, piece).await? == Next::Quit {
+                        return Ok(Next::Quit);
+                    }
+                }
             }
-        }
+        };
         // What follows is counted from where it begins, not from the line breaks before it.
         let rest = &source.text()[done..];
-        done += rest.len() - rest.trim_start().len();
+        // Comments alone wait for nothing: a command may follow them.
+        done += if is_waiting { rest.len() - rest.trim_start().len() } else { rest.len() };
         *line_number += source.text()[..done].matches('\n').count();
         pending.drain(..done);
         Ok(Next::Go)
@@ -249,7 +262,8 @@ impl Runner {
         };
         // After the rows, where they are seen however long the rows are.
         said.extend(rendered.as_ref().and_then(Rendered::note));
-        said.iter().for_each(|note| self.say(note));
+        // Among the notes is what records hold that cannot be read.
+        said.iter().for_each(|note| self.say(&visible_lines(note)));
         Ok(rendered.map(|rendered| rendered.total))
     }
 
@@ -280,26 +294,21 @@ impl Runner {
     }
 
     async fn command(&mut self, text: &str) -> Result<Next, Failure> {
-        let backend = Arc::clone(&self.backend);
-        let backend = backend.as_ref();
-        let described = match text.parse()? {
-            Command::Datasets => describe::everything(backend).await?,
-            Command::Tables => describe::tables(backend).await?,
-            Command::Describe(name) => describe::describe(backend, &name).await?,
-            Command::Functions(pattern) => describe::functions(backend, pattern.as_deref()).await?,
-            Command::Schemas => describe::schemas(backend).await?,
-            Command::Sources => describe::sources(backend).await?,
-            Command::Flows => describe::flows(backend).await?,
-            Command::Commits(table) => describe::commits(backend, table.as_ref()).await?,
-            Command::Lineage(name) => describe::lineage(backend, &name).await?,
+        let command = match text.parse()? {
             Command::Include(path) => return self.include(&path).await,
             Command::Quit => return Ok(Next::Quit),
-            setting => {
-                self.set(setting)?;
-                return Ok(Next::Go);
-            }
+            command => command,
         };
-        self.describe(&described)?;
+        let (backend, interrupt) = (Arc::clone(&self.backend), self.options.interrupt.clone());
+        let described = tokio::select! {
+            biased;
+            () = interrupt.wait() => return Err(Failure::Interrupted),
+            described = describe::answer(backend.as_ref(), &command) => described?,
+        };
+        match described {
+            Some(described) => self.describe(&described)?,
+            None => self.set(command)?,
+        }
         Ok(Next::Go)
     }
 
@@ -307,7 +316,7 @@ impl Runner {
         let Described { heading, rows } = described;
         let options = RenderOptions { rows_max: None, ..self.render_options(false) };
         if options.format == Format::Table {
-            let heading: String = heading.iter().map(|line| format!("{line}\n")).collect();
+            let heading: String = heading.iter().map(|line| format!("{}\n", visible_lines(line))).collect();
             self.write(|out| out.write_all(heading.as_bytes()).map_err(unwritable))?;
         }
         let batch: &RecordBatch = rows;
@@ -331,6 +340,8 @@ impl Runner {
 
     /// Changes or shows a setting.
     fn set(&mut self, setting: Command) -> Result<(), Failure> {
+        // What is asked for is no confirmation.
+        let is_asked = matches!(setting, Command::Help | Command::Format(None) | Command::Rows(None));
         let options = &mut self.options;
         let said = match setting {
             Command::Timing(timing) => {
@@ -359,7 +370,7 @@ impl Runner {
             // Everything else answers with rows and was dealt with; what is left is the help.
             _ => Command::help(),
         };
-        if !self.options.is_quiet {
+        if is_asked || !self.options.is_quiet {
             self.say(said.trim_end());
         }
         Ok(())
@@ -384,11 +395,6 @@ impl Runner {
         // There is nowhere left to say that this failed.
         let _: std::io::Result<()> = writeln!(self.err, "{text}").and_then(|()| self.err.flush());
     }
-}
-
-fn stdin_text(line_number: usize, text: String) -> SourceText {
-    let name = if line_number == 1 { "stdin".to_owned() } else { format!("stdin, from line {line_number}") };
-    SourceText::new(name, text)
 }
 
 #[cfg(test)]

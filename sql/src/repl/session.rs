@@ -103,6 +103,10 @@ impl SessionBackend {
     }
 
     async fn answer(&self, written: Written) -> Result<Answer> {
+        if let Some(peeking) = &self.peeking {
+            // What one saw that was interrupted is still there.
+            peeking.begin(PeekLimit::default());
+        }
         let source = Arc::new(SourceText::new(written.source.name(), written.text()));
         let mut statements = parse_file(&source)?;
         let Some(mut statement) = statements.pop().map(|statement| statement.value) else {

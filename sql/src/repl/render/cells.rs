@@ -40,18 +40,32 @@ pub(super) fn is_right_aligned(data_type: &DataType) -> bool {
 
 /// Returns `text` so that it stays on its line and cannot steer the terminal it is shown on.
 pub(super) fn visible(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(char::is_control) {
+    if !text.chars().any(steers) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len() + 8);
     for next in text.chars() {
-        if next.is_control() {
+        if steers(next) {
             shown.extend(next.escape_default());
         } else {
             shown.push(next);
         }
     }
     Cow::Owned(shown)
+}
+
+/// Returns `text` so that it keeps its lines and cannot steer the terminal it is shown on.
+pub(in crate::repl) fn visible_lines(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(|next| steers(next) && next != '\n') {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.split('\n').map(visible).collect::<Vec<_>>().join("\n"))
+}
+
+/// Tells whether a terminal obeys the character instead of showing it: control characters, and the signs that turn the
+/// direction of what follows, frames of other cells included.
+fn steers(next: char) -> bool {
+    next.is_control() || matches!(next, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Returns the columns with nested ones replaced by JSON text.

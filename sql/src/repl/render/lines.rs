@@ -119,6 +119,8 @@ fn tsv_cell(cell: Option<&str>) -> String {
 }
 
 fn markdown_cell(text: &str) -> String {
-    let lines: Vec<_> = text.lines().map(|line| visible(line).replace('|', "\\|")).collect();
+    // A backslash of the text would else go with the sign behind it, and before a bar make one cell two.
+    let escaped = |line: &str| visible(line).replace('\\', "\\\\").replace('|', "\\|");
+    let lines: Vec<_> = text.lines().map(escaped).collect();
     lines.join("<br>")
 }

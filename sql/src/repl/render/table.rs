@@ -8,7 +8,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, presets};
 
-use super::cells::{FOR_PEOPLE, is_right_aligned, rows, visible};
+use super::cells::{FOR_PEOPLE, is_right_aligned, rows, visible, visible_lines};
 use super::{Expanded, Layout, RenderOptions, unwritable};
 
 /// The rows that are held to find the widths of columns. A longer table is written in parts of this size, each with its
@@ -82,7 +82,8 @@ impl Table {
         table.set_header(self.row(&self.names));
         for cells in part {
             let mut row = self.row(cells);
-            if !self.is_plan {
+            // Columns end at 65,535 signs, whatever their layout. Without a screen such a cell goes on below.
+            if !self.is_plan && self.width.is_some() {
                 row.max_height(1);
             }
             table.add_row(row);
@@ -117,7 +118,7 @@ impl Layout for Table {
         let is_plan = self.is_plan;
         let shown = |cell: Option<String>| match cell {
             None => "NULL".to_owned(),
-            Some(text) if is_plan => text.trim_end().to_owned(),
+            Some(text) if is_plan => visible_lines(text.trim_end()).into_owned(),
             Some(text) => visible(&text).into_owned(),
         };
         for row in rows(batch, &FOR_PEOPLE)? {

@@ -134,6 +134,40 @@ fn a_plan_keeps_its_lines() -> TestResult {
 }
 
 #[test]
+fn no_text_for_people_steers_the_terminal() -> TestResult {
+    let hostile = "a\u{1b}[2J\u{9b}1m\u{202e}\u{7}b\nc";
+    for names in [["one", "two"], ["plan_type", "plan"]] {
+        let batch = RecordBatch::try_from_iter(names.map(|name| (name, string(&[Some(hostile)]))))?;
+        for (format, expanded) in
+            [(Format::Table, Expanded::Off), (Format::Table, Expanded::On), (Format::Markdown, Expanded::Off)]
+        {
+            let options = RenderOptions { format, expanded, ..RenderOptions::default() };
+            let (text, _) = render(std::slice::from_ref(&batch), options)?;
+            let steers = |next: char| (next.is_control() && next != '\n') || next == '\u{202e}';
+            assert!(!text.contains(steers) && text.contains("u{1b}[2J"), "{format}: {text:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn backslashes_before_bars_make_no_cells_of_markdown() -> TestResult {
+    let batch = RecordBatch::try_from_iter([("a", string(&[Some(r"x\|y\\|")]))])?;
+    let options = RenderOptions { format: Format::Markdown, ..RenderOptions::default() };
+    assert_eq!(render(&[batch], options)?.0, "| a |\n| --- |\n| x\\\\\\|y\\\\\\\\\\| |\n");
+    Ok(())
+}
+
+#[test]
+fn no_text_is_cut_where_there_is_no_screen() -> TestResult {
+    let long = "x".repeat(70_000);
+    let batch = RecordBatch::try_from_iter([("a", string(&[Some(&long)]))])?;
+    let (text, _) = render(&[batch], RenderOptions::default())?;
+    assert_eq!((text.matches('x').count(), text.contains('\u{2026}')), (70_000, false));
+    Ok(())
+}
+
+#[test]
 fn rows_beyond_the_limit_are_counted() -> TestResult {
     let limited = RenderOptions { rows_max: Some(200), ..RenderOptions::default() };
     let (text, rendered) = render(&[numbers(150)?, numbers(9_850)?], limited)?;

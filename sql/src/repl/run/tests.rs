@@ -22,7 +22,7 @@ type TestResult = Result<(), Box<dyn std::error::Error>>;
 struct Plain {
     context: SessionContext,
     catalog: MemoryStore,
-    /// Told when a statement that never ends has begun.
+    /// Told when a statement or a command that never ends has begun.
     begun: Arc<Notify>,
 }
 
@@ -76,7 +76,13 @@ impl Backend for Plain {
     }
 
     fn open<'a>(&'a self, name: &'a TableName) -> BoxFuture<'a, Result<Opened>> {
-        Box::pin(async move { Err(Error::invalid(format!("the catalog has no table {name}"))) })
+        Box::pin(async move {
+            if name.table() == "forever" {
+                self.begun.notify_one();
+                std::future::pending::<()>().await;
+            }
+            Err(Error::invalid(format!("the catalog has no table {name}")))
+        })
     }
 
     fn tables(&self) -> BoxFuture<'_, Result<Vec<TableName>>> {
@@ -257,11 +263,14 @@ async fn every_error_of_a_command_and_of_a_file_says_what_to_do() -> TestResult 
     let folder = tempfile::tempdir()?;
     let latin = folder.path().join("latin.sql");
     std::fs::write(&latin, b"SELECT '\xe9';")?;
+    let huge = folder.path().join("huge.sql");
+    File::create(&huge)?.set_len((64 << 20) + 1)?;
     let (latin, here) = (latin.display().to_string(), folder.path().display().to_string());
     for (command, hint) in [
         ("\\i nope.sql", "is the name spelt right?"),
         (format!("\\i {latin}").as_str(), "save the file as UTF-8"),
         (format!("\\i {here}").as_str(), "name the files in the folder"),
+        (format!("\\i {}", huge.display()).as_str(), "a script on standard input"),
         (format!("\\o {here}/none/x").as_str(), "name a file in a folder that is there"),
         ("\\timing maybe", "write one of them"),
         ("\\x maybe", "write one of them"),
@@ -294,19 +303,24 @@ async fn settings_change_what_follows() {
 }
 
 #[tokio::test]
-async fn a_running_statement_is_interrupted() {
-    let interrupt: Arc<Notify> = Arc::default();
-    let backend = Plain::new();
-    let begun = Arc::clone(&backend.begun);
-    let (out, err) = (Captured::default(), Captured::default());
-    let console = Console { stdin: Box::new(Cursor::new(vec![])), out: Box::new(out), err: Box::new(err.clone()) };
-    let options = ReplOptions { interrupt: Interrupt::Notified(Arc::clone(&interrupt)), keep_going: true, ..csv() };
-    let repl = Repl::new(Arc::new(backend), options, console);
-    let (exit, ()) = tokio::join!(repl.run(Input::Scripts(arguments(&["FOREVER; SELECT 1"]))), async {
-        begun.notified().await;
-        interrupt.notify_waiters();
-    });
-    assert_eq!((exit.code(), err.text().as_str()), (130, "interrupted\n"));
+async fn a_running_statement_or_command_is_interrupted() -> TestResult {
+    for script in ["FOREVER; SELECT 1", "\\d forever\nSELECT 1"] {
+        let interrupt: Arc<Notify> = Arc::default();
+        let backend = Plain::new();
+        let begun = Arc::clone(&backend.begun);
+        let (out, err) = (Captured::default(), Captured::default());
+        let console = Console { stdin: Box::new(Cursor::new(vec![])), out: Box::new(out), err: Box::new(err.clone()) };
+        let options = ReplOptions { interrupt: Interrupt::Notified(Arc::clone(&interrupt)), keep_going: true, ..csv() };
+        let repl = Repl::new(Arc::new(backend), options, console);
+        let interrupted = async {
+            begun.notified().await;
+            interrupt.notify_waiters();
+        };
+        let ended = async { tokio::join!(repl.run(Input::Scripts(arguments(&[script]))), interrupted) };
+        let (exit, ()) = tokio::time::timeout(std::time::Duration::from_secs(20), ended).await?;
+        assert_eq!((exit.code(), err.text().as_str()), (130, "interrupted\n"), "{script}");
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -346,6 +360,30 @@ async fn a_full_disk_is_a_failure_and_no_absent_service() {
     let exit = repl.run(Input::Scripts(arguments(&["SELECT 1"]))).await;
     assert_eq!(exit, Exit::SqlError);
     assert!(err.text().starts_with("error: cannot write the result: "), "{}", err.text());
+}
+
+#[tokio::test]
+async fn what_is_asked_for_is_said_where_confirmations_are_not() {
+    let options = ReplOptions { is_quiet: true, ..csv() };
+    let ran = run_with(options, "", arguments(&["\\timing off\n\\?\n\\format\n\\rows"])).await;
+    assert!(ran.err.starts_with(Command::help().trim_end()), "{}", ran.err);
+    assert!(ran.err.ends_with("\nformat is csv\na table shows all rows\n"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_command_on_standard_input_waits_for_no_semicolon_behind_comments() {
+    let (out, err) = (Captured::default(), Captured::default());
+    let mut runner = Runner::new(Arc::new(Plain::new()), csv(), Box::new(out), Box::new(err));
+    for (arrived, left, line_number) in [
+        ("-- one\n", "", 2),
+        ("SELECT 1; -- two\n", "", 2),
+        ("/* open\n", "/* open\n", 1),
+        ("\nSELECT\n", "SELECT\n", 2),
+    ] {
+        let (mut pending, mut line) = (arrived.to_owned(), 1);
+        assert_eq!(runner.finished(&mut pending, &mut line).await, Ok(Next::Go));
+        assert_eq!((pending.as_str(), line), (left, line_number), "{arrived:?}");
+    }
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ impl Peek for Damaged {
         let ids: ArrayRef = Arc::new(Int64Array::from_iter_values([7]));
         let rows = RecordBatch::try_from_iter([("order_id", ids)])
             .map_err(|cause| Error::internal(source.name.to_string()).with_source(cause))?;
-        let first_fault = Some(format!("{}/0@1: not valid JSON", source.topic));
+        let first_fault = Some(format!("{}/0@1: not valid \u{1b}[2J", source.topic));
         Ok(Peeked { rows, n_records: 4, n_tombstones: 1, n_unreadable: 2, first_fault })
     }
 }
@@ -392,9 +392,24 @@ async fn a_peek_tells_of_what_it_could_not_read_and_keeps_that_out_of_the_rows()
             err,
             "peeked at 4 records of topic shop.orders; nothing was committed\n\
              1 of them is a tombstone, which has no value to show\n\
-             2 of them could not be read and are left out; the first is shop.orders/0@1: not valid JSON\n"
+             2 of them could not be read and are left out; the first is shop.orders/0@1: not valid \\u{1b}[2J\n"
         );
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_interrupted_statement_has_seen_is_no_part_of_the_next() -> TestResult {
+    let lake = lake().await?;
+    let catalog = Arc::clone(&lake.catalog) as Arc<dyn CatalogStore>;
+    let backend = SessionBackend::new(open(&lake)?, catalog).with_peek(Arc::new(Damaged));
+    let peeking = backend.peeking.as_ref().ok_or("there is no peek")?;
+    // So it is left by a statement that is given up behind its peek.
+    peeking.begin(PeekLimit::default());
+    peeking.current().notes.push("peeked at 4 records".to_owned());
+    let source = Arc::new(SourceText::new("input", "SELECT 1 AS a"));
+    let answer = backend.run(Written { span: 0..source.text().len(), source }).await?;
+    assert!(answer.notes.is_empty(), "{:?}", answer.notes);
     Ok(())
 }
 

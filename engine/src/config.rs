@@ -13,6 +13,7 @@ mod value;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -277,10 +278,12 @@ fn find_file(flags: &Flags, environment: &Environment) -> Result<Option<PathBuf>
         let usual = PathBuf::from(FILE);
         return Ok(usual.exists().then_some(usual));
     };
-    if file.is_file() {
-        return Ok(Some(file));
-    }
-    let said = if file.is_dir() { "is a folder" } else { "does not exist" };
+    // A pipe is as good as a file; of what cannot be read, reading says why.
+    let said = match file.metadata() {
+        Ok(found) if found.is_dir() => "is a folder",
+        Err(cause) if cause.kind() == ErrorKind::NotFound => "does not exist",
+        _ => return Ok(Some(file)),
+    };
     let inside = file.join(FILE);
     let hint = if inside.is_file() {
         format!("did you mean {}?", inside.display())
@@ -355,8 +358,14 @@ fn limits(values: &Values, catalog: &Path) -> Result<Limits> {
         upkeep: upkeep::upkeep(values)?,
         index: index::index(values, catalog)?,
     };
-    if limits.retry_wait_min > limits.retry_wait_max {
-        return Err(Error::invalid("limits.retry_wait_min is longer than limits.retry_wait_max"));
+    let (least, most) = (limits.retry_wait_min, limits.retry_wait_max);
+    if least > most {
+        let (path, message) = if values.is_set("limits.retry_wait_min") {
+            ("limits.retry_wait_min", format!("{least:?} is longer than limits.retry_wait_max, which is {most:?}"))
+        } else {
+            ("limits.retry_wait_max", format!("{most:?} is shorter than limits.retry_wait_min, which is {least:?}"))
+        };
+        return Err(values.at(path, Error::invalid(message).with_hint("set both, the shorter one as the first wait")));
     }
     Ok(limits)
 }

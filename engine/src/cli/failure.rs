@@ -38,7 +38,7 @@ impl Exit {
     pub fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::Unavailable => Self::Unavailable,
-            ErrorKind::Closed if is_broken_pipe(error) => Self::Done,
+            _ if is_broken_pipe(error) => Self::Done,
             _ => Self::Failed,
         }
     }
@@ -52,14 +52,19 @@ pub fn render(error: &Error, style: Style) -> String {
     if let Some(diagnostics) = diagnostics(error) {
         return diagnostics.render(style.has_colour);
     }
-    let mut text = format!("{} {}\n", style.paint(Role::Bad, "error:"), error.message());
+    let mut text = format!("{} {}\n", style.paint(Role::Bad, "error:"), tame(error.message()));
     for cause in causes(error) {
-        text.push_str(&format!("  caused by: {cause}\n"));
+        text.push_str(&format!("  caused by: {}\n", tame(&cause)));
     }
     if let Some(hint) = error.hint() {
-        text.push_str(&format!("  {} {hint}\n", style.paint(Role::Good, "hint:")));
+        text.push_str(&format!("  {} {}\n", style.paint(Role::Good, "hint:"), tame(hint)));
     }
     text
+}
+
+/// Returns `text` with spaces for control characters: what tables, topics and stores say must not steer a terminal.
+pub(super) fn tame(text: &str) -> String {
+    text.replace(|next: char| next.is_control() && !matches!(next, '\n' | '\t'), " ")
 }
 
 /// Returns the errors in SQL text that are among the causes of `error`.
@@ -93,9 +98,10 @@ fn causes(error: &Error) -> Vec<String> {
     causes
 }
 
+/// Connections to services break in the same words, and are no output that nobody reads.
 fn is_broken_pipe(error: &Error) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
-    source.is_some_and(|source| source.kind() == std::io::ErrorKind::BrokenPipe)
+    error.kind() == ErrorKind::Closed && source.is_some_and(|source| source.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
@@ -110,6 +116,22 @@ mod tests {
         assert_eq!(render(&error, Style::default()), expected);
         assert_eq!(Exit::of(&error).code(), 1);
         assert_eq!(Exit::of(&Error::unavailable("no broker")).code(), 3);
+    }
+
+    #[test]
+    fn a_connection_that_broke_is_shown() {
+        let broken = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let error = Error::unavailable("cannot reach the store").with_source(broken);
+        assert_eq!(Exit::of(&error), Exit::Unavailable);
+        assert!(render(&error, Style::default()).starts_with("error: cannot reach the store\n  caused by: "));
+    }
+
+    #[test]
+    fn what_an_error_repeats_does_not_steer_the_terminal() {
+        let inner = Error::data("no number: 'a\u{1b}[2J\u{9b}m'");
+        let error = Error::data("cannot read \u{7}").with_source(inner).with_hint("see\r\nbelow\u{7f}");
+        let expected = "error: cannot read  \n  caused by: no number: 'a [2J m'\n  hint: see \nbelow \n";
+        assert_eq!(render(&error, Style::default()), expected);
     }
 
     #[test]

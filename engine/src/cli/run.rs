@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::check;
 use super::console::Console;
-use super::failure::Exit;
+use super::failure::{Exit, tame};
 use super::progress::Progress;
 use super::table::{TextTable, counted, grouped};
 use super::workspace::Workspace;
@@ -276,7 +276,7 @@ pub(crate) fn summary_text(summary: &Summary, indent: &str, console: &Console) -
             if flow.halted.is_some() { "halted" } else { "ok" }.to_owned(),
         ]);
         if let Some(halt) = &flow.halted {
-            reasons.push_str(&format!("{indent}{} halted: {}\n", flow.flow, halt.reason));
+            reasons.push_str(&format!("{indent}{} halted: {}\n", flow.flow, tame(&halt.reason)));
         }
     }
     format!("{}{reasons}", table.render(indent, console.style))

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::catalog::{history_text, or_null, with_versions};
 use super::console::{Console, Role};
+use super::failure::tame;
 use super::find::{Found, find};
 use super::table::TextTable;
 
@@ -143,7 +144,7 @@ fn show_flow(versions: &[FlowEntry], as_json: bool, console: &mut Console) -> Re
     field(console, "from", &format!("{}:{}", version.file, version.line))?;
     field(console, "hash", &version.sql_hash)?;
     console.line("")?;
-    console.line(&version.sql)
+    console.line(tame(&version.sql))
 }
 
 fn show_source(source: &Source, readers: &Readers, as_json: bool, console: &mut Console) -> Result<()> {

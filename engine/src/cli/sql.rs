@@ -25,7 +25,8 @@ pub(crate) struct SqlArgs {
     #[arg(value_name = "LOCATION")]
     location: Option<Location>,
     /// Statements to run; repeatable
-    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    // A statement may begin with a comment.
+    #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     commands: Vec<String>,
     /// A file of statements, or - for stdin; repeatable
     #[arg(short = 'f', long = "file", value_name = "FILE")]

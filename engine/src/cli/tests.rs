@@ -198,6 +198,16 @@ fn every_name_of_the_catalog_is_shown_listed_and_traced() -> Result<()> {
 }
 
 #[test]
+fn a_statement_on_the_command_line_may_begin_with_a_comment() -> Result<()> {
+    let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
+    let warehouse = folder.path().join("lake").display().to_string();
+    let arguments = ["sql", "--format", "csv", "-c", "-- one\nSELECT 1 AS a", "--command", "--two\nSELECT 2 AS b"];
+    let (exit, out, err) = call(&arguments, &[("ALLUVIUM_WAREHOUSE", warehouse.as_str())]);
+    assert_eq!((exit, out.as_str(), err.as_str()), (Exit::Done, "a\n1\nb\n2\n", ""));
+    Ok(())
+}
+
+#[test]
 fn check_shows_flows_and_points_at_errors() -> Result<()> {
     let folder = tempfile::tempdir().map_err(|source| Error::internal("test folder").with_source(source))?;
     let warehouse = folder.path().join("lake").display().to_string();

@@ -126,6 +126,9 @@ fn hostile_values_are_refused_with_their_place() {
         ("warehouse = '~/lake'", "means something to a shell only"),
         ("catalog = 'postgres://u:p@h/db'", "Postgres cannot keep the catalog yet"),
         ("catalog = ':memory:'", "cannot be the catalog's file"),
+        ("catalog = '~/c.db'", "/etc/alluvium.toml:1:1: catalog: '~/c.db' cannot be the catalog's file"),
+        ("catalog = 'sqlite://~/c.db'", "means something to a shell only"),
+        ("catalog = 'file:/data/c.db'", "write a path or sqlite://path"),
         ("index.snapshot_folder = 's3://lake/keys'", "index.snapshot_folder: snapshots are kept on the local disk"),
         ("index.snapshot_folder = 3", "index.snapshot_folder"),
         ("batch.rows = 0", "0 is out of range"),
@@ -140,7 +143,8 @@ fn hostile_values_are_refused_with_their_place() {
         ("batch.interval = '-1s'", "a duration with its unit"),
         ("batch.interval = '0s'", "out of range"),
         ("limits.commit_attempts = 0", "out of range"),
-        ("limits.retry_wait_min = '20s'", "longer than limits.retry_wait_max"),
+        ("limits.retry_wait_min = '20s'", "limits.retry_wait_min: 20s is longer than limits.retry_wait_max"),
+        ("limits.retry_wait_max = '5ms'", "limits.retry_wait_max: 5ms is shorter than"),
         ("listen.metrics = '0.0.0.0:9464'", "not a loopback address"),
         ("listen.metrics = '[::]:9464'", "not a loopback address"),
         ("listen.metrics = 'localhost'", "not a value"),
@@ -178,6 +182,19 @@ fn a_named_file_that_is_missing_is_an_error() {
     let flags = Flags { config: Some(PathBuf::from("/nowhere/alluvium.toml")), ..Flags::default() };
     let refused = Settings::load(&flags, &Environment::default()).map_err(|error| error.to_string());
     assert!(refused.is_err_and(|text| text.contains("/nowhere/alluvium.toml does not exist")));
+}
+
+#[cfg(unix)]
+#[test]
+fn settings_may_come_from_what_is_no_regular_file() -> Result<()> {
+    let flags = Flags { config: Some(PathBuf::from("/dev/null")), ..Flags::default() };
+    let usual: Location = "./warehouse".parse()?;
+    assert_eq!(*Settings::load(&flags, &Environment::default())?.warehouse(), usual);
+    // Not there for another reason than that nobody made it.
+    let flags = Flags { config: Some(PathBuf::from("/dev/null/alluvium.toml")), ..Flags::default() };
+    let refused = Settings::load(&flags, &Environment::default()).map_err(|error| error.to_string());
+    assert!(refused.is_err_and(|text| text.starts_with("cannot read settings file /dev/null/alluvium.toml")));
+    Ok(())
 }
 
 #[test]

@@ -95,6 +95,11 @@ impl Values {
         }
     }
 
+    /// Tells whether something was written for a key.
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        self.entries.contains_key(path)
+    }
+
     pub(super) fn text(&self, path: &str) -> Result<Option<String>> {
         self.read(path, "text", |scalar| match scalar {
             Scalar::Text(text) => Some(Ok(text.clone())),
@@ -160,12 +165,16 @@ impl Values {
                 let error = Error::invalid("Postgres cannot keep the catalog yet");
                 return Err(self.at(path, error.with_hint("name a SQLite file")));
             }
-            Some(_) => {
+            None if !text.starts_with("file:") => text.strip_prefix("sqlite:").unwrap_or(&text),
+            _ => {
                 let error = Error::invalid("the catalog is a SQLite file on the local disk");
                 return Err(self.at(path, error.with_hint("write a path or sqlite://path")));
             }
-            None => text.strip_prefix("sqlite:").unwrap_or(&text),
         };
+        if file == "~" || file.starts_with("~/") {
+            let error = Error::invalid(format!("'{file}' cannot be the catalog's file"));
+            return Err(self.at(path, error.with_hint("'~' means something to a shell only: write the whole path")));
+        }
         if file.is_empty() || file == ":memory:" || file.contains(['?', '\0']) || file.ends_with('/') {
             let error = Error::invalid(format!("'{file}' cannot be the catalog's file"));
             return Err(self.at(path, error.with_hint("write a path or sqlite://path")));

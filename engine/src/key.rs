@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::compute::cast;
+use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::DataType;
 use arrow::row::{RowConverter, SortField};
 
@@ -102,7 +102,7 @@ impl KeyForm {
     /// Returns the keys that stand in `columns`, cast to the types of this form where they differ.
     ///
     /// # Errors
-    /// `Data` when a column cannot be cast, or a decimal exceeds its precision; `Internal` when columns are missing.
+    /// `Data` when a value does not fit its type, or a decimal its precision; `Internal` when columns are missing.
     pub fn pack(&self, columns: &[ArrayRef]) -> Result<Keys> {
         if columns.len() != self.types.len() {
             return Err(Error::internal(format!("{} key columns where {} are known", columns.len(), self.types.len())));
@@ -110,11 +110,7 @@ impl KeyForm {
         let columns = columns
             .iter()
             .zip(&self.types)
-            .map(
-                |(column, wanted)| {
-                    if column.data_type() == wanted { Ok(Arc::clone(column)) } else { cast(column, wanted) }
-                },
-            )
+            .map(|(column, wanted)| of_type(column, wanted))
             .collect::<std::result::Result<Vec<_>, _>>()
             .map_err(unreadable)?;
         let mut values = match self.layout {
@@ -268,6 +264,12 @@ impl KeyHashing {
     pub fn of_process() -> Self {
         Self(Hashing::of_process())
     }
+}
+
+/// Returns a column as `wanted`. A value that does not fit is an error: as NULL it would be another key.
+fn of_type(column: &ArrayRef, wanted: &DataType) -> std::result::Result<ArrayRef, arrow::error::ArrowError> {
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    if column.data_type() == wanted { Ok(Arc::clone(column)) } else { cast_with_options(column, wanted, &options) }
 }
 
 fn unreadable(cause: arrow::error::ArrowError) -> Error {

@@ -130,6 +130,15 @@ fn a_decimal_beyond_its_precision_is_refused() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_value_that_does_not_fit_its_type_is_refused_and_not_taken_for_null() -> Result<()> {
+    let form = KeyForm::try_new(vec![DataType::Int32])?;
+    let numbers = |number: i64| -> [ArrayRef; 1] { [Arc::new(Int64Array::from(vec![number]))] };
+    assert_eq!(form.pack(&numbers(7))?.get(0), KeyRef::Narrow(7));
+    assert!(form.pack(&numbers(1 << 40)).is_err_and(|error| error.to_string().contains("cannot read keys")));
+    Ok(())
+}
+
 proptest! {
     #[test]
     fn strings_have_one_form_if_and_only_if_they_are_equal(texts in prop::collection::vec("[a-f0-9-]{0,9}", 1..40)) {

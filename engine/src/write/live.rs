@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, new_null_array};
-use arrow::compute::{cast, filter_record_batch};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
@@ -55,11 +55,13 @@ pub(crate) fn live_rows(batch: &RecordBatch, first: u64, deleted: &RoaringTreema
 /// Returns `rows` in the columns of `schema`: one that the file lacks is NULL, one of another layout is cast.
 ///
 /// # Errors
-/// When a column cannot be cast, or is NULL where it must not be.
+/// When a column cannot be cast with all of its values, or is NULL where it must not be.
 pub(crate) fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    // A value that does not fit would be NULL, and lost for good: the file that it comes from is replaced.
+    let options = CastOptions { safe: false, ..CastOptions::default() };
     let columns = schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-        Some(column) => cast(column, field.data_type()),
+        Some(column) => cast_with_options(column, field.data_type(), &options),
         None => Ok(new_null_array(field.data_type(), rows.num_rows())),
     });
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<Vec<ArrayRef>, _>>()?)
@@ -104,8 +106,8 @@ fn field_in_micros(field: &FieldRef, leaves: &mut std::slice::Iter<'_, ColumnDes
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray;
-    use arrow::datatypes::UInt64Type;
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{Field, UInt64Type};
 
     use super::*;
 
@@ -124,6 +126,17 @@ mod tests {
                 expected.as_slice(),
                 "{n_rows} from {first}"
             );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_value_that_its_column_cannot_hold_is_an_error_and_no_null() -> TestResult {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("n", DataType::Int32, true)]));
+        for (number, fits) in [(i64::from(i32::MAX), true), (i64::from(i32::MAX) + 1, false)] {
+            let numbers: ArrayRef = Arc::new(Int64Array::from(vec![number]));
+            let conformed = conform(&RecordBatch::try_from_iter([("n", numbers)])?, &schema);
+            assert_eq!(conformed.is_ok(), fits, "{conformed:?}");
         }
         Ok(())
     }

@@ -70,9 +70,13 @@ pub fn marked(stats: Option<&str>, n_rows: u64) -> String {
     loosen(&counted)
 }
 
-/// Returns `stats`, which tell the number of rows, with the bounds marked as loose.
+/// Returns `stats`, which tell the number of rows, with the bounds marked as loose: readers take those for tight of which
+/// another writer has said nothing.
 pub fn loosen(stats: &str) -> String {
-    stats.replace(r#""tightBounds":true"#, r#""tightBounds":false"#)
+    match stats.trim_end().strip_suffix('}') {
+        Some(told) if !told.contains(r#""tightBounds":"#) => format!(r#"{told},"tightBounds":false}}"#),
+        _ => stats.replace(r#""tightBounds":true"#, r#""tightBounds":false"#),
+    }
 }
 
 fn has_bounds(data_type: &DataType) -> bool {
@@ -214,7 +218,12 @@ mod tests {
                 r#"{"numRecords":7,"maxValues":{"a":1.00000000000000000001},"tightBounds":false}"#,
             ),
             (Some(r#"{"numRecords":7,"tightBounds":true}"#), r#"{"numRecords":7,"tightBounds":false}"#),
-            (Some(r#"{"numRecords":7}"#), r#"{"numRecords":7}"#),
+            (Some(r#"{"numRecords":7}"#), r#"{"numRecords":7,"tightBounds":false}"#),
+            (
+                Some(r#"{"numRecords":7,"maxValues":{"a":1}} "#),
+                r#"{"numRecords":7,"maxValues":{"a":1},"tightBounds":false}"#,
+            ),
+            (Some(r#"{"numRecords":7,"tightBounds":false}"#), r#"{"numRecords":7,"tightBounds":false}"#),
         ] {
             assert_eq!(marked(stats, 7), expected, "{stats:?}");
         }

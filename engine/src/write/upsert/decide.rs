@@ -78,9 +78,10 @@ impl UpsertWriter {
         let order = columns.keyed.orders.get(index);
         if !place.is_some() {
             let keys = &columns.keyed.keys;
-            return match self.index.deleted(keys.get(index), keys.hashes()[index]) {
-                Some(known) if order.supersedes(&known.order.borrow()) => {
-                    (Verdict::New, order.over(&known.order.borrow()))
+            let known = self.index.deleted(keys.get(index), keys.hashes()[index]);
+            return match known.map(|known| known.order.borrow()) {
+                Some(known) if order.supersedes(&known) || is_told_again(&order, &known) => {
+                    (Verdict::New, order.over(&known))
                 }
                 Some(_) => (Verdict::Late, order),
                 None => (Verdict::New, order),
@@ -207,4 +208,10 @@ fn judge(
         Standing::Late => Judgement::Late,
         Standing::Unsure => Judgement::LookAtRow,
     }
+}
+
+/// Tells whether a change is the one that `known` remembers: a start has read of it in the sidecar of a commit that did not
+/// land. It has to go into that of the one that does, since nobody who follows the log reads another.
+fn is_told_again(change: &OrderRef<'_>, known: &OrderRef<'_>) -> bool {
+    change.position() == known.position() && (change.inherited || change.sequence == known.sequence)
 }

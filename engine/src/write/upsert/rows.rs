@@ -165,7 +165,10 @@ impl RowReader {
         let reader = ObjectFile::new(Arc::clone(&self.store), place, size);
         let builder = open_file(reader).await.map_err(&failed)?;
         let n_rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or_default();
-        let mask = ProjectionMask::columns(builder.parquet_schema(), names.iter().map(String::as_str));
+        // By whole names: a dot in a name leads into no struct, and a column that is passed over would be read as NULL.
+        let columns = builder.parquet_schema().root_schema().get_fields();
+        let is_wanted = |place: &usize| names.iter().any(|name| name == columns[*place].name());
+        let mask = ProjectionMask::roots(builder.parquet_schema(), (0..columns.len()).filter(is_wanted));
         let mut builder = builder.with_projection(mask).with_batch_size(PIECE_ROWS_MAX);
         if let Some(selection) = selection {
             builder = builder.with_row_selection(selection);

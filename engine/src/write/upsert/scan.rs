@@ -1,11 +1,13 @@
 //! Makes the key index out of the table and follows the log with it: one algorithm for start-up, recovery and rebase.
 
 use std::collections::{HashMap, HashSet};
+use std::mem::discriminant;
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::HIDDEN_SEQUENCE;
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::DataType;
 use futures::{StreamExt, TryStreamExt};
 
 use super::UpsertWriter;
@@ -223,9 +225,7 @@ impl UpsertWriter {
         let none = HashMap::new();
         for remembered in deletes {
             let rows = &remembered.rows;
-            let sequence: Vec<ArrayRef> = (0..self.reader.columns.sequence.len())
-                .map_while(|index| rows.column_by_name(&format!("{HIDDEN_SEQUENCE}_{index}")).cloned())
-                .collect();
+            let sequence = sequence_of(rows, &self.reader.columns.sequence);
             let keys = self.reader.pack(rows, &none)?;
             let orders = self.reader.orders_of(rows, &sequence)?;
             let index = Arc::make_mut(&mut self.index);
@@ -260,4 +260,23 @@ fn adds(entry: &LogEntry) -> impl Iterator<Item = &Add> {
         Action::Add(add) => Some(add),
         _ => None,
     })
+}
+
+/// Returns the sequences that a sidecar tells. None where they are of another SEQUENCE BY, as it was before the flow was
+/// changed: those say nothing beside sequences of now, and their deletes bind by position alone.
+fn sequence_of(deletes: &RecordBatch, types: &[DataType]) -> Vec<ArrayRef> {
+    // One more than are wanted, lest the first of several fields be taken for the only one.
+    let told = (0..=types.len()).map_while(|index| deletes.column_by_name(&format!("{HIDDEN_SEQUENCE}_{index}")));
+    let told: Vec<ArrayRef> = told.cloned().collect();
+    let is_of_now = told.len() == types.len()
+        && told.iter().zip(types).all(|(column, wanted)| compares_as(column.data_type(), wanted));
+    if is_of_now { told } else { Vec::new() }
+}
+
+/// Tells whether values of a type order alike once they are cast to the other: only width and layout differ.
+fn compares_as(told: &DataType, wanted: &DataType) -> bool {
+    discriminant(told) == discriminant(wanted)
+        || (told.is_integer() && wanted.is_integer())
+        || (told.is_string() && wanted.is_string())
+        || (told.is_binary() && wanted.is_binary())
 }

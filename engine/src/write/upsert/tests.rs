@@ -12,7 +12,7 @@ use alluvium_catalog::{
 };
 use alluvium_sql::{RewriteCap, RewritePolicy, Shaped, UpsertOptions};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -32,7 +32,7 @@ use crate::hooked_store::{Hook, HookedStore};
 use crate::hop::{ChangeOrder, Spent};
 use crate::invariant::Watch;
 use crate::metrics::Metrics;
-use crate::order::{Order, Sequence};
+use crate::order::{Order, OrderRef, Sequence, SequenceRef};
 use crate::transform::collapse::Collapse;
 use crate::write::stats::stats_json;
 use crate::write::vectors::vector_file;
@@ -508,13 +508,17 @@ async fn start(history: &History, settings: UpsertSettings) -> Result<UpsertWrit
 
 /// Returns a writer that starts at `state`.
 async fn start_at(history: &History, state: &TableState, settings: UpsertSettings) -> Result<UpsertWriter> {
-    let folder = DataFolder {
+    UpsertWriter::open(folder(history), columns(), state, settings).await
+}
+
+/// Returns where the data files of a history lie.
+fn folder(history: &History) -> DataFolder {
+    DataFolder {
         store: Arc::clone(&history.store),
         location: history.location.clone(),
         partitioned_by: Vec::new(),
         clock: Arc::clone(&history.clock),
-    };
-    UpsertWriter::open(folder, columns(), state, settings).await
+    }
 }
 
 fn on(folder: &std::path::Path) -> Result<SnapshotDisk> {
@@ -761,6 +765,85 @@ async fn of_the_deletes_in_many_sidecars_the_last_of_a_key_binds_after_a_start()
 }
 
 #[tokio::test]
+async fn a_delete_whose_first_commit_never_landed_is_told_to_others_by_the_one_that_lands() -> Result<()> {
+    for delete in [Change::Delete { sequence: 9 }, Change::Tombstone] {
+        let mut history = History::begin(UpsertSettings::default()).await?;
+        let mut other = start(&history, UpsertSettings::default()).await?;
+        let changes = history.changes(&[(1, delete)])?;
+        drop(history.landing.writer().stage(changes).await?);
+        // The start finds the sidecar that was written for the commit that never came.
+        history.restart(false).await?;
+        assert_eq!(history.landing.writer().footprint().map(|taken| taken.n_deletes), Some(1), "{delete:?}");
+        let (changes, signature) = (history.changes(&[(1, delete)])?, history.signature()?);
+        let staged = history.landing.writer().stage(changes).await?;
+        let Outcome::Landed(landed) = history.landing.land(&staged, &signature).await? else {
+            return Err(failed("the batch did not land"));
+        };
+        assert_eq!((landed.fate.applied, landed.fate.merged), (1, 0), "{delete:?}");
+        other.follow(std::slice::from_ref(&landed.entry)).await?;
+        assert_eq!(known(&other), (0, 1), "keys and deletes of another process after {delete:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn deletes_of_another_sequence_by_are_remembered_by_their_positions() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    history.land(&[(1, Change::Delete { sequence: 9 })], &BTreeSet::new()).await?;
+    let by = |names: &[&str], sequence: &[DataType]| UpsertColumns {
+        sequence: sequence.to_vec(),
+        stored_sequence: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+        ..columns()
+    };
+    let moment = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let cases = [
+        (by(&["value"], &[DataType::Int64]), Some(9)),
+        (by(&["value"], &[DataType::Int32]), Some(9)),
+        (by(&["value"], &[moment]), None),
+        (by(&["id", "value"], &[DataType::Int64, DataType::Int64]), None),
+    ];
+    let key: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    for (columns, sequence) in cases {
+        let told = format!("{:?}", columns.sequence);
+        let state = history.landing.state();
+        let writer = UpsertWriter::open(folder(&history), columns, state, UpsertSettings::default()).await?;
+        let keys = writer.reader.keys.pack(&[Arc::clone(&key)])?;
+        let found = writer.index.deleted(keys.get(0), keys.hashes()[0]).map(|delete| delete.order.clone());
+        let found = found.map(|order| (order.sequence, order.offset));
+        assert_eq!(found, Some((sequence.map(Sequence::Number), 0)), "{told}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_and_sequences_are_read_from_columns_with_dots_in_their_names() -> Result<()> {
+    let history = History::begin(UpsertSettings::default()).await?;
+    let fields = vec![Field::new("a.b", DataType::Int64, false), Field::new("c.d", DataType::Int64, true)];
+    let columns = UpsertColumns {
+        declared: Arc::new(Schema::new(fields)),
+        keys: vec!["a.b".to_owned()],
+        sequence: vec![DataType::Int64],
+        stored_sequence: Some(vec!["c.d".to_owned()]),
+    };
+    let numbers = |values: [i64; 3]| -> ArrayRef { Arc::new(Int64Array::from(values.to_vec())) };
+    let partitions: ArrayRef = Arc::new(Int32Array::from(vec![0; 3]));
+    let stored = vec![numbers([1, 2, 3]), numbers([7, 8, 9]), partitions, numbers([0, 1, 2])];
+    history.commit_file(&RecordBatch::try_new(columns.stored(), stored).map_err(failed)?).await?;
+    let state = history.newest().await?;
+    let writer = UpsertWriter::open(folder(&history), columns, &state, UpsertSettings::default()).await?;
+    assert_eq!(
+        (known(&writer).0, writer.index.doubles().count()),
+        (3, 0),
+        "keys, and rows that the next commit deletes"
+    );
+    let (_, file) = writer.index.files().next().ok_or_else(|| failed("no file"))?;
+    let orders = writer.reader.read_orders(file, &[2]).await?;
+    let sequence = Some(SequenceRef::Number(9));
+    assert_eq!(orders.get(0), OrderRef { sequence, inherited: false, offset: 2, partition: 0 });
+    Ok(())
+}
+
+#[tokio::test]
 async fn deletes_that_a_start_remembers_count_as_memory_of_the_index() -> Result<()> {
     let mut history = History::begin(UpsertSettings::default()).await?;
     for batch in 0..20 {
@@ -898,14 +981,8 @@ async fn rows_newer_than_all_of_a_file_replace_its_rows_without_reading_it() -> 
 async fn a_start_reads_the_rows_of_a_file_in_small_pieces() -> Result<()> {
     let mut history = History::begin(UpsertSettings::default()).await?;
     history.land(&upserts(0..40_000, 1), &BTreeSet::new()).await?;
-    let folder = DataFolder {
-        store: Arc::clone(&history.store),
-        location: history.location.clone(),
-        partitioned_by: Vec::new(),
-        clock: Arc::clone(&history.clock),
-    };
     let state = history.newest().await?;
-    let writer = UpsertWriter::open(folder, columns(), &state, UpsertSettings::default()).await?;
+    let writer = start_at(&history, &state, UpsertSettings::default()).await?;
     for add in state.files.values() {
         let rows = Arc::clone(&writer.reader).read(add).await?;
         let pieces: Vec<usize> = rows.pieces.map_ok(|piece| piece.keys.len()).try_collect().await?;

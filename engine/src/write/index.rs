@@ -18,7 +18,7 @@ mod relocate;
 mod shard;
 mod snapshot;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use alluvium_catalog::{Error, Result};
 use roaring::RoaringTreemap;
@@ -37,12 +37,12 @@ use bulk::{ByShard, N_SHARDS, shard_of};
 use deletes::Deletes;
 use doubles::Doubles;
 use files::Files;
-use shard::Shard;
+use shard::{OpenShard, Shard};
 
-/// The index of one table. A clone shares the shards until one of the two changes them.
+/// The index of one table. A clone shares what neither changes.
 #[derive(Debug, Clone)]
 pub struct KeyIndex {
-    shards: Vec<Arc<Shard>>,
+    shards: Vec<Shard>,
     files: Files,
     deletes: Deletes,
     /// Live rows whose key has a newer live row: foreign writers can add them. The next commit deletes them.
@@ -76,7 +76,8 @@ pub struct Footprint {
 impl Default for KeyIndex {
     fn default() -> Self {
         Self {
-            shards: vec![Arc::default(); N_SHARDS],
+            // Each has tables of its own: clones of one would share them.
+            shards: std::iter::repeat_with(Shard::default).take(N_SHARDS).collect(),
             files: Files::default(),
             deletes: Deletes::default(),
             doubles: Doubles::default(),
@@ -184,6 +185,11 @@ impl KeyIndex {
         self.deletes.get(key, hash)
     }
 
+    /// Tells whether any delete is remembered.
+    pub fn remembers_deletes(&self) -> bool {
+        self.deletes.len() > 0
+    }
+
     /// Records rows that have landed, over whatever was known of their keys; keys without a place are left alone.
     /// Rows that they supersede must be [deleted](Self::delete_rows) right after.
     pub fn put_rows(&mut self, keys: &Keys, places: &[RowPlace]) {
@@ -197,7 +203,7 @@ impl KeyIndex {
         let lives = |place: RowPlace| files.is_live(place);
         let by_shard = ByShard::new(keys);
         let (new, known) = (by_shard.arranged(|index| places[index]), by_shard.arranged(known));
-        self.n_entries += bulk::change(&mut self.shards, &by_shard, &|shard: &mut Shard, at: usize| {
+        self.n_entries += bulk::change(&mut self.shards, &by_shard, &lives, &|shard: &mut OpenShard<'_>, at: usize| {
             if !new[at].is_some() {
                 return 0;
             }
@@ -206,7 +212,7 @@ impl KeyIndex {
             let lived = before.is_some() && (before == known[at] || lives(before));
             u64::from(!lived)
         });
-        if self.deletes.len() > 0 {
+        if self.remembers_deletes() {
             for index in (0..keys.len()).filter(|index| places[*index].is_some()) {
                 self.deletes.remove(keys.get(index), keys.hashes()[index]);
             }
@@ -222,7 +228,7 @@ impl KeyIndex {
         let doubles = Mutex::new(Vec::new());
         let by_shard = ByShard::new(keys);
         let new = by_shard.arranged(|index| places[index]);
-        self.n_entries += bulk::change(&mut self.shards, &by_shard, &|shard: &mut Shard, at: usize| {
+        self.n_entries += bulk::change(&mut self.shards, &by_shard, &lives, &|shard: &mut OpenShard<'_>, at: usize| {
             let (key, hash) = by_shard.key(at);
             let known = shard.get(key, hash);
             if known.is_some() && lives(known) {
@@ -235,7 +241,7 @@ impl KeyIndex {
             shard.put(key, hash, new[at], &lives);
             1
         });
-        if self.deletes.len() > 0 {
+        if self.remembers_deletes() {
             for index in 0..keys.len() {
                 self.deletes.remove(keys.get(index), keys.hashes()[index]);
             }
@@ -250,7 +256,8 @@ impl KeyIndex {
     pub fn settle(&mut self, (key, hash): (KeyRef<'_>, u64), stands: RowPlace, falls: RowPlace) {
         let files = &self.files;
         if let Some(shard) = self.shards.get_mut(shard_of(hash)) {
-            Arc::make_mut(shard).put(key, hash, stands, &|place| files.is_live(place));
+            let lives = |place: RowPlace| files.is_live(place);
+            shard.open(&lives).put(key, hash, stands, &lives);
         }
         self.doubles.push(falls);
         self.epoch += 1;

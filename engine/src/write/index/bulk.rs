@@ -7,10 +7,9 @@
 
 use std::num::NonZero;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::place::RowPlace;
-use super::shard::{SHARD_BITS, Shard};
+use super::shard::{OpenShard, SHARD_BITS, Shard};
 use crate::key::{KeyRef, Keys};
 
 /// Shards of an index.
@@ -85,11 +84,11 @@ impl ByShard {
         places.step_by(BLOCK).map(move |start| start..(start + BLOCK).min(end))
     }
 
-    /// Looks at the slots where the probes of the keys at `places` begin.
-    fn touch(&self, table: &Shard, places: Range<usize>) {
+    /// Has `touch` look at the slots where the probes of the keys at `places` begin.
+    fn touch(&self, places: Range<usize>, touch: impl Fn(KeyRef<'_>, u64) -> u64) {
         let touched = places.fold(0, |touched, place| {
             let (key, hash) = self.key(place);
-            touched ^ table.touch(key, hash)
+            touched ^ touch(key, hash)
         });
         std::hint::black_box(touched);
     }
@@ -115,7 +114,7 @@ impl ByShard {
 }
 
 /// Returns the place that is known of each key, or [`RowPlace::NONE`]; `lives` says which places count.
-pub(super) fn find(shards: &[Arc<Shard>], keys: &Keys, lives: &(impl Fn(RowPlace) -> bool + Sync)) -> Vec<RowPlace> {
+pub(super) fn find(shards: &[Shard], keys: &Keys, lives: &(impl Fn(RowPlace) -> bool + Sync)) -> Vec<RowPlace> {
     let by_shard = ByShard::new(keys);
     let mut found = vec![RowPlace::NONE; keys.len()];
     let shares = by_shard.shares();
@@ -141,7 +140,7 @@ pub(super) fn find(shards: &[Arc<Shard>], keys: &Keys, lives: &(impl Fn(RowPlace
 }
 
 fn find_share(
-    shards: &[Arc<Shard>],
+    shards: &[Shard],
     (by_shard, share): (&ByShard, &Range<usize>),
     found: &mut [RowPlace],
     lives: &impl Fn(RowPlace) -> bool,
@@ -149,7 +148,7 @@ fn find_share(
     let mut found = found.iter_mut();
     for (shard, table) in share.clone().zip(shards) {
         for block in by_shard.blocks(shard) {
-            by_shard.touch(table, block.clone());
+            by_shard.touch(block.clone(), |key, hash| table.touch(key, hash));
             for (at, found) in block.zip(&mut found) {
                 let (key, hash) = by_shard.key(at);
                 let place = table.get(key, hash);
@@ -159,11 +158,13 @@ fn find_share(
     }
 }
 
-/// Calls `change` with each shard and the place in `by_shard` of each of its keys, and returns the sum of what it returns.
+/// Calls `change` with each shard and the place in `by_shard` of each of its keys, and returns the sum of what it returns;
+/// `lives` says which places count.
 pub(super) fn change(
-    shards: &mut [Arc<Shard>],
+    shards: &mut [Shard],
     by_shard: &ByShard,
-    change: &(impl Fn(&mut Shard, usize) -> u64 + Sync),
+    lives: &(impl Fn(RowPlace) -> bool + Sync),
+    change: &(impl Fn(&mut OpenShard<'_>, usize) -> u64 + Sync),
 ) -> u64 {
     let shares = by_shard.shares();
     std::thread::scope(|scope| {
@@ -173,7 +174,7 @@ pub(super) fn change(
         for (thread, share) in shares.iter().enumerate() {
             let (mine, others) = std::mem::take(&mut rest).split_at_mut(share.len());
             rest = others;
-            let mut work = move || change_share(mine, (by_shard, share), change);
+            let mut work = move || change_share(mine, (by_shard, share), lives, change);
             if thread + 1 == shares.len() {
                 sum += work();
             } else {
@@ -191,19 +192,20 @@ pub(super) fn change(
 }
 
 fn change_share(
-    shards: &mut [Arc<Shard>],
+    shards: &mut [Shard],
     (by_shard, share): (&ByShard, &Range<usize>),
-    change: &impl Fn(&mut Shard, usize) -> u64,
+    lives: &impl Fn(RowPlace) -> bool,
+    change: &impl Fn(&mut OpenShard<'_>, usize) -> u64,
 ) -> u64 {
     let mut sum = 0;
     for (shard, table) in share.clone().zip(shards) {
         if by_shard.places(shard..shard + 1).is_empty() {
             continue;
         }
-        let table = Arc::make_mut(table);
+        let mut table = table.open(lives);
         for block in by_shard.blocks(shard) {
-            by_shard.touch(table, block.clone());
-            sum += block.map(|place| change(table, place)).sum::<u64>();
+            by_shard.touch(block.clone(), |key, hash| table.touch(key, hash));
+            sum += block.map(|place| change(&mut table, place)).sum::<u64>();
         }
     }
     sum

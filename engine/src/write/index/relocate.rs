@@ -1,7 +1,5 @@
 //! Rows that have another place after a compaction: the entries of the index go with them.
 
-use std::sync::Arc;
-
 use super::{KeyIndex, RowPlace};
 
 impl KeyIndex {
@@ -12,9 +10,10 @@ impl KeyIndex {
     /// [removed](Self::remove_file) after.
     pub fn relocate(&mut self, place_of: &impl Fn(RowPlace) -> Option<RowPlace>) {
         let files = &self.files;
-        let moved = |place: RowPlace| place_of(place).filter(|to| files.is_live(place) && files.is_live(*to));
+        let lives = |place: RowPlace| files.is_live(place);
+        let moved = |place: RowPlace| place_of(place).filter(|to| lives(place) && lives(*to));
         for shard in &mut self.shards {
-            self.n_entries += Arc::make_mut(shard).relocate(&moved);
+            self.n_entries += shard.open(&lives).relocate(&moved, &lives);
         }
         let doubles: Vec<RowPlace> = self.doubles.iter().filter_map(&moved).collect();
         for place in doubles {

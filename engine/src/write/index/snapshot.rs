@@ -151,6 +151,21 @@ mod tests {
     }
 
     #[test]
+    fn what_has_changed_beside_a_clone_is_in_the_next_snapshot() -> Result<()> {
+        let mut index = sample(3_000);
+        let held = index.clone();
+        let add = Add { path: "late".to_owned(), ..Add::default() };
+        let late = index.insert_file(IndexedFile::new(&add, 500, RoaringTreemap::new(), Bounds::default()));
+        let rows: Vec<RowPlace> = (0..500).map(|row| RowPlace::new(late, row)).collect();
+        index.put_rows(&Keys::of((0..500).map(|number| KeyRef::Narrow(1_000_000 + number))), &rows);
+        for index in [&held, &index] {
+            assert_eq!(contents(&read_snapshot(&bytes_of(index)?)?.1), contents(index));
+        }
+        assert_eq!(index.n_rows(), held.n_rows() + 500);
+        Ok(())
+    }
+
+    #[test]
     fn a_vector_that_does_not_fit_its_file_makes_a_snapshot_useless() -> Result<()> {
         let mut index = KeyIndex::default();
         let add = Add { path: "a".to_owned(), ..Add::default() };

@@ -1,6 +1,7 @@
 //! What the module `index` promises, tested: it is exact, small, and agrees with a map.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Decimal128Array, Int32Array, Int64Array, StringArray};
 use proptest::prelude::*;
@@ -312,7 +313,7 @@ fn a_debug_build_notices_an_entry_that_is_not_counted() {
     index.check_count();
     let stray = numbers([77]);
     let shard = &mut index.shards[shard_of(stray.hashes()[0])];
-    Arc::make_mut(shard).put(stray.get(0), stray.hashes()[0], RowPlace::new(first, 1), &|_| true);
+    shard.open(&|_| true).put(stray.get(0), stray.hashes()[0], RowPlace::new(first, 1), &|_| true);
     let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| index.check_count()));
     assert!(checked.is_err(), "four entries were taken for three");
 }
@@ -332,6 +333,52 @@ fn a_clone_is_not_changed_with_the_original() {
     check_counts(&index);
 }
 
+#[test]
+fn what_changes_beside_a_clone_is_all_that_it_costs() {
+    const N_KEYS: u32 = 100_000;
+    let numbers_of = |range: std::ops::Range<u32>| numbers(range.map(u64::from));
+    let shard_bytes = |index: &KeyIndex| index.shards.iter().map(Shard::bytes).sum::<usize>();
+    let keys = numbers_of(0..N_KEYS);
+    let (mut index, first) = index_of(&keys);
+    let (before, bytes) = (index.clone(), shard_bytes(&index));
+    let changed = index.insert_file(file("changed", 2_000));
+    index.put_rows(&numbers_of(0..2_000), &rows_of(changed, 2_000));
+    index.delete_rows(first, &RoaringTreemap::from_iter(0..2_000));
+    let is_shared = |(one, other): (&Shard, &Shard)| one.shares_tables(other);
+    assert!(index.shards.iter().zip(&before.shards).all(is_shared), "tables were copied");
+    let more = shard_bytes(&index) - bytes;
+    assert!((1..bytes / 10).contains(&more), "{more} bytes more than {bytes}");
+    assert_eq!(before.find(&keys), rows_of(first, N_KEYS));
+    let expected = [rows_of(changed, 2_000), rows_of(first, N_KEYS).split_off(2_000)].concat();
+    assert_eq!(index.find(&keys), expected);
+    check_counts(&index);
+    // The next change finds nobody else, and leaves the tables as they would be without a clone.
+    drop(before);
+    let again = index.insert_file(file("again", 2_000));
+    index.put_rows(&numbers_of(0..2_000), &rows_of(again, 2_000));
+    index.delete_rows(changed, &RoaringTreemap::from_iter(0..2_000));
+    assert_eq!(shard_bytes(&index), bytes);
+    check_counts(&index);
+}
+
+#[test]
+fn keys_that_come_beside_a_clone_take_no_more_than_others_once_it_is_gone() {
+    const N_KEYS: u32 = 100_000;
+    let (mut index, _) = index_of(&numbers(0..u64::from(N_KEYS)));
+    let before = index.clone();
+    let more = index.insert_file(file("more", u64::from(N_KEYS)));
+    let new = numbers((N_KEYS..2 * N_KEYS).map(u64::from));
+    index.put_rows(&new, &rows_of(more, N_KEYS));
+    assert_eq!(before.find(&new), vec![RowPlace::NONE; N_KEYS as usize]);
+    drop(before);
+    let last = index.insert_file(file("last", 10_000));
+    index.put_rows(&numbers((2 * N_KEYS..2 * N_KEYS + 10_000).map(u64::from)), &rows_of(last, 10_000));
+    assert_eq!(index.find(&new), rows_of(more, N_KEYS));
+    check_counts(&index);
+    let Footprint { n_keys, bytes, .. } = index.footprint();
+    assert!(bytes <= 24 * n_keys, "{bytes} bytes for {n_keys} keys");
+}
+
 /// One step of a history.
 #[derive(Debug, Clone)]
 enum Step {
@@ -343,6 +390,20 @@ enum Step {
     RemoveFile(usize),
     /// Another writer deletes the first rows of the file that was written so many steps ago.
     DeleteRows(usize, u32),
+    /// The rows of the file that was written so many steps ago move to another.
+    Move(usize),
+}
+
+/// What becomes of a clone that shares the index after a step: a snapshot begins, goes on, or is written.
+#[derive(Debug, Clone, Copy)]
+enum Clones {
+    Taken,
+    Kept,
+    Dropped,
+}
+
+fn clones() -> impl Strategy<Value = Clones> {
+    prop_oneof![2 => Just(Clones::Taken), 5 => Just(Clones::Kept), 2 => Just(Clones::Dropped)]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -352,6 +413,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => keys().prop_map(Step::Delete),
         1 => (0..4_usize).prop_map(Step::RemoveFile),
         1 => (0..4_usize, 1..5_u32).prop_map(|(ago, n_rows)| Step::DeleteRows(ago, n_rows)),
+        1 => (0..4_usize).prop_map(Step::Move),
     ]
 }
 
@@ -401,23 +463,46 @@ fn apply(step: &Step, number: usize, index: &mut KeyIndex, model: &mut HashMap<u
             index.set_deleted(ordinal, deleted, None);
             model.retain(|_, place| place.file() != ordinal || place.row() >= *n_rows);
         }
+        Step::Move(ago) => {
+            let Some(from) = at(*ago).and_then(|path| index.ordinal(&path)) else { return };
+            let Some(IndexedFile { path, n_rows, .. }) = index.file(from).cloned() else { return };
+            let deleted = index.deleted_rows(&path).cloned().unwrap_or_default();
+            let add = Add { path: number.to_string(), ..Add::default() };
+            let to = index.insert_file(IndexedFile::new(&add, n_rows, deleted, Bounds::default()));
+            let moved = |place: RowPlace| (place.file() == from).then(|| RowPlace::new(to, place.row()));
+            index.relocate(&moved);
+            index.remove_file(&path);
+            for place in model.values_mut() {
+                *place = moved(*place).unwrap_or(*place);
+            }
+        }
     }
 }
 
 proptest! {
+    /// Clones that come and go meanwhile stay as they were.
     #[test]
-    fn the_index_agrees_with_a_map(steps in prop::collection::vec(step(), 1..40)) {
+    fn the_index_agrees_with_a_map(steps in prop::collection::vec((step(), clones()), 1..40)) {
         let (mut index, mut model) = (KeyIndex::default(), HashMap::new());
         let all: Vec<u8> = (0..60).collect();
         let keys = mixed(&all);
-        for (number, step) in steps.iter().enumerate() {
+        let mut held: Option<(KeyIndex, Vec<RowPlace>)> = None;
+        for (number, (step, clones)) in steps.iter().enumerate() {
             apply(step, number, &mut index, &mut model);
-            let found = index.find(&keys);
             let expected: Vec<_> =
                 all.iter().map(|key| model.get(key).copied().unwrap_or(RowPlace::NONE)).collect();
-            prop_assert_eq!(found, expected);
+            prop_assert_eq!(&index.find(&keys), &expected);
             prop_assert_eq!(index.count_keys(), model.len() as u64);
             check_counts(&index);
+            if let Some((clone, expected)) = &held {
+                prop_assert_eq!(&clone.find(&keys), expected);
+                check_counts(clone);
+            }
+            match clones {
+                Clones::Taken => held = Some((index.clone(), expected)),
+                Clones::Kept => {}
+                Clones::Dropped => held = None,
+            }
         }
     }
 

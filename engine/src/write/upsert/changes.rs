@@ -104,10 +104,10 @@ impl Columns {
         self.after_delete.as_ref().filter(|after| after.is_valid(index)).map(|after| after.value(index))
     }
 
-    /// Returns the vector that was written ahead for a file of which the rows `gone` go, if they are just those.
-    pub(super) fn marked(&self, file: FileOrdinal, gone: &RoaringTreemap) -> Option<DeletionVectorDescriptor> {
+    /// Returns the vector that was written ahead for a file.
+    pub(super) fn marked(&self, file: FileOrdinal) -> Option<&Mark> {
         let at = self.marks.binary_search_by_key(&file, |mark| mark.file).ok()?;
-        self.marks.get(at).filter(|mark| mark.gone == *gone).map(|mark| mark.vector.clone())
+        self.marks.get(at)
     }
 }
 

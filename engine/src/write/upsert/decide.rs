@@ -44,9 +44,15 @@ impl UpsertWriter {
         let rows = self.orders_of_rows(&judged.unsure).await?;
         let epoch = self.index.epoch();
         let mut verdicts = Verdicts { epoch, each: Vec::with_capacity(places.len()), ..Verdicts::default() };
-        let mut next = 0;
+        let (mut next, remembers) = (0, self.index.remembers_deletes());
         for (index, place) in places.into_iter().enumerate() {
             let standing = judged.standings[index];
+            let is_kept = !is_delete(index) && columns.stored.get(index) != Some(&Stored::Dropped);
+            if is_kept && standing == Judgement::Newer && (place.is_some() || !remembers) {
+                // As a rule. Nothing depends on the order that the change has.
+                verdicts.each.push(if place.is_some() { Verdict::Supersedes(place) } else { Verdict::New });
+                continue;
+            }
             let mut row = None;
             if standing == Judgement::LookAtRow {
                 row = rows.get(next);

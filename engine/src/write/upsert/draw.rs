@@ -1,5 +1,7 @@
 //! Draws up the actions of a commit: what is staged comes in, what it supersedes goes out by deletion vectors.
 
+use std::sync::Arc;
+
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::UpsertMode;
 use deltalake::kernel::DeletionVectorDescriptor;
@@ -22,7 +24,7 @@ pub(super) struct Drawn {
     pub(super) bytes: u64,
 }
 
-/// A file of which some rows go, all of which they are, and their vector where it was written ahead.
+/// A file of which some rows go, and their vector where it was written ahead; else all of them.
 struct Hidden {
     add: Add,
     gone: RoaringTreemap,
@@ -59,15 +61,23 @@ impl UpsertWriter {
     ) -> Result<Drawn> {
         let mut actions = Vec::new();
         let mut hidden = Vec::new();
+        // Then the vectors that were written ahead are those of this commit, and need not be compared.
+        let is_as_staged = Arc::ptr_eq(&decision.verdicts, &columns.verdicts);
         let with_count =
             |add: &Add, n_rows: u64| Add { stats: Some(marked(add.stats.as_deref(), n_rows)), ..add.clone() };
         for (ordinal, superseded) in decision.superseded() {
             let Some(file) = self.index.file(*ordinal) else { continue };
             let add = self.live_add(file, state)?;
             actions.push(Action::Remove(removal(add, self.folder.clock.now().0)));
+            let mark = columns.marked(*ordinal);
+            if let Some(mark) = mark.filter(|_| is_as_staged) {
+                let (add, vector) = (with_count(add, file.n_rows), Some(mark.vector.clone()));
+                hidden.push(Hidden { add, gone: RoaringTreemap::new(), vector });
+                continue;
+            }
             let gone = file.deleted().as_ref() | superseded;
             if gone.len() < file.n_rows {
-                let vector = columns.marked(*ordinal, &gone);
+                let vector = mark.filter(|mark| mark.gone == gone).map(|mark| mark.vector.clone());
                 hidden.push(Hidden { add: with_count(add, file.n_rows), gone, vector });
             }
         }

@@ -191,7 +191,11 @@ async fn check_memory(shelf: &Shelf, snapshot: &Shelved, wanted: &SnapshotOf, by
 /// may make that piece all that is left.
 async fn read(shelf: &Shelf, snapshot: &Shelved, wanted: &SnapshotOf) -> Result<(SnapshotOf, KeyIndex)> {
     let name = shelf.name(snapshot);
-    let mut bytes = Exactly { pieces: shelf.read(snapshot), piece: Bytes::new(), n_left: snapshot.n_bytes };
+    let mut bytes = Exactly {
+        pieces: shelf.read(snapshot.version, snapshot.n_bytes),
+        piece: Bytes::new(),
+        n_left: snapshot.n_bytes,
+    };
     let mut reader = SnapshotReader::new();
     while reader.wants() > 0 {
         let taken = bytes.take(reader.wants(), &name).await?;
@@ -322,17 +326,29 @@ fn difference(index: &KeyIndex, state: &TableState) -> LogEntry {
     LogEntry { version: state.version, actions, info: serde_json::Value::Null }
 }
 
-/// Writes a snapshot to one shelf after the other, each encoded for itself, so that a slow store does not hold up the disk.
-/// One that refuses does not keep the others from theirs. Returns how many have it.
-async fn save(shelves: &[Shelf], location: &Location, mut index: KeyIndex, of: SnapshotOf) -> usize {
+/// Writes a snapshot to one shelf after the other: encoded for the first that takes it, and copied from there, so that the
+/// index is not held up by a slow store behind the disk. One that refuses does not keep the others from theirs. Returns how
+/// many have it.
+async fn save(shelves: &[Shelf], location: &Location, index: KeyIndex, of: SnapshotOf) -> usize {
     let (version, now) = (of.version, Timestamp(of.at_ms));
+    let mut index = Some(index);
+    let mut first: Option<(&Shelf, u64)> = None;
     let mut n_saved = 0;
     for (number, shelf) in (1..).zip(shelves) {
-        // Behind the last shelf nobody needs the index, and each part of it is dropped as soon as it is written.
-        let index = if number == shelves.len() { std::mem::take(&mut index) } else { index.clone() };
-        match shelf.write(version, encoded(index, of.clone())).await {
+        let pieces = match first {
+            // What somebody else puts in its place meanwhile is no whole snapshot together with it, and says so when it is read.
+            Some((first, n_bytes)) => first.read(version, n_bytes),
+            // Behind the last shelf nobody needs the index, and each part of it is dropped as soon as it is written.
+            None => {
+                let index = if number == shelves.len() { index.take() } else { index.clone() };
+                encoded(index.unwrap_or_default(), of.clone())
+            }
+        };
+        match shelf.write(version, pieces).await {
             Ok(n_bytes) => {
                 n_saved += 1;
+                first.get_or_insert((shelf, n_bytes));
+                index = None;
                 tracing::debug!(table = %location, version, %shelf, n_bytes, "key index saved");
                 // At once: where a slow store holds up the next shelf past the end of the run, this one is tidy.
                 if let Err(error) = shelf.tidy(now).await {

@@ -1,7 +1,5 @@
 //! Reads snapshots.
 
-use std::sync::Arc;
-
 use alluvium_catalog::{Error, Result};
 use roaring::RoaringTreemap;
 
@@ -163,7 +161,7 @@ impl SnapshotReader {
         let [n_narrow, n_wide] = header.n_keys.map(|n_keys| n_keys.div_ceil(bulk::N_SHARDS as u64));
         let room = |n_keys| usize::try_from(n_keys).map_err(|_| damaged("has more keys than there is room for"));
         let (n_narrow, n_wide) = (room(n_narrow)?, room(n_wide)?);
-        self.index.shards.fill_with(|| Arc::new(Shard::with_room(n_narrow, n_wide)));
+        self.index.shards.fill_with(|| Shard::with_room(n_narrow, n_wide));
         self.of = Some(header.of);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::order::{Order, SequenceRef};
 #[derive(Debug)]
 pub struct SnapshotWriter {
     head: Option<Vec<u8>>,
-    shards: std::vec::IntoIter<Arc<Shard>>,
+    shards: std::vec::IntoIter<Shard>,
     live: LivePlaces,
     hash: blake3::Hasher,
 }
@@ -88,7 +88,7 @@ impl Iterator for SnapshotWriter {
     fn next(&mut self) -> Option<Vec<u8>> {
         let (mut framed, piece) = match self.head.take() {
             Some(head) => ([MAGIC.as_slice(), &FORMAT.to_le_bytes()].concat(), head),
-            None => (Vec::new(), shard_bytes(self.shards.next()?.as_ref(), &self.live)),
+            None => (Vec::new(), shard_bytes(&self.shards.next()?, &self.live)),
         };
         framed.reserve_exact(LENGTH_BYTES + piece.len() + HASH_BYTES);
         put_u64(&mut framed, piece.len() as u64);

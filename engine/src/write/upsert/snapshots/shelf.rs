@@ -151,13 +151,13 @@ impl Shelf {
         head.map_err(|cause| unread(&self.name(snapshot)).with_source(cause))
     }
 
-    /// Reads a snapshot piece by piece, a few ahead.
+    /// Reads the snapshot of a version, of `n_bytes`, piece by piece, a few ahead.
     ///
     /// # Errors
     /// From the pieces: `Unavailable` when the store does not give one.
-    pub(super) fn read(&self, snapshot: &Shelved) -> Pieces {
-        let (n_bytes, name) = (snapshot.n_bytes, self.name(snapshot));
-        let (store, path) = (Arc::clone(&self.store), snapshot.path.clone());
+    pub(super) fn read(&self, version: Version, n_bytes: u64) -> Pieces {
+        let (store, path) = (Arc::clone(&self.store), self.path_of(version));
+        let name = self.name_of(&path);
         let starts = (0..n_bytes).step_by(usize::try_from(READ_BYTES).unwrap_or(usize::MAX));
         let read = futures::stream::iter(starts).map(move |start| {
             let (store, path, name) = (Arc::clone(&store), path.clone(), name.clone());
@@ -173,7 +173,7 @@ impl Shelf {
     ///
     /// # Errors
     /// That of the pieces; `Unavailable` when the store refuses.
-    pub(super) async fn write(&self, version: Version, mut pieces: Pieces) -> Result<usize> {
+    pub(super) async fn write(&self, version: Version, mut pieces: Pieces) -> Result<u64> {
         let path = self.path_of(version);
         let name = self.name_of(&path);
         let unwritten = |cause| Error::unavailable(format!("cannot write {name}")).with_source(cause);
@@ -181,7 +181,7 @@ impl Shelf {
         let mut n_bytes = 0;
         let taken = async {
             while let Some(piece) = pieces.try_next().await? {
-                n_bytes += piece.len();
+                n_bytes += piece.len() as u64;
                 upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(unwritten)?;
                 upload.put(piece);
             }
@@ -316,7 +316,7 @@ mod tests {
         Shelf::on_disk(SnapshotDisk::open(&Stores::new(StorageSettings::default()), &location)?, table).await
     }
 
-    async fn put(shelf: &Shelf, version: Version) -> Result<usize> {
+    async fn put(shelf: &Shelf, version: Version) -> Result<u64> {
         let pieces = [Bytes::from_static(b"first, "), Bytes::from_static(b"second")];
         shelf.write(version, futures::stream::iter(pieces.map(Ok)).boxed()).await
     }
@@ -338,7 +338,7 @@ mod tests {
         let listed = ours.list().await?;
         assert_eq!(versions(&listed), [10, 11]);
         assert_eq!(versions(&other.list().await?), [109, 110, 111], "another table's are its own");
-        assert_eq!(ours.read(&listed[0]).try_collect::<Vec<_>>().await?.concat(), b"first, second");
+        assert_eq!(ours.read(10, listed[0].n_bytes).try_collect::<Vec<_>>().await?.concat(), b"first, second");
         assert_eq!(ours.head(&listed[0], 5).await?, Bytes::from_static(b"first"));
         ours.remove(&listed[0]).await?;
         ours.remove(&listed[0]).await?;
@@ -354,9 +354,9 @@ mod tests {
         let shelf = shelf(place.path(), OURS).await?;
         let bytes: Vec<u8> = (0..READ_BYTES * 4 + 5).map(|at| (at >> 13) as u8 ^ at as u8).collect();
         let pieces = bytes.chunks(3 << 20).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
-        assert_eq!(shelf.write(7, futures::stream::iter(pieces).boxed()).await?, bytes.len());
+        assert_eq!(shelf.write(7, futures::stream::iter(pieces).boxed()).await?, bytes.len() as u64);
         let [listed] = shelf.list().await?.try_into().map_err(|_| Error::internal("not one snapshot"))?;
-        assert!(shelf.read(&listed).try_collect::<Vec<_>>().await?.concat() == bytes);
+        assert!(shelf.read(7, listed.n_bytes).try_collect::<Vec<_>>().await?.concat() == bytes);
         Ok(())
     }
 

@@ -1,0 +1,264 @@
+//! The keys of a shard and their places, one table for each form of keys.
+
+use super::table::{GROWTH_PERCENT, Long, Narrow, Probe, Table, Wide};
+use crate::key::{KeyHashing, KeyRef};
+use crate::write::index::place::RowPlace;
+
+/// Which table a key stands in.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    Narrow,
+    Wide,
+    Long,
+}
+
+impl Form {
+    const ALL: [Self; 3] = [Self::Narrow, Self::Wide, Self::Long];
+
+    #[inline]
+    fn of(key: KeyRef<'_>) -> Self {
+        match key {
+            KeyRef::Narrow(_) => Self::Narrow,
+            KeyRef::Wide(_) => Self::Wide,
+            KeyRef::Bytes(_) => Self::Long,
+        }
+    }
+}
+
+/// Places by key.
+#[derive(Debug, Clone, Default)]
+pub(in crate::write::index) struct Tables {
+    narrow: Table<Narrow>,
+    wide: Table<Wide>,
+    long: Table<Long>,
+    /// Long keys, each with its length before it in four bytes.
+    arena: Vec<u8>,
+}
+
+impl Tables {
+    /// Returns tables that take so many keys of 64 and of 128 bits without being rebuilt.
+    pub(super) fn with_room(n_narrow: usize, n_wide: usize) -> Self {
+        Self { narrow: Table::with_room(n_narrow), wide: Table::with_room(n_wide), ..Self::default() }
+    }
+
+    /// Looks at the slot where the probe of `key` begins, so that it is in the cache when the probe comes.
+    #[inline]
+    pub(super) fn touch(&self, key: KeyRef<'_>, hash: u64) -> u64 {
+        let word = match key {
+            KeyRef::Narrow(_) => self.narrow.slots.get(self.narrow.home(hash)).map(|slot| slot.key),
+            KeyRef::Wide(_) => self.wide.slots.get(self.wide.home(hash)).map(|slot| slot.key[0]),
+            KeyRef::Bytes(_) => self.long.slots.get(self.long.home(hash)).map(|slot| slot.start),
+        };
+        word.unwrap_or_default()
+    }
+
+    /// Returns the place that is known of `key`, whether its row lives or not.
+    #[inline]
+    pub(super) fn get(&self, key: KeyRef<'_>, hash: u64) -> RowPlace {
+        match self.probe(key, hash) {
+            Probe::Found(at) => self.place_at(key, at),
+            Probe::Vacant(_) | Probe::Nowhere => RowPlace::NONE,
+        }
+    }
+
+    /// Sets the place of `key`, and returns the one that was known before. A table that has no room is rebuilt without
+    /// the slots whose places `lives` denies.
+    pub(super) fn put(
+        &mut self,
+        key: KeyRef<'_>,
+        hash: u64,
+        place: RowPlace,
+        lives: &impl Fn(RowPlace) -> bool,
+    ) -> RowPlace {
+        match self.probe(key, hash) {
+            Probe::Found(at) => self.replace_at(key, at, place),
+            Probe::Vacant(at) if !self.is_full_for(Form::of(key), 1) => self.fill(key, hash, at, place),
+            Probe::Vacant(_) | Probe::Nowhere => {
+                self.make_room(Form::of(key), 1, lives);
+                match self.probe(key, hash) {
+                    Probe::Vacant(at) => self.fill(key, hash, at, place),
+                    // A rebuilt table has vacant slots.
+                    Probe::Found(_) | Probe::Nowhere => RowPlace::NONE,
+                }
+            }
+        }
+    }
+
+    /// Takes over the places that `newer` has.
+    pub(super) fn merge(&mut self, newer: &Self, lives: &impl Fn(RowPlace) -> bool) {
+        let mut n_new = [0; Form::ALL.len()];
+        newer.for_each(|key, hash, _| n_new[Form::of(key) as usize] += usize::from(!self.get(key, hash).is_some()));
+        // Before they come, for they come in the order of their hashes: all of them would crowd at one end of a table that
+        // grows only when it is full.
+        for form in Form::ALL {
+            let n_more = n_new[form as usize];
+            if n_more > 0 && self.is_full_for(form, n_more) {
+                self.make_room(form, n_more, lives);
+            }
+        }
+        newer.for_each(|key, hash, place| {
+            self.put(key, hash, place, lives);
+        });
+    }
+
+    /// Moves every slot that `moved` gives another place to, and returns how many there were.
+    pub(super) fn relocate(&mut self, moved: &impl Fn(RowPlace) -> Option<RowPlace>) -> u64 {
+        let mut n_moved = 0;
+        let mut visit = |place: &mut RowPlace| {
+            if place.is_some()
+                && let Some(to) = moved(*place)
+            {
+                *place = to;
+                n_moved += 1;
+            }
+        };
+        self.narrow.slots.iter_mut().for_each(|slot| visit(&mut slot.place));
+        self.wide.slots.iter_mut().for_each(|slot| visit(&mut slot.place));
+        self.long.slots.iter_mut().for_each(|slot| visit(&mut slot.place));
+        n_moved
+    }
+
+    /// Calls `each` with every key, its hash and its place, whether its row lives or not.
+    pub(super) fn for_each(&self, mut each: impl FnMut(KeyRef<'_>, u64, RowPlace)) {
+        let hashing = KeyHashing::of_process();
+        for slot in self.narrow.slots.iter().filter(|slot| slot.place.is_some()) {
+            let key = KeyRef::Narrow(slot.key);
+            each(key, key.hash(&hashing), slot.place);
+        }
+        for slot in self.wide.slots.iter().filter(|slot| slot.place.is_some()) {
+            let key = KeyRef::Wide(join(slot.key));
+            each(key, key.hash(&hashing), slot.place);
+        }
+        for slot in self.long.slots.iter().filter(|slot| slot.place.is_some()) {
+            each(KeyRef::Bytes(in_arena(&self.arena, slot.start)), slot.hash, slot.place);
+        }
+    }
+
+    /// Returns how many keys of 64 and of 128 bits have a slot, whether their rows live or not.
+    pub(super) fn n_slots(&self) -> (usize, usize) {
+        (self.narrow.n_used, self.wide.n_used)
+    }
+
+    /// Tells whether no key has a slot.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.narrow.n_used + self.wide.n_used + self.long.n_used == 0
+    }
+
+    /// Returns the bytes that the tables take in memory beside themselves.
+    pub(super) fn bytes(&self) -> usize {
+        self.narrow.bytes() + self.wide.bytes() + self.long.bytes() + self.arena.capacity()
+    }
+
+    #[inline]
+    fn probe(&self, key: KeyRef<'_>, hash: u64) -> Probe {
+        match key {
+            KeyRef::Narrow(key) => self.narrow.probe(hash, |slot| slot.key == key),
+            KeyRef::Wide(key) => {
+                let halves = split(key);
+                self.wide.probe(hash, |slot| slot.key == halves)
+            }
+            KeyRef::Bytes(bytes) => {
+                self.long.probe(hash, |slot| slot.hash == hash && in_arena(&self.arena, slot.start) == bytes)
+            }
+        }
+    }
+
+    #[inline]
+    fn place_at(&self, key: KeyRef<'_>, at: usize) -> RowPlace {
+        match key {
+            KeyRef::Narrow(_) => self.narrow.slots[at].place,
+            KeyRef::Wide(_) => self.wide.slots[at].place,
+            KeyRef::Bytes(_) => self.long.slots[at].place,
+        }
+    }
+
+    fn replace_at(&mut self, key: KeyRef<'_>, at: usize, place: RowPlace) -> RowPlace {
+        let known = match key {
+            KeyRef::Narrow(_) => &mut self.narrow.slots[at].place,
+            KeyRef::Wide(_) => &mut self.wide.slots[at].place,
+            KeyRef::Bytes(_) => &mut self.long.slots[at].place,
+        };
+        std::mem::replace(known, place)
+    }
+
+    #[inline]
+    fn is_full_for(&self, form: Form, n_more: usize) -> bool {
+        match form {
+            Form::Narrow => self.narrow.is_full_for(n_more),
+            Form::Wide => self.wide.is_full_for(n_more),
+            Form::Long => self.long.is_full_for(n_more),
+        }
+    }
+
+    fn fill(&mut self, key: KeyRef<'_>, hash: u64, at: usize, place: RowPlace) -> RowPlace {
+        match key {
+            KeyRef::Narrow(key) => self.narrow.fill(at, Narrow { key, place }),
+            KeyRef::Wide(key) => self.wide.fill(at, Wide { key: split(key), place }),
+            KeyRef::Bytes(bytes) => {
+                let start = self.arena.len() as u64;
+                append(&mut self.arena, bytes);
+                self.long.fill(at, Long { hash, start, place });
+            }
+        }
+        RowPlace::NONE
+    }
+
+    /// Rebuilds the table of `form` with room for `n_more`.
+    fn make_room(&mut self, form: Form, n_more: usize, lives: &impl Fn(RowPlace) -> bool) {
+        let hashing = KeyHashing::of_process();
+        match form {
+            Form::Narrow => {
+                self.narrow.rebuild(n_more, |slot| KeyRef::Narrow(slot.key).hash(&hashing), |slot| lives(slot.place))
+            }
+            Form::Wide => {
+                self.wide.rebuild(n_more, |slot| KeyRef::Wide(join(slot.key)).hash(&hashing), |slot| lives(slot.place))
+            }
+            Form::Long => {
+                self.long.rebuild(n_more, |slot| slot.hash, |slot| lives(slot.place));
+                self.rebuild_arena();
+            }
+        }
+    }
+
+    /// Moves the bytes of the keys that are left together.
+    fn rebuild_arena(&mut self) {
+        let used = self.long.slots.iter().filter(|slot| slot.place.is_some());
+        let n_bytes: usize = used.map(|slot| 4 + in_arena(&self.arena, slot.start).len()).sum();
+        if n_bytes == self.arena.len() {
+            return;
+        }
+        let mut arena = Vec::with_capacity(n_bytes * GROWTH_PERCENT / 100);
+        for slot in self.long.slots.iter_mut().filter(|slot| slot.place.is_some()) {
+            let bytes = in_arena(&self.arena, slot.start);
+            slot.start = arena.len() as u64;
+            append(&mut arena, bytes);
+        }
+        self.arena = arena;
+    }
+}
+
+fn append(arena: &mut Vec<u8>, bytes: &[u8]) {
+    let n_bytes = 4 + bytes.len();
+    if arena.capacity() - arena.len() < n_bytes {
+        // Doubling would leave half of the memory unused right after.
+        arena.reserve_exact((arena.len() / 4).max(n_bytes));
+    }
+    arena.extend_from_slice(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    arena.extend_from_slice(bytes);
+}
+
+#[inline]
+fn in_arena(arena: &[u8], start: u64) -> &[u8] {
+    let bytes = arena.get(start as usize..).unwrap_or_default();
+    let Some((length, bytes)) = bytes.split_first_chunk() else { return &[] };
+    bytes.get(..u32::from_le_bytes(*length) as usize).unwrap_or_default()
+}
+
+fn split(key: u128) -> [u64; 2] {
+    [(key >> 64) as u64, key as u64]
+}
+
+fn join([high, low]: [u64; 2]) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
+}

@@ -157,6 +157,12 @@ async fn a_batch_with_more_rejects_than_the_source_bears_halts_its_flow_and_none
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flow_whose_key_index_outgrows_its_memory_halts_alone_and_goes_on_once_it_may_take_more() -> TestResult {
+    outgrow("ALLUVIUM_INDEX_MEMORY", "index.memory").await?;
+    outgrow("ALLUVIUM_INDEX_TOTAL_MEMORY", "index.total_memory").await
+}
+
+/// Runs the flow that grows with less memory than it needs by a variable, and then with enough.
+async fn outgrow(variable: &str, setting: &str) -> TestResult {
     const RECORDS: i64 = 10_000;
     let (lake, broker) = (Lake::on_disk()?, EmbeddedBroker::start(&[("keys", 1)])?);
     for index in 0..RECORDS {
@@ -167,18 +173,18 @@ async fn a_flow_whose_key_index_outgrows_its_memory_halts_alone_and_goes_on_once
     broker.flush().await?;
     let program = Program::on(&lake);
     let file = program.write("keys.sql", &growing(broker.bootstrap()))?;
-    let flows = halted_flows(&program.clone().with("ALLUVIUM_INDEX_MEMORY", "1 MiB"), &file)?;
+    let flows = halted_flows(&program.clone().with(variable, "1 MiB"), &file)?;
     let [goes_on, outgrows] = flows.as_slice() else { return Err(format!("{flows:?}").into()) };
     assert!(goes_on["halted"].is_null(), "{goes_on}");
     let reason = outgrows["halted"].as_str().unwrap_or_default();
-    let said = ["index.memory allows 1048576", "raise index.memory (ALLUVIUM_INDEX_MEMORY)"];
+    let said = [format!("{setting} allows 1048576"), format!("raise {setting} ({variable})")];
     assert!(outgrows["kind"] == "invalid" && said.iter().all(|part| reason.contains(part)), "{outgrows}");
     let landed = outgrows["fate"]["records_in"].as_i64().unwrap_or_default();
     assert!((1..RECORDS).contains(&landed), "{outgrows}");
     assert_eq!(offsets(&lake, "lake.newest").await?, (0..landed).collect::<Vec<_>>());
     assert_eq!(offsets(&lake, "lake.all_keys").await?, (0..RECORDS).collect::<Vec<_>>());
 
-    let more = program.with("ALLUVIUM_INDEX_MEMORY", "64 MiB");
+    let more = program.with(variable, "64 MiB");
     let summary = more.json(&["run", "--once", "--json", &file])?;
     // Rows of a key replace each other, so only the count tells that no record was read twice.
     assert_eq!(summary["flows"][1]["fate"]["records_in"].as_i64(), Some(RECORDS - landed), "{summary}");

@@ -72,6 +72,7 @@ fn world() -> TestResult<World> {
         catalog: Arc::new(MemoryStore::default()) as Arc<dyn CatalogStore>,
         registry: None,
         metrics: Arc::new(Metrics::try_new()?),
+        index_budget: Arc::default(),
         lookups: Arc::default(),
         run: clock.new_id(),
         clock,

@@ -252,7 +252,7 @@ impl Environment {
         let known =
             || KEYS.iter().map(|key| key.variable).chain([keys::CONFIG_VARIABLE]).filter(|name| !name.is_empty());
         let ours = self.variables.keys().filter(|name| name.starts_with("ALLUVIUM_"));
-        for name in ours.filter(|name| !name.starts_with("ALLUVIUM_TEST_")) {
+        for name in ours.filter(|name| !name.starts_with("ALLUVIUM_TEST_") && !is_of_service(name)) {
             if !known().any(|known| known == name) {
                 return Err(keys::unknown("environment variable", name, known()));
             }
@@ -262,6 +262,15 @@ impl Environment {
         }
         Ok(())
     }
+}
+
+/// Tells whether Kubernetes sets a variable of this name in every container beside a service that is called alluvium.
+fn is_of_service(name: &str) -> bool {
+    let rest = name.strip_prefix("ALLUVIUM_").unwrap_or_default();
+    rest == "PORT"
+        || rest.starts_with("PORT_")
+        || ["SERVICE_HOST", "SERVICE_PORT"].contains(&rest)
+        || rest.starts_with("SERVICE_PORT_")
 }
 
 impl fmt::Debug for Environment {

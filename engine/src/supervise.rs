@@ -22,6 +22,7 @@ use crate::metrics::{FlowState, Metrics};
 use crate::pipeline::{FlowParts, FlowRun, Tally, ensure_table};
 use crate::shutdown::Shutdown;
 use crate::source::Goal;
+use crate::write::index::IndexBudget;
 
 /// What flows have in common: stores, catalog, time, numbers and limits.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// The numbers shown.
     pub metrics: Arc<Metrics>,
+    /// The memory that the flows' key indexes may take together.
+    pub index_budget: Arc<IndexBudget>,
     /// What looks up rows by the flows' key indexes.
     pub lookups: Arc<Lookups>,
     /// This process's run.

@@ -196,6 +196,7 @@ impl Place {
             catalog: Arc::new(MemoryStore::default()),
             registry: None,
             metrics: Arc::new(Metrics::try_new()?),
+            index_budget: Arc::default(),
             lookups: Arc::default(),
             run: clock.new_id(),
             clock,

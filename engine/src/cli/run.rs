@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alluvium_catalog::store::CatalogStore;
 use alluvium_catalog::{Clock, Dataset, Error, ErrorKind, Name, Result, SystemClock, Table, sized};
-use alluvium_sql::{Change, Definitions, Flow, SourceText};
+use alluvium_sql::{Definitions, Flow, SourceText};
 use clap::Args;
 use indicatif::MultiProgress;
 use serde_json::{Value, json};
@@ -16,11 +16,12 @@ use super::failure::{Exit, tame};
 use super::progress::Progress;
 use super::table::{TextTable, counted, grouped};
 use super::workspace::Workspace;
-use crate::config::{IndexLimits, Limits, Settings};
+use crate::config::Settings;
 use crate::metrics::{Metrics, memory_bytes};
 use crate::serve::{Server, Shown};
 use crate::shutdown::Shutdown;
 use crate::supervise::{self, RunOptions, Summary, World};
+use crate::write::index::IndexBudget;
 use crate::write::vectors::VectorFolder;
 
 #[derive(Debug, Args)]
@@ -80,7 +81,6 @@ async fn run_in(
         lookups: Arc::clone(&world.lookups),
         run: world.run,
     };
-    warn_of_memory(&flows, workspace.settings.limits());
     let server = Server::open(workspace.settings.listen(), shown).await?;
     options.address = server.as_ref().map(Server::address);
     let shutdown = Shutdown::new();
@@ -102,28 +102,16 @@ async fn run_in(
     })
 }
 
-/// Says so where the key indexes together may take more memory than there is: each is bounded by itself.
-fn warn_of_memory(flows: &[Arc<Flow>], limits: &Limits) {
-    let n_indexes = flows.iter().filter(|flow| matches!(flow.change, Change::Upsert { .. })).count();
-    if let Some(there_is) = memory_bytes()
-        && let Some(allowed) = above_memory(n_indexes, &limits.index, there_is)
+/// Returns the bytes that all key indexes may take, by the setting and by what memory `there_is`: without the one, half of the
+/// other, which leaves the rest to batches, to the source's queues and to what else runs there.
+fn total_bytes_max(setting: Option<u64>, there_is: Option<u64>) -> Option<u64> {
+    if let (Some(allowed), Some(there_is)) = (setting, there_is)
+        && allowed > there_is
     {
         let (allowed, there_is) = (sized(allowed), sized(there_is));
-        tracing::warn!(
-            indexes = n_indexes,
-            allowed,
-            there_is,
-            "key indexes and their snapshots may outgrow the memory: lower index.memory"
-        );
+        tracing::warn!(allowed, there_is, "key indexes may outgrow the memory: lower index.total_memory");
     }
-}
-
-/// Returns the bytes that `n_indexes` may take together, where that is more than `there_is`. Each counts twice where
-/// snapshots are written: batches that land meanwhile may copy all of it.
-fn above_memory(n_indexes: usize, limits: &IndexLimits, there_is: u64) -> Option<u64> {
-    let n_copies = if limits.snapshot_interval > 0 { 2 } else { 1 };
-    let allowed = limits.memory_bytes_max.saturating_mul(n_indexes as u64).saturating_mul(n_copies);
-    (allowed > there_is).then_some(allowed)
+    setting.or(there_is.map(|there_is| there_is / 2))
 }
 
 /// Registers what the files define beside flows: connections and sources, so that they can be looked at, and tables, so
@@ -225,12 +213,15 @@ fn options(arguments: &RunArgs, flows: &[Arc<Flow>]) -> Result<RunOptions> {
 /// `Invalid` when the settings do not suffice to reach the warehouse.
 pub(crate) fn world(workspace: &Workspace) -> Result<World> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let total = total_bytes_max(workspace.settings.limits().index.total_bytes_max, memory_bytes());
+    let budget = total.map(IndexBudget::new).unwrap_or_default();
     Ok(World {
         stores: workspace.stores.clone(),
         warehouse: workspace.settings.warehouse().clone(),
         catalog: Arc::clone(&workspace.catalog),
         registry: Some(workspace.registry()?),
         metrics: Arc::new(Metrics::try_new()?),
+        index_budget: Arc::new(budget),
         lookups: Arc::default(),
         run: clock.new_id(),
         clock,
@@ -287,20 +278,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn indexes_that_may_outgrow_the_memory_together_are_found() {
-        const GIB: u64 = 1 << 30;
-        for (n_indexes, memory_bytes_max, snapshot_interval, expected) in [
-            (0, 16 * GIB, 500, None),
-            (4, 2 * GIB, 0, None),
-            (5, 2 * GIB, 0, Some(10 * GIB)),
-            (1, 8 * GIB + 1, 0, Some(8 * GIB + 1)),
-            (2, 2 * GIB, 500, None),
-            (3, 2 * GIB, 500, Some(12 * GIB)),
-            (1, 4 * GIB + 1, 1, Some(8 * GIB + 2)),
-            (2, u64::MAX, 500, Some(u64::MAX)),
+    fn key_indexes_may_take_what_the_setting_says_or_half_of_what_there_is() {
+        for (setting, there_is, expected) in [
+            (None, Some(8 << 30), Some(4 << 30)),
+            (Some(1 << 30), Some(8 << 30), Some(1 << 30)),
+            (Some(9 << 30), Some(8 << 30), Some(9 << 30)),
+            (Some(1 << 30), None, Some(1 << 30)),
+            (None, None, None),
         ] {
-            let limits = IndexLimits { memory_bytes_max, snapshot_interval, ..IndexLimits::default() };
-            assert_eq!(above_memory(n_indexes, &limits, 8 * GIB), expected, "{n_indexes} of {limits:?}");
+            assert_eq!(total_bytes_max(setting, there_is), expected, "{setting:?} of {there_is:?}");
         }
     }
 }

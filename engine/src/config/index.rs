@@ -12,6 +12,8 @@ use super::value::Values;
 pub struct IndexLimits {
     /// The memory that one index may take before its flow stops.
     pub memory_bytes_max: u64,
+    /// The memory that all indexes of a process may take together; half of what there is where it is not said.
+    pub total_bytes_max: Option<u64>,
     /// The memory for the orders of rows that were written lately.
     pub order_cache_bytes: u64,
     /// The number of versions from one snapshot to the next; 0 for none.
@@ -24,7 +26,13 @@ impl Default for IndexLimits {
     /// 2 GiB hold some 85 million keys of 64 bits; 32 MiB hold the orders of some one and a half million rows; replaying 500
     /// versions takes less than a restart of the process does. No folder.
     fn default() -> Self {
-        Self { memory_bytes_max: 2 << 30, order_cache_bytes: 32 << 20, snapshot_interval: 500, snapshot_folder: None }
+        Self {
+            memory_bytes_max: 2 << 30,
+            total_bytes_max: None,
+            order_cache_bytes: 32 << 20,
+            snapshot_interval: 500,
+            snapshot_folder: None,
+        }
     }
 }
 
@@ -33,6 +41,7 @@ pub(super) fn index(values: &Values, catalog: &Path) -> Result<IndexLimits> {
     let default = IndexLimits::default();
     Ok(IndexLimits {
         memory_bytes_max: values.bytes("index.memory", keys::INDEX_MEMORY)?.unwrap_or(default.memory_bytes_max),
+        total_bytes_max: values.bytes("index.total_memory", keys::INDEX_MEMORY)?,
         order_cache_bytes: values.bytes("index.order_cache", 0..=1 << 44)?.unwrap_or(default.order_cache_bytes),
         snapshot_interval: values.count("index.snapshot_interval", 0..=1_000_000)?.unwrap_or(default.snapshot_interval),
         snapshot_folder: folder(values, catalog)?,

@@ -24,7 +24,7 @@ pub struct Key {
 }
 
 /// Every setting, in the order of the documentation.
-pub const KEYS: [Key; 45] = [
+pub const KEYS: [Key; 46] = [
     Key {
         path: "warehouse",
         variable: "ALLUVIUM_WAREHOUSE",
@@ -246,7 +246,13 @@ pub const KEYS: [Key; 45] = [
         path: "index.memory",
         variable: "ALLUVIUM_INDEX_MEMORY",
         default: r#""2 GiB""#,
-        meaning: "The memory that the key index of one upsert table may take; a flow that needs more stops and says so. Its snapshots may take as much again for a while.",
+        meaning: "The memory that the key index of one upsert table may take; a flow that needs more stops and says so.",
+    },
+    Key {
+        path: "index.total_memory",
+        variable: "ALLUVIUM_INDEX_TOTAL_MEMORY",
+        default: "",
+        meaning: "The memory that the key indexes of all flows of a process may take together; the flow that finds no more room stops and says so. Without it, half of the memory of the machine or of its control groups.",
     },
     Key {
         path: "index.order_cache",

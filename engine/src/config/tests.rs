@@ -105,6 +105,19 @@ fn snapshots_lie_beside_the_catalog_where_nothing_else_is_said() -> Result<()> {
 }
 
 #[test]
+fn the_memory_of_all_key_indexes_is_bounded_by_a_setting_where_there_is_one() -> Result<()> {
+    let check = |text: &str, variables: &[(&str, &str)], expected: Option<u64>| -> Result<()> {
+        let total = settings(text, variables)?.limits.index.total_bytes_max;
+        assert_eq!(total, expected, "{text} {variables:?}");
+        Ok(())
+    };
+    check("", &[], None)?;
+    check("index.total_memory = '12 GiB'", &[], Some(12 << 30))?;
+    check("index.total_memory = 1_048_576", &[], Some(1 << 20))?;
+    check("index.total_memory = '12 GiB'", &[("ALLUVIUM_INDEX_TOTAL_MEMORY", "3 GiB")], Some(3 << 30))
+}
+
+#[test]
 fn unknown_names_are_refused_with_their_place_and_the_nearest_one() {
     check_refused("\n[batch]\n  intervall = '5s'", &[], "/etc/alluvium.toml:3:3: unknown key batch.intervall");
     check_refused("[batch]\nintervall = '5s'", &[], "did you mean batch.interval?");
@@ -114,6 +127,24 @@ fn unknown_names_are_refused_with_their_place_and_the_nearest_one() {
     check_refused("batch = 5", &[], "batch is a section, not a value");
     check_refused("", &[("ALLUVIUM_WAREHAUS", "x")], "unknown environment variable ALLUVIUM_WAREHAUS");
     check_refused("", &[("ALLUVIUM_WAREHAUS", "x")], "did you mean ALLUVIUM_WAREHOUSE?");
+}
+
+#[test]
+fn variables_beside_a_service_of_our_name_are_no_settings() -> Result<()> {
+    // As a pod has them beside a service with a named port 9464.
+    let of_service = [
+        ("ALLUVIUM_SERVICE_HOST", "10.0.0.11"),
+        ("ALLUVIUM_SERVICE_PORT", "9464"),
+        ("ALLUVIUM_SERVICE_PORT_METRICS", "9464"),
+        ("ALLUVIUM_PORT", "tcp://10.0.0.11:9464"),
+        ("ALLUVIUM_PORT_9464_TCP", "tcp://10.0.0.11:9464"),
+        ("ALLUVIUM_PORT_9464_TCP_PROTO", "tcp"),
+    ];
+    settings("", &of_service)?;
+    for name in ["ALLUVIUM_PORTS", "ALLUVIUM_SERVICE", "ALLUVIUM_SERVICE_PORTS"] {
+        check_refused("", &[(name, "9464")], &format!("unknown environment variable {name}"));
+    }
+    Ok(())
 }
 
 #[test]
@@ -131,6 +162,9 @@ fn hostile_values_are_refused_with_their_place() {
         ("catalog = 'file:/data/c.db'", "write a path or sqlite://path"),
         ("index.snapshot_folder = 's3://lake/keys'", "index.snapshot_folder: snapshots are kept on the local disk"),
         ("index.snapshot_folder = 3", "index.snapshot_folder"),
+        ("index.total_memory = 0", "index.total_memory: 0 bytes is out of range"),
+        ("index.total_memory = '1 KiB'", "index.total_memory: 1024 bytes is out of range"),
+        ("index.total_memory = 'half'", "a number of bytes"),
         ("batch.rows = 0", "0 is out of range"),
         ("batch.rows = -1", "not a value"),
         ("batch.rows = 1.5", "it is a fraction"),

@@ -295,6 +295,7 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
             let settings = UpsertSettings {
                 retention: flow.tombstone_retention,
                 memory_bytes_max: bounds.memory_bytes_max,
+                budget: Arc::clone(&world.index_budget),
                 order_cache_bytes: bounds.order_cache_bytes,
                 snapshot_interval: bounds.snapshot_interval,
                 snapshot_disk: disk.transpose()?,

@@ -232,6 +232,7 @@ impl Place {
             catalog,
             registry: None,
             metrics: Arc::new(Metrics::try_new()?),
+            index_budget: Arc::default(),
             lookups: Arc::default(),
             run: clock.new_id(),
             clock,

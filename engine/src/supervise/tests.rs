@@ -95,6 +95,7 @@ fn world_on(store: Arc<dyn ObjectStore>, settings: Limits) -> Result<World> {
         catalog,
         registry: None,
         metrics: Arc::new(Metrics::try_new()?),
+        index_budget: Arc::default(),
         lookups: Arc::default(),
         run: clock.new_id(),
         clock,

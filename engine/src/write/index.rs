@@ -8,6 +8,7 @@
 //! What it never does: read a file, decide which of two rows is newer, or forget a key whose row lives.
 
 mod bounds;
+mod budget;
 mod bulk;
 mod deletes;
 mod doubles;
@@ -24,6 +25,8 @@ use alluvium_catalog::{Error, Result};
 use roaring::RoaringTreemap;
 
 pub use bounds::{Bounds, Standing};
+pub use budget::IndexBudget;
+pub(super) use budget::IndexShare;
 pub use deletes::RememberedDelete;
 pub use files::IndexedFile;
 pub(super) use lent::{IndexLender, LentIndex};

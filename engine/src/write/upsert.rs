@@ -16,6 +16,7 @@ mod decide;
 mod draw;
 mod forget;
 mod lookup;
+mod memory;
 mod order_cache;
 mod relocate;
 mod rows;
@@ -45,7 +46,7 @@ use self::order_cache::OrderCache;
 use self::rows::RowReader;
 use self::snapshots::Snapshots;
 use super::compaction::{Compaction, Exchange};
-use super::index::{Bounds, Footprint, IndexLender, IndexedFile, KeyIndex, RowPlace};
+use super::index::{Bounds, Footprint, IndexLender, IndexShare, IndexedFile, KeyIndex, RowPlace};
 use super::parquet::DataFolder;
 use super::rewrite::Rewrite;
 use super::tombstones::TombstoneFolder;
@@ -68,6 +69,8 @@ pub struct UpsertWriter {
     settings: UpsertSettings,
     /// Shared with a look-up on another thread while it lasts.
     index: Arc<KeyIndex>,
+    /// What it has taken of what all indexes of the process may take.
+    share: IndexShare,
     /// Lets others look into it between changes.
     lender: IndexLender,
     cache: OrderCache,
@@ -122,7 +125,7 @@ impl UpsertWriter {
             .also_on(settings.snapshot_disk.clone(), &state.metadata.id)
             .await;
         let reader = RowReader { store, location, vectors: vectors.clone(), columns, keys, orders };
-        let forgot_ms = folder.clock.now().0;
+        let (forgot_ms, share) = (folder.clock.now().0, settings.budget.share());
         let mut writer = Self {
             folder,
             vectors,
@@ -131,6 +134,7 @@ impl UpsertWriter {
             cache: OrderCache::new(settings.order_cache_bytes),
             settings,
             index: Arc::default(),
+            share,
             lender: IndexLender::new(),
             forgot_ms,
             swept_ms: forgot_ms,
@@ -207,7 +211,7 @@ impl UpsertWriter {
 #[async_trait]
 impl Writer for UpsertWriter {
     async fn stage(&mut self, mut changes: Changes) -> Result<Staged> {
-        self.index.check_memory(self.settings.memory_bytes_max)?;
+        self.check_memory()?;
         let keyed = Arc::new(self.keyed(&mut changes)?);
         let n_changes = keyed.keys.len();
         let mut columns = Columns {
@@ -343,6 +347,8 @@ impl Writer for UpsertWriter {
         self.take_rewrites(decision);
         self.forget_sometimes();
         self.stand_at(self.drafted);
+        // Where there is no room for what has come, the next batch is refused.
+        self.take_share().unwrap_or_default();
         self.save_when_due();
     }
 

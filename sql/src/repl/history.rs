@@ -138,7 +138,7 @@ mod tests {
             "CREATE CONNECTION c TYPE kafka WITH ('sasl.password' = 'hunter2');",
             "CREATE CONNECTION c TYPE kafka WITH ('AWS.Secret-Access.Key' = 'hunter2');",
             "CREATE CONNECTION c TYPE kafka WITH ('sasl.jaas.config' = 'hunter2 open",
-            "CREATE CONNECTION c TYPE kafka WITH ('ssl.key.pem' = '-----BEGIN PRIVATE KEY-----');",
+            "CREATE CONNECTION c TYPE kafka WITH ('ssl.key.pem' = 'hunter2 in PEM');",
             "CREATE CONNECTION c TYPE kafka WITH ('sasl.pasword' = 'hunter2');",
             "CREATE CONNECTION c TYPE kafka WITH ('bootstrap.servers' = 'ann:hunter2@b:1');",
             "SELECT 1 WHERE mail = 'ann@b';",

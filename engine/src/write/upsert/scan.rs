@@ -154,7 +154,7 @@ impl UpsertWriter {
             first += n_rows;
             if first - looked_at >= ROWS_BETWEEN_LOOKS {
                 looked_at = first;
-                self.index.check_memory(self.settings.memory_bytes_max)?;
+                self.check_memory()?;
             }
         }
         if u64::from(first) != n_rows_told {
@@ -164,7 +164,7 @@ impl UpsertWriter {
             )));
         }
         Arc::make_mut(&mut self.index).set_bounds(ordinal, bounds);
-        self.index.check_memory(self.settings.memory_bytes_max)
+        self.check_memory()
     }
 
     /// Lets the newer of two live rows of each key stand; the next commit deletes the other. Foreign writers can add such
@@ -216,7 +216,7 @@ impl UpsertWriter {
         let mut files = std::pin::pin!(self.tombstones.read(since_ms).await?);
         while let Some(deletes) = files.next().await {
             self.remember(deletes?)?;
-            self.index.check_memory(self.settings.memory_bytes_max)?;
+            self.check_memory()?;
         }
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! What an upsert writer is opened with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use alluvium_sql::UpsertOptions;
 
 use super::snapshots::SnapshotDisk;
+use crate::write::index::IndexBudget;
 use crate::write::vectors::VectorFolder;
 
 /// The bounds of an [`UpsertWriter`](super::UpsertWriter).
@@ -14,6 +16,8 @@ pub struct UpsertSettings {
     pub retention: Duration,
     /// The memory that the key index may take.
     pub memory_bytes_max: u64,
+    /// The memory that the key indexes of all writers with this budget may take together.
+    pub budget: Arc<IndexBudget>,
     /// The memory for the orders of rows written lately.
     pub order_cache_bytes: u64,
     /// Versions from one snapshot of the index to the next; 0 for none.
@@ -27,12 +31,13 @@ pub struct UpsertSettings {
 }
 
 impl Default for UpsertSettings {
-    /// A week of deletes, which is how long a late record may come; memory as of the settings' defaults; no snapshots;
+    /// A week of deletes, which is how long a late record may come; memory as of the settings' defaults, without others; no snapshots;
     /// deletion vectors without a cap.
     fn default() -> Self {
         Self {
             retention: Duration::from_secs(7 * 24 * 3_600),
             memory_bytes_max: 2 << 30,
+            budget: Arc::default(),
             order_cache_bytes: 32 << 20,
             snapshot_interval: 0,
             snapshot_disk: None,

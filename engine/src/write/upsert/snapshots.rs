@@ -21,7 +21,7 @@ use super::UpsertWriter;
 use crate::delta::action::{Action, Remove};
 use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
-use crate::write::index::{KeyIndex, SnapshotOf, SnapshotReader, SnapshotWriter, over_memory, read_of};
+use crate::write::index::{IndexShare, KeyIndex, SnapshotOf, SnapshotReader, SnapshotWriter, over_memory, read_of};
 
 /// Enough of a snapshot to say what it is of: ids, and the names and types of a few columns.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -113,8 +113,12 @@ impl Snapshots {
     /// Reads the newest snapshot that fits `wanted`: of this table and layout, not newer than its version.
     ///
     /// # Errors
-    /// `Invalid`, naming the setting, when it is larger than `bytes_max`: before it is read.
-    async fn read_newest(&self, wanted: &SnapshotOf, bytes_max: u64) -> Result<Option<Found>> {
+    /// `Invalid`, naming the setting, when it is larger than `bytes_max` or than `share` has room for: before it is read.
+    async fn read_newest(
+        &self,
+        wanted: &SnapshotOf,
+        (bytes_max, share): (u64, &mut IndexShare),
+    ) -> Result<Option<Found>> {
         let listed = self.listed().await;
         for (shelf, snapshot) in &listed {
             if shelf.is_on_disk() && snapshot.version > wanted.version {
@@ -122,7 +126,7 @@ impl Snapshots {
                 continue;
             }
             let read = async {
-                check_memory(shelf, snapshot, wanted, bytes_max).await?;
+                check_memory(shelf, snapshot, wanted, (bytes_max, &mut *share)).await?;
                 read(shelf, snapshot, wanted).await
             };
             match read.await {
@@ -132,10 +136,13 @@ impl Snapshots {
                     return Ok(Some(Found { of, index, n_shelves }));
                 }
                 Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
-                Err(error) => tracing::warn!(
-                    table = %self.location, version = snapshot.version, error = %error.chain(),
-                    "a snapshot of the key index is of no use"
-                ),
+                Err(error) => {
+                    share.give_back();
+                    tracing::warn!(
+                        table = %self.location, version = snapshot.version, error = %error.chain(),
+                        "a snapshot of the key index is of no use"
+                    );
+                }
             }
         }
         Ok(None)
@@ -178,13 +185,20 @@ impl Snapshots {
 
 /// Checks that the index of a snapshot may fit into memory: it takes about the bytes of the file, and rather more. A
 /// large one of another table is of no use, and says nothing of this one.
-async fn check_memory(shelf: &Shelf, snapshot: &Shelved, wanted: &SnapshotOf, bytes_max: u64) -> Result<()> {
-    if snapshot.n_bytes <= bytes_max {
-        return Ok(());
+async fn check_memory(
+    shelf: &Shelf,
+    snapshot: &Shelved,
+    wanted: &SnapshotOf,
+    (bytes_max, share): (u64, &mut IndexShare),
+) -> Result<()> {
+    let (name, n_bytes) = (shelf.name(snapshot), snapshot.n_bytes);
+    let told = || format!("the {n_bytes} bytes of {name}, or more");
+    // Flows that start at the same time must not read what they have no room for together.
+    let fits = if n_bytes > bytes_max { Err(over_memory(&told(), bytes_max)) } else { share.resize(n_bytes, told) };
+    if fits.is_err() {
+        check_is_of(&read_of(&shelf.head(snapshot, HEAD_BYTES).await?)?, wanted, &name)?;
     }
-    let name = shelf.name(snapshot);
-    check_is_of(&read_of(&shelf.head(snapshot, HEAD_BYTES).await?)?, wanted, &name)?;
-    Err(over_memory(&format!("the {} bytes of {name}, or more", snapshot.n_bytes), bytes_max))
+    fits
 }
 
 /// Reads a snapshot, of which no more than a piece and what is on its way is in memory beside the index; a damaged length
@@ -253,10 +267,12 @@ impl UpsertWriter {
         if self.settings.snapshot_interval == 0 {
             return Ok(false);
         }
-        let found = self.snapshots.read_newest(&self.snapshot_of(), self.settings.memory_bytes_max).await?;
+        let wanted = self.snapshot_of();
+        let bounds = (self.settings.memory_bytes_max, &mut self.share);
+        let found = self.snapshots.read_newest(&wanted, bounds).await?;
         let Some(Found { of, index, n_shelves }) = found else { return Ok(false) };
         self.index = Arc::new(index);
-        self.index.check_memory(self.settings.memory_bytes_max)?;
+        self.check_memory()?;
         let changed = difference(&self.index, state);
         let n_changed = changed.actions.len();
         self.follow_log(&changed).await?;

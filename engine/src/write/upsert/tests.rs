@@ -34,6 +34,7 @@ use crate::invariant::Watch;
 use crate::metrics::Metrics;
 use crate::order::{Order, OrderRef, Sequence, SequenceRef};
 use crate::transform::collapse::Collapse;
+use crate::write::index::IndexBudget;
 use crate::write::stats::stats_json;
 use crate::write::vectors::vector_file;
 
@@ -707,6 +708,32 @@ async fn an_index_that_outgrows_its_memory_stops_the_flow_and_names_the_setting(
 }
 
 #[tokio::test]
+async fn of_two_indexes_the_one_that_outgrows_what_both_may_take_stops_and_makes_room_for_the_other() -> Result<()> {
+    let begin = async |budget: &Arc<IndexBudget>| {
+        let mut history =
+            History::begin(UpsertSettings { budget: Arc::clone(budget), ..UpsertSettings::default() }).await?;
+        history.land(&upserts(0..1_000, 1), &BTreeSet::new()).await?;
+        Ok::<_, Error>(history)
+    };
+    let alone = begin(&Arc::default()).await?.landing.writer().footprint().unwrap_or_default().bytes;
+    let budget = Arc::new(IndexBudget::new(alone * 5 / 2));
+    let (mut one, mut other) = (begin(&budget).await?, begin(&budget).await?);
+    // What has landed is there; the next batch is refused.
+    one.land(&upserts(1_000..3_000, 1), &BTreeSet::new()).await?;
+    let refused = one.land(&upserts(0..10, 2), &BTreeSet::new()).await;
+    let refused = refused.map_err(|error| (error.kind(), error.to_string()));
+    let wanted = [format!("those of other flows {alone} bytes"), "index.total_memory".to_owned()];
+    assert!(
+        matches!(&refused, Err((ErrorKind::Invalid, text)) if wanted.iter().all(|part| text.contains(part))),
+        "{refused:?}"
+    );
+    other.land(&upserts(0..1_000, 2), &BTreeSet::new()).await?;
+    drop(one);
+    other.land(&upserts(1_000..2_000, 1), &BTreeSet::new()).await?;
+    other.land(&upserts(0..10, 3), &BTreeSet::new()).await
+}
+
+#[tokio::test]
 async fn a_snapshot_larger_than_the_memory_is_refused_before_it_is_read() -> Result<()> {
     let settings = UpsertSettings { snapshot_interval: 1_000, ..UpsertSettings::default() };
     let mut history = History::begin(settings.clone()).await?;
@@ -721,6 +748,12 @@ async fn a_snapshot_larger_than_the_memory_is_refused_before_it_is_read() -> Res
     let wanted = [format!("{} bytes of {path}", bytes.len()), format!("index.memory allows {bytes_max}")];
     assert!(
         matches!(&refused, Err((ErrorKind::Invalid, text)) if wanted.iter().all(|part| text.contains(part))),
+        "{refused:?}"
+    );
+    let beside_others = UpsertSettings { budget: Arc::new(IndexBudget::new(bytes_max)), ..settings.clone() };
+    let refused = start(beside_others).await.map(drop).map_err(|error| error.to_string());
+    assert!(
+        matches!(&refused, Err(text) if text.contains("index.total_memory") && text.contains(&wanted[0])),
         "{refused:?}"
     );
     // Large ones that are of no use for this table are passed over: what they are of is read from their beginning.

@@ -15,6 +15,7 @@ use alluvium::decode::Decoder;
 use alluvium::hop::Decoded;
 use alluvium::transform::TransformStage;
 use alluvium_benches::Workload;
+use alluvium_benches::report::{heading, show};
 use alluvium_catalog::store::MemoryStore;
 use alluvium_catalog::{Error, Location, Result, StorageSettings, Stores};
 use alluvium_sql::{Flow, TableReader, Transform};
@@ -48,6 +49,7 @@ async fn compiled(kind: FlowKind) -> Result<Arc<Flow>> {
 }
 
 fn main() -> Result<()> {
+    show(&heading())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(8 << 20).build();
     let runtime = runtime.map_err(|cause| Error::internal("cannot start a runtime").with_source(cause))?;
     let mut criterion = Criterion::default().configure_from_args().sample_size(20);

@@ -10,7 +10,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use alluvium::decode::JsonReader;
-use alluvium_benches::report::{TextTable, grouped, show};
+use alluvium_benches::report::{TextTable, grouped, heading, show};
 use alluvium_benches::{Workload, orders_schema};
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::RecordLimits;
@@ -104,6 +104,7 @@ fn ratios(workload: &Workload) -> Result<()> {
 }
 
 fn main() -> Result<()> {
+    show(&heading())?;
     ratios(&Workload::open("orders")?)?;
     let mut criterion = Criterion::default().configure_from_args().sample_size(20);
     for name in ["orders", "orders_malformed"] {

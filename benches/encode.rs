@@ -6,12 +6,14 @@ use std::hint::black_box;
 
 use alluvium::decode::JsonReader;
 use alluvium::write::parquet::encode;
+use alluvium_benches::report::{heading, show};
 use alluvium_benches::{Workload, orders_schema};
 use alluvium_catalog::Result;
 use alluvium_sql::RecordLimits;
 use criterion::{Criterion, Throughput};
 
 fn main() -> Result<()> {
+    show(&heading())?;
     let workload = Workload::open("orders")?;
     let values = workload.values();
     let documents: Vec<&[u8]> = values.iter().map(Vec::as_slice).collect();

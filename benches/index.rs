@@ -17,7 +17,7 @@ use alluvium::key::{KeyForm, Keys};
 use alluvium::write::index::{
     Bounds, Footprint, IndexedFile, KeyIndex, RowPlace, SnapshotOf, SnapshotWriter, read_snapshot,
 };
-use alluvium_benches::report::{TextTable, percentile, show};
+use alluvium_benches::report::{TextTable, heading, percentile, show};
 use alluvium_catalog::{Error, Result};
 use arrow::array::{ArrayRef, Decimal128Array, Int64Array, StringArray};
 use criterion::{Criterion, Throughput};
@@ -246,6 +246,7 @@ fn recover(
 }
 
 fn main() -> Result<()> {
+    show(&heading())?;
     let mut table = TextTable::new(&[
         "keys",
         "bytes a key",

@@ -27,6 +27,7 @@ use alluvium::serve::{Server, Shown};
 use alluvium::write::parquet::DataFolder;
 use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 use alluvium_benches::arguments::Arguments;
+use alluvium_benches::report::heading;
 use alluvium_catalog::store::{CatalogStore, Run, SqliteStore};
 use alluvium_catalog::{
     Clock, Dataset, DatasetKind, Fate, Lineage, Location, Offset, OffsetRange, Partition, Span, StorageSettings,
@@ -99,7 +100,7 @@ async fn run(plan: Plan) -> Outcomes {
     if !plan_text.contains("KeyLookupExec") {
         return Err(format!("the index does not serve queries:\n{plan_text}").into());
     }
-    writeln!(out, "{} rows in {} files", plan.rows, engine.landing.state().files.len())?;
+    writeln!(out, "{}{} rows in {} files", heading(), plan.rows, engine.landing.state().files.len())?;
     writeln!(out, "{:<34}{:>9}{:>11}{:>11}{:>11}", "", "queries", "p50", "p99", "most")?;
     for (name, session, n_queries) in
         [("by key, table at rest", &by_key, plan.lookups), ("by scan, table at rest", &by_scan, plan.scans)]

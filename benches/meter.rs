@@ -83,6 +83,15 @@ pub fn rss_bytes() -> Result<u64> {
     read("/proc/self/status", |status| parse_kibibytes(status, "VmRSS:"))
 }
 
+/// Returns the part of [`rss_bytes`] that no file stands behind: what was allocated, and stacks. The rest is the program
+/// itself, whose pages come as they are run.
+///
+/// # Errors
+/// `Unavailable` where `/proc` does not tell.
+pub fn rss_anonymous_bytes() -> Result<u64> {
+    read("/proc/self/status", |status| parse_kibibytes(status, "RssAnon:"))
+}
+
 fn own_ticks() -> Result<u64> {
     read("/proc/self/stat", parse_own)
 }

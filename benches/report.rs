@@ -52,6 +52,20 @@ impl TextTable {
     }
 }
 
+/// What `tests/services` starts.
+const SERVICES: &str = include_str!("../tests/services.d/versions");
+
+/// Returns the line that a benchmark begins with: the program and its version.
+pub fn heading() -> String {
+    format!("alluvium {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// Returns the version of a server as `tests/services` starts it, such as that of `KAFKA`.
+pub fn service_version(name: &str) -> Option<&'static str> {
+    let mut settings = SERVICES.lines().filter_map(|line| line.split_once('='));
+    settings.find_map(|(key, version)| (key.strip_suffix("_VERSION")? == name).then_some(version))
+}
+
 /// Writes text to standard output.
 ///
 /// # Errors
@@ -116,6 +130,14 @@ mod tests {
         table.row(["append".to_owned(), grouped(1_234_567.4)]);
         table.row(["x".to_owned(), grouped(0.0)]);
         assert_eq!(table.render(), "what       rows/s\nappend  1,234,567\nx               0\n");
+    }
+
+    #[test]
+    fn the_versions_of_servers_are_known() {
+        for name in ["KAFKA", "MINIO"] {
+            assert!(service_version(name).is_some_and(|version| version.contains('.')), "{name}");
+        }
+        assert_eq!(service_version("GO"), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use alluvium::write::parquet::DataFolder;
 use alluvium::write::stats::loosen;
 use alluvium::write::vectors::VectorFolder;
-use alluvium_benches::report::{TextTable, show};
+use alluvium_benches::report::{TextTable, heading, show};
 use alluvium_catalog::store::{CatalogStore, MemoryStore};
 use alluvium_catalog::{Clock, Location, StorageSettings, Stores, SystemClock};
 use alluvium_sql::TableReader;
@@ -162,7 +162,7 @@ async fn run(n_rows: u64) -> Outcome {
         ]);
     }
     let of = format!("{n_rows} rows in {FILES} files, {} threads, best of {ROUNDS}\n", threads());
-    show(&format!("{of}{}", table.render()))?;
+    show(&format!("{}{of}{}", heading(), table.render()))?;
     Ok(())
 }
 

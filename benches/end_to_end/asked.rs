@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use alluvium_benches::arguments::Arguments;
+use alluvium_benches::report::{heading, service_version};
 use alluvium_catalog::{Error, Result};
 use serde_json::{Value, json};
 
@@ -96,15 +97,28 @@ impl Asked {
         self.cores.map_or(all, |cores| cores.clamp(1, all))
     }
 
-    /// Returns a line that says what is measured on what.
+    /// Returns lines that say what is measured on what.
     pub(crate) fn heading(&self) -> String {
+        let servers: &[(&str, &str)] = match self.store {
+            StoreKind::Local => &[("Kafka", "KAFKA")],
+            StoreKind::S3 => &[("Kafka", "KAFKA"), ("MinIO", "MINIO")],
+        };
+        let servers = servers.iter().map(|(name, key)| format!("{name} {}", service_version(key).unwrap_or("unknown")));
+        let servers: Vec<String> = servers.collect();
         let store = if self.store == StoreKind::Local { "local disk" } else { "S3" };
         let held = if self.cores.is_some() { " (held by taskset; broker and store are not)" } else { "" };
-        format!("{} cores{held}, tables on {store}, {} partitions\n", self.n_cores(), self.partitions)
+        format!(
+            "{}tests/services starts {}\n{} cores{held}, tables on {store}, {} partitions\n",
+            heading(),
+            servers.join(" and "),
+            self.n_cores(),
+            self.partitions
+        )
     }
 
     pub(crate) fn to_json(&self) -> Value {
         json!({
+            "program": heading().trim_end(),
             "workloads": self.workloads,
             "records": self.records,
             "store": if self.store == StoreKind::Local { "local" } else { "s3" },

@@ -6,11 +6,16 @@ use alluvium::delta::action::Action;
 use alluvium::delta::log::DeltaLog;
 use alluvium_catalog::{Clock, Error, Lineage, Location, Result, StageMillis, StorageSettings, Stores, SystemClock};
 use futures::TryStreamExt;
-use object_store::ObjectStore;
+use object_store::path::Path as StorePath;
+use object_store::{ObjectMeta, ObjectStore};
 use serde::Serialize;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::asked::{Asked, Bucket};
+
+/// Where a table has the snapshots of its key index.
+const SNAPSHOTS: &str = "_alluvium/index";
 
 /// A warehouse, and a folder on the local disk for plans, SQL files and logs.
 #[derive(Debug)]
@@ -27,6 +32,14 @@ pub(crate) struct Written {
     /// Bytes of the data files added, vectors aside.
     pub(crate) file_bytes: u64,
     pub(crate) files: u64,
+    /// Bytes of the files with the batches' own rows, as the flow's lineage records have them.
+    pub(crate) batch_bytes: u64,
+    /// Compactions, and the bytes of the data files that they added.
+    pub(crate) compactions: u64,
+    pub(crate) compacted_bytes: u64,
+    /// Bytes of all files of the table in the end, live or not, its log included and snapshots of its key index aside. A run
+    /// of minutes removes none that it has written, but for compactions of no use.
+    pub(crate) table_bytes: u64,
     /// Rows that are there in the end.
     pub(crate) rows: u64,
     /// Seconds in each stage by the flow's own lineage records, all commits together; waiting for records included.
@@ -87,13 +100,19 @@ impl Lake {
 
     /// Reads what was written to a table.
     pub(crate) async fn written(&self, table: &str) -> Result<Written> {
-        let log = DeltaLog::open(&self.stores(), &self.table(table)?)?;
-        let mut written = Written::default();
+        let location = self.table(table)?;
+        let log = DeltaLog::open(&self.stores(), &location)?;
+        let mut written = Written { table_bytes: self.bytes(&location).await?, ..Written::default() };
         for entry in log.read_tail(0).await? {
+            if entry.info.get("operation").and_then(Value::as_str) == Some("OPTIMIZE") {
+                written.compactions += 1;
+                written.compacted_bytes += added_bytes(&entry.actions);
+            }
             let Some(lineage) = entry.info.get(Lineage::KEY) else { continue };
             let lineage: Lineage = serde_json::from_value(lineage.clone())
                 .map_err(|cause| Error::data("a commit's lineage cannot be read").with_source(cause))?;
             written.add(&lineage.millis);
+            written.batch_bytes += lineage.effort.batch_bytes;
             written.rows = (written.rows + lineage.rows_inserted).saturating_sub(lineage.rows_deleted);
             for action in &entry.actions {
                 if let Action::Add(add) = action
@@ -105,6 +124,15 @@ impl Lake {
             }
         }
         Ok(written)
+    }
+
+    /// Returns the bytes of all files of the table at `location`, snapshots of its key index aside.
+    async fn bytes(&self, location: &Location) -> Result<u64> {
+        let failed = |cause| Error::unavailable(format!("cannot list {location}")).with_source(cause);
+        let store = self.stores().open(location)?;
+        let files: Vec<ObjectMeta> = store.list(None).try_collect().await.map_err(failed)?;
+        let snapshots = StorePath::from(SNAPSHOTS);
+        Ok(files.iter().filter(|file| !file.location.prefix_matches(&snapshots)).map(|file| file.size).sum())
     }
 
     /// Removes everything; the local folder goes by itself.
@@ -120,6 +148,11 @@ impl Lake {
 }
 
 impl Written {
+    /// Returns the bytes that were written to the table for each byte of the batches' own files.
+    pub(crate) fn amplification(&self) -> f64 {
+        self.table_bytes as f64 / (self.batch_bytes as f64).max(1.0)
+    }
+
     fn add(&mut self, millis: &StageMillis) {
         let seconds = |millis: u64| millis as f64 / 1_000.0;
         self.commits += 1;
@@ -128,4 +161,12 @@ impl Written {
         self.transform_seconds += seconds(millis.transform);
         self.write_seconds += seconds(millis.write);
     }
+}
+
+fn added_bytes(actions: &[Action]) -> u64 {
+    let added = actions.iter().map(|action| match action {
+        Action::Add(add) => u64::try_from(add.size).unwrap_or_default(),
+        _ => 0,
+    });
+    added.sum()
 }

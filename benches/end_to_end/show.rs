@@ -50,7 +50,27 @@ pub(crate) fn text(asked: &Asked, workload: &str, all: &All) -> String {
         ]);
     }
     text.push_str(&stages.render());
+    text.push('\n');
+    text.push_str(&bytes_written(all));
     text
+}
+
+/// Returns the table of what each run wrote to its table beside the batches' own rows: vectors, compactions, the log.
+fn bytes_written(all: &All) -> String {
+    let headings = ["bytes written, MB", "batch files", "compactions", "by them", "in all", "in all / batch files"];
+    let mut table = TextTable::new(&headings);
+    let millions = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
+    for (kind, _, written) in &all.runs {
+        table.row([
+            kind.as_str().to_owned(),
+            millions(written.batch_bytes),
+            grouped(written.compactions as f64),
+            millions(written.compacted_bytes),
+            millions(written.table_bytes),
+            format!("{:.2}", written.amplification()),
+        ]);
+    }
+    table.render()
 }
 
 /// Returns the results of a workload for programs.

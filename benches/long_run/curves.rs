@@ -1,5 +1,6 @@
 //! What a long run tells of itself, line by line, how much each column grew, and whether that is too much.
 
+use alluvium_benches::report::{heading, megabytes};
 use alluvium_catalog::{Error, Result};
 use serde_json::{Map, Value, json};
 
@@ -18,16 +19,18 @@ const JUDGED_MIN: usize = 4_000;
 
 /// What a line tells after the number of commits, each with its decimals and how much it may grow; what hangs on chance
 /// or on what is judged beside it is not judged itself.
-pub(crate) const COLUMNS: [(&str, usize, Option<f64>); 11] = [
+pub(crate) const COLUMNS: [(&str, usize, Option<f64>); 13] = [
     ("commit p50 ms", 2, GROWTH_MAX),
     ("p99 ms", 2, None),
     ("rss MB", 0, GROWTH_MAX),
+    ("rss anon MB", 1, None),
     ("index MB", 2, None),
     ("index keys", 0, None),
     ("log versions", 0, None),
     ("log files", 0, GROWTH_MAX),
     ("log MB", 2, LOG_GROWTH_MAX),
     ("data files", 0, None),
+    ("with vectors", 0, None),
     ("data MB", 1, None),
     ("load ms", 1, LOG_GROWTH_MAX),
 ];
@@ -36,6 +39,8 @@ pub(crate) const COLUMNS: [(&str, usize, Option<f64>); 11] = [
 #[derive(Debug, Default)]
 pub(crate) struct Curves {
     lines: Vec<(usize, [f64; COLUMNS.len()])>,
+    /// What is told after the last commit.
+    pub(crate) end: Option<End>,
 }
 
 impl Curves {
@@ -83,9 +88,20 @@ impl Curves {
     }
 
     pub(crate) fn foot(&self) -> String {
-        let Some(growth) = self.growth() else { return "fewer than four lines: no ratios\n".to_owned() };
-        let cells = growth.iter().map(|ratio| format!("  {ratio:>13.2}"));
-        format!("{:<22}{}\n", "last / second quarter", cells.collect::<String>())
+        let ratios = self.growth().map_or_else(
+            || "fewer than four lines: no ratios\n".to_owned(),
+            |growth| {
+                // A column that stays at nothing has no ratio.
+                let text = |ratio: f64| if ratio.is_finite() { format!("{ratio:.2}") } else { "-".to_owned() };
+                let cells = growth.iter().map(|ratio| format!("  {:>13}", text(*ratio)));
+                format!("{:<22}{}\n", "last / second quarter", cells.collect::<String>())
+            },
+        );
+        let end = self.end.map_or_else(String::new, |End { rss_bytes, rss_in_use_bytes }| {
+            let (held, in_use) = (megabytes(rss_bytes), megabytes(rss_in_use_bytes));
+            format!("resident after the last commit {held}, {in_use} when free memory had been given back\n")
+        });
+        ratios + &end
     }
 
     pub(crate) fn to_json(&self, asked: &Asked) -> Value {
@@ -95,8 +111,19 @@ impl Curves {
         let lines: Vec<Value> =
             self.lines.iter().map(|(commits, values)| json!({"commits": commits, "values": named(values)})).collect();
         json!({
-            "commits": asked.commits, "rows": asked.rows, "keys": asked.keys, "lines": lines,
+            "program": heading().trim_end(),
+            "mode": asked.mode.as_str(), "commits": asked.commits, "rows": asked.rows, "keys": asked.keys, "lines": lines,
+            "rss_bytes": self.end.map(|end| end.rss_bytes),
+            "rss_in_use_bytes": self.end.map(|end| end.rss_in_use_bytes),
             "last_over_second_quarter": self.growth().map(|growth| named(&growth)),
         })
     }
+}
+
+/// The memory of the process after the last commit: what the allocator has kept of freed memory is no growth of ours.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    pub(crate) rss_bytes: u64,
+    /// When what was free had been given back to the system.
+    pub(crate) rss_in_use_bytes: u64,
 }

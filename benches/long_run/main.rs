@@ -1,16 +1,18 @@
-//! Thousands of small commits into one upsert table with upkeep beside them: do memory, commit time, log and load stay
-//! flat?
+//! Thousands of small commits into one table with upkeep beside them: do memory, commit time, log and load stay flat?
 //!
 //! `cargo bench --workspace --bench long_run -- --commits 5000 --rows 200`
 //!
 //! prints a line each 250 commits, and at the end each column's last quarter over its second one: 1.00 is flat. From
 //! 4,000 commits on it then ends with an error where commit time, memory or log grew by more than they may. A load is
-//! that of the table's newest version by a process that has just started. The table is on the local disk, its files are
-//! not flushed, and it is removed at the end. `--keys`, `--every`, `--interval-ms`, `--folder` and `--json` are known,
+//! that of the table's newest version by a process that has just started. Resident memory is told with the part that no
+//! file stands behind, of which the key index tells its own, and at the end with what is left of it when free memory has
+//! been given back. The table is on the local disk, its files are not flushed, and it is removed at the end. `--mode
+//! append` adds rows instead of upserting them; `--keys`, `--every`, `--interval-ms`, `--folder` and `--json` are known,
 //! too.
 
 mod curves;
 mod log_size;
+mod mode;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,29 +26,27 @@ use alluvium::commit::positions::AppIds;
 use alluvium::config::UpkeepSettings;
 use alluvium::delta::log::DeltaLog;
 use alluvium::delta::state::TableState;
-use alluvium::hop::{ChangeOrder, Changes, Spent};
 use alluvium::invariant::Watch;
 use alluvium::metrics::Metrics;
 use alluvium::upkeep::{Upkeep, UpkeepParts};
+use alluvium::write::Writer;
+use alluvium::write::append::AppendWriter;
 use alluvium::write::parquet::DataFolder;
 use alluvium::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 use alluvium_benches::arguments::Arguments;
 use alluvium_benches::child::{self, Nursery};
-use alluvium_benches::meter::rss_bytes;
-use alluvium_benches::report::{end, grouped, keep, percentile, show};
-use alluvium_catalog::{
-    Clock, Error, Fate, Lineage, Location, Offset, OffsetRange, Partition, Result, Span, StorageSettings, Stores,
-    SystemClock,
-};
-use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use alluvium_benches::meter::{rss_anonymous_bytes, rss_bytes};
+use alluvium_benches::report::{end, grouped, heading, keep, percentile, show};
+use alluvium_catalog::{Clock, Error, Lineage, Location, Result, StorageSettings, Stores, SystemClock};
+use arrow::datatypes::DataType;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
-use curves::{COLUMNS, Curves};
+use curves::{COLUMNS, Curves, End};
 use log_size::LogSize;
+use mode::{Mode, changes, declared};
 
 /// How long the log keeps versions, and checkpoints the files that are gone: under a thousand commits.
 const LOG_RETENTION: (&str, &str) = ("delta.logRetentionDuration", "interval 1 second");
@@ -64,6 +64,7 @@ const LOADS: usize = 5;
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) struct Asked {
+    pub(crate) mode: Mode,
     pub(crate) commits: usize,
     /// Rows of a commit: few by default, as under a short interval.
     pub(crate) rows: usize,
@@ -79,9 +80,11 @@ pub(crate) struct Asked {
 
 impl Asked {
     fn read() -> Result<Self> {
-        let known = ["commits", "rows", "keys", "every", "interval-ms", "folder", "json"];
+        let known = ["mode", "commits", "rows", "keys", "every", "interval-ms", "folder", "json"];
         let arguments = Arguments::read(&known)?;
+        let mode = arguments.get("mode").map_err(|error| error.with_hint("append or upsert"))?;
         let asked = Self {
+            mode: mode.unwrap_or(Mode::Upsert),
             commits: arguments.get("commits")?.unwrap_or(5_000),
             rows: arguments.get("rows")?.unwrap_or(200),
             keys: arguments.get("keys")?.unwrap_or(50_000),
@@ -136,13 +139,9 @@ fn load(plan: &Path) -> Result<()> {
 fn measure(asked: &Asked) -> Result<()> {
     let folder = tempfile::TempDir::new_in(&asked.folder)
         .map_err(|cause| Error::unavailable("cannot make a folder for the table").with_source(cause))?;
-    show(&format!(
-        "{} commits of {} rows, {} keys, upkeep beside them\n{}",
-        grouped(asked.commits as f64),
-        grouped(asked.rows as f64),
-        grouped(asked.keys as f64),
-        Curves::heading()
-    ))?;
+    let [commits, rows, keys] = [asked.commits as f64, asked.rows as f64, asked.keys as f64].map(grouped);
+    let what = asked.mode.heading(&commits, &rows, &keys);
+    show(&format!("{}{what}, upkeep beside them\n{}", heading(), Curves::heading()))?;
     let mut curves = Curves::default();
     let done = runtime()?.block_on(Box::pin(long_run(asked, folder.path(), &mut curves)));
     // What there is of the curves is shown even where the run has failed.
@@ -153,7 +152,7 @@ fn measure(asked: &Asked) -> Result<()> {
 }
 
 async fn long_run(asked: &Asked, folder: &Path, curves: &mut Curves) -> Result<()> {
-    let scene = Scene::new(folder)?;
+    let scene = Scene::new(folder, asked.mode)?;
     let mut landing = scene.open().await?;
     let mut upkeep = Upkeep::new(scene.upkeep()?, 0);
     let mut chance = StdRng::seed_from_u64(1);
@@ -177,6 +176,9 @@ async fn long_run(asked: &Asked, folder: &Path, curves: &mut Curves) -> Result<(
             tokio::time::sleep(asked.interval - took).await;
         }
     }
+    let held = rss_bytes()?;
+    alluvium::heap::give_back();
+    curves.end = Some(End { rss_bytes: held, rss_in_use_bytes: rss_bytes()? });
     upkeep.close(&mut landing, Duration::from_secs(60)).await;
     landing.writer().close().await;
     Ok(())
@@ -184,6 +186,7 @@ async fn long_run(asked: &Asked, folder: &Path, curves: &mut Curves) -> Result<(
 
 /// The table and what it is reached by.
 struct Scene {
+    mode: Mode,
     stores: Stores,
     folder: PathBuf,
     table: PathBuf,
@@ -192,12 +195,12 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(folder: &Path) -> Result<Self> {
+    fn new(folder: &Path, mode: Mode) -> Result<Self> {
         // What is measured is this program, not the disk's flush.
         let stores = Stores::new(StorageSettings { local_fsync: false, ..StorageSettings::default() });
         let table = folder.join("table");
         let location = table.display().to_string().parse()?;
-        Ok(Self { stores, folder: folder.to_owned(), table, location, clock: Arc::new(SystemClock) })
+        Ok(Self { mode, stores, folder: folder.to_owned(), table, location, clock: Arc::new(SystemClock) })
     }
 
     async fn open(&self) -> Result<Landing> {
@@ -215,20 +218,28 @@ impl Scene {
             stored_sequence: Some(vec!["seq".to_owned()]),
         };
         let blueprint = Blueprint {
-            schema: columns.stored(),
+            schema: match self.mode {
+                Mode::Append => declared(),
+                Mode::Upsert => columns.stored(),
+            },
             partitioned_by: Vec::new(),
             clustered_by: None,
-            deletion_vectors: true,
+            deletion_vectors: self.mode == Mode::Upsert,
             comment: None,
             // In the log's clean-up minutes have to stand for weeks.
             properties: [LOG_RETENTION, FILE_RETENTION].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         };
-        let settings = UpsertSettings { snapshot_interval: SNAPSHOT_INTERVAL, ..UpsertSettings::default() };
         let state = blueprint.open_or_create(&log, self.clock.as_ref()).await?;
-        let writer = UpsertWriter::open(folder, columns, &state, settings).await?;
+        let writer: Box<dyn Writer> = match self.mode {
+            Mode::Append => Box::new(AppendWriter::new(folder)),
+            Mode::Upsert => {
+                let settings = UpsertSettings { snapshot_interval: SNAPSHOT_INTERVAL, ..UpsertSettings::default() };
+                Box::new(UpsertWriter::open(folder, columns, &state, settings).await?)
+            }
+        };
         let ids = AppIds::of_table(&"flow".parse()?, &"topic".parse()?);
         let watch = Watch::new(Arc::new(Metrics::try_new()?));
-        let parts = LandingParts { log, state, writer: Box::new(writer), ids, known_at: self.clock.now() };
+        let parts = LandingParts { log, state, writer, ids, known_at: self.clock.now() };
         Ok(Landing::new(parts, Arc::clone(&self.clock), LandLimits::default(), watch))
     }
 
@@ -246,30 +257,33 @@ impl Scene {
 
     fn signature(&self) -> Result<Signature> {
         let lineage = Lineage::begin("flow".parse()?, "bench", "bench", self.clock.new_id(), self.clock.new_id());
-        Ok(Signature { lineage, operation: "MERGE", definition: None })
+        Ok(Signature { lineage, operation: self.mode.operation(), definition: None })
     }
 
     /// Returns the values of a line; `took_ms` has the commits since the last one, and is empty afterwards.
     fn look(&self, landing: &mut Landing, took_ms: &mut Vec<f64>) -> Result<[f64; COLUMNS.len()]> {
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         // Before anything else here takes memory.
-        let rss = rss_bytes()?;
+        let (rss, anonymous) = (rss_bytes()?, rss_anonymous_bytes()?);
         let index = landing.writer().footprint().unwrap_or_default();
         let log = LogSize::of(&self.table.join("_delta_log"))?;
         let files = &landing.state().files;
         let data_bytes: u64 = files.values().map(|add| u64::try_from(add.size).unwrap_or(0)).sum();
         let n_files = files.len();
+        let n_with_vectors = files.values().filter(|add| add.deletion_vector.is_some()).count();
         let mut loads_ms = (0..LOADS).map(|_| self.load()).collect::<Result<Vec<f64>>>()?;
         let values = [
             percentile(took_ms, 0.5).unwrap_or(0.0),
             percentile(took_ms, 0.99).unwrap_or(0.0),
             megabytes(rss),
+            megabytes(anonymous),
             megabytes(index.bytes),
             index.n_keys as f64,
             log.n_versions as f64,
             log.n_files as f64,
             megabytes(log.bytes),
             n_files as f64,
+            n_with_vectors as f64,
             megabytes(data_bytes),
             percentile(&mut loads_ms, 0.5).unwrap_or(0.0),
         ];
@@ -284,53 +298,4 @@ impl Scene {
         Nursery::default().run("load", &plan)?;
         child::read_json(&answer)
     }
-}
-
-fn declared() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, false),
-        Field::new("seq", DataType::Int64, true),
-        Field::new("note", DataType::Utf8, true),
-    ]))
-}
-
-/// Returns changes of distinct keys, whose offsets begin at `first`.
-fn changes(asked: &Asked, chance: &mut StdRng, first: usize) -> Result<Changes> {
-    let offset = |index: usize| i64::try_from(index).unwrap_or(i64::MAX);
-    let (next, first) = (offset(first + asked.rows), offset(first));
-    let mut ids: Vec<i64> = (0..asked.rows).map(|_| chance.random_range(0..asked.keys)).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    let n_rows = ids.len();
-    let sequence: ArrayRef = Arc::new(Int64Array::from(vec![first; n_rows]));
-    let notes: StringArray = ids.iter().map(|id| Some(format!("order {id} as of {first}"))).collect();
-    let columns: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(ids)), Arc::clone(&sequence), Arc::new(notes)];
-    let rows = RecordBatch::try_new(declared(), columns)
-        .map_err(|cause| Error::internal("cannot make rows").with_source(cause))?;
-    let n_records = asked.rows as u64;
-    let mut span = Span::new();
-    span.extend(Partition(0), OffsetRange { first: Offset(first), next: Offset(next), records: n_records })
-        .map_err(|misfit| Error::internal(misfit.to_string()))?;
-    Ok(Changes {
-        rows,
-        order: ChangeOrder {
-            partitions: Int32Array::from(vec![0; n_rows]),
-            offsets: (first..next).take(n_rows).map(Some).collect(),
-            sequence: vec![sequence],
-            inherited: None,
-            after_delete: None,
-        },
-        keyed: None,
-        deletes: Some(BooleanArray::from(vec![false; n_rows])),
-        rejects: Vec::new(),
-        lookups: Vec::new(),
-        fate: Fate {
-            records_in: n_records,
-            applied: n_rows as u64,
-            merged: n_records - n_rows as u64,
-            ..Fate::default()
-        },
-        span,
-        spent: Spent::default(),
-    })
 }

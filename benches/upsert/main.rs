@@ -13,6 +13,7 @@ mod merge;
 mod ours;
 mod rows;
 mod show;
+mod sightings;
 mod table;
 
 use std::fs;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use alluvium_benches::arguments::Arguments;
 use alluvium_benches::child::{self, Nursery};
-use alluvium_benches::report::{end, grouped, keep, show};
+use alluvium_benches::report::{end, grouped, heading, keep, show};
 use alluvium_catalog::{Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -44,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) fsync: bool,
     /// Whether superseded rows leave by files that are written anew, not by vectors.
     pub(crate) rewrites: bool,
+    /// Versions from one snapshot of the key index to the next while batches land; 0 for none meanwhile.
+    pub(crate) snapshot_every: u64,
     /// Where the answer goes.
     pub(crate) answer: PathBuf,
 }
@@ -57,13 +60,22 @@ pub(crate) struct Answer {
     pub(crate) open_bytes: u64,
     /// What the key index itself takes then; ours only.
     pub(crate) index: Option<IndexSize>,
+    /// The same when the last batch had landed; ours only.
+    pub(crate) index_after: Option<IndexSize>,
+    /// The snapshots of it that were taken meanwhile; ours only, where they were asked for.
+    pub(crate) snapshots: Option<SnapshotsMeanwhile>,
     /// How long it took to open again after all batches, with the key index out of its snapshot; ours only.
     pub(crate) reopen_seconds: Option<f64>,
-    /// The snapshot's size; 0 where it was not written within the writer's limit, so that there was none to open from.
+    /// The newest snapshot's size; 0 where none was written within the writer's limit, so that there was none to open from.
     pub(crate) snapshot_bytes: Option<u64>,
+    /// By how many versions it is older than the table.
+    pub(crate) snapshot_behind: Option<u64>,
     pub(crate) cells: Vec<Cell>,
     /// The most memory until the last batch had landed.
     pub(crate) rss_peak_bytes: u64,
+    /// The most while the table was opened, and while batches landed; ours only.
+    pub(crate) open_peak_bytes: Option<u64>,
+    pub(crate) rounds_peak_bytes: Option<u64>,
     /// The most memory while the table was opened again, after what was free had been given back; ours only.
     pub(crate) reopen_peak_bytes: Option<u64>,
 }
@@ -73,6 +85,20 @@ pub(crate) struct Answer {
 pub(crate) struct IndexSize {
     pub(crate) keys: u64,
     pub(crate) bytes: u64,
+}
+
+/// The snapshots of the key index that were taken while batches landed.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotsMeanwhile {
+    /// Versions from one to the next.
+    pub(crate) every: u64,
+    /// The versions of those that were begun, and of those that became whole, before the last batch had landed.
+    pub(crate) begun: Vec<u64>,
+    pub(crate) written: Vec<u64>,
+    /// Versions and bytes of those that lie beside the table then; the engine removes all but the newest.
+    pub(crate) lying: Vec<(u64, u64)>,
+    /// The batches behind the rounds, until the first snapshot was whole.
+    pub(crate) overtime: Option<Cell>,
 }
 
 /// All batches of one size.
@@ -87,7 +113,11 @@ pub(crate) struct Cell {
     pub(crate) write_seconds: Vec<f64>,
     /// The part that writes vectors and the version and brings the index up to it, one a round; ours only.
     pub(crate) commit_seconds: Vec<f64>,
-    /// Bytes that the table's folder grew by, all rounds together.
+    /// The versions that the batches became, one a round; ours only.
+    pub(crate) versions: Vec<u64>,
+    /// Whether a snapshot of the index was begun or written meanwhile, one a round; ours only.
+    pub(crate) beside_snapshot: Vec<bool>,
+    /// Bytes that the table's folder grew by, snapshots aside, all rounds together.
     pub(crate) bytes_written: u64,
     /// Bytes of the batches as parquet files, all rounds together; ours only.
     pub(crate) batch_bytes: u64,
@@ -101,6 +131,8 @@ struct Asked {
     /// The largest table that delta-rs merges into.
     merge_rows_max: u64,
     rewrite_rounds: u32,
+    /// Versions from one snapshot of the index to the next during our rounds; 0 for none.
+    snapshot_every: u64,
     fsync: bool,
     folder: PathBuf,
     json: Option<PathBuf>,
@@ -115,22 +147,33 @@ impl Asked {
             "merge-rounds",
             "merge-rows-max",
             "rewrite-rounds",
+            "snapshot-every",
             "no-fsync!",
             "folder",
             "json",
         ];
         let arguments = Arguments::read(&known)?;
-        Ok(Self {
+        let asked = Self {
             rows: arguments.list("rows")?.unwrap_or_else(|| vec![1_000_000, 10_000_000]),
             batches: arguments.list("batches")?.unwrap_or_else(|| vec![1_000, 10_000, 100_000]),
             rounds: arguments.get("rounds")?.unwrap_or(5),
             merge_rounds: arguments.get("merge-rounds")?.unwrap_or(1),
             merge_rows_max: arguments.get("merge-rows-max")?.unwrap_or(u64::MAX),
             rewrite_rounds: arguments.get("rewrite-rounds")?.unwrap_or(0),
+            snapshot_every: arguments.get("snapshot-every")?.unwrap_or(0),
             fsync: !arguments.has("no-fsync"),
             folder: arguments.get("folder")?.unwrap_or_else(std::env::temp_dir),
             json: arguments.get("json")?,
-        })
+        };
+        // Each round is one version.
+        let n_versions = u64::from(asked.rounds) * asked.batches.len() as u64;
+        if asked.snapshot_every > n_versions {
+            return Err(Error::invalid(format!(
+                "--snapshot-every is more than the {n_versions} versions of all rounds"
+            ))
+            .with_hint("raise --rounds, or no snapshot would be begun"));
+        }
+        Ok(asked)
     }
 }
 
@@ -155,6 +198,7 @@ fn be_child(task: &str, plan: &Path) -> Result<()> {
 
 fn measure(asked: &Asked) -> Result<()> {
     let runtime = runtime()?;
+    show(&heading())?;
     let mut results = Vec::new();
     for &rows in &asked.rows {
         let folder = tempfile::TempDir::new_in(&asked.folder)
@@ -181,7 +225,11 @@ fn measure(asked: &Asked) -> Result<()> {
         let sides = show::Sides { rows, ours: &ours, rewritten: rewritten.as_ref(), merged: merged.as_ref() };
         show(&sides.text())?;
         results.push(sides.to_json());
-        keep(asked.json.as_deref(), &json!({"fsync": asked.fsync, "results": results}))?;
+        let kept = json!({
+            "program": heading().trim_end(), "fsync": asked.fsync, "snapshot_every": asked.snapshot_every,
+            "results": results,
+        });
+        keep(asked.json.as_deref(), &kept)?;
     }
     Ok(())
 }
@@ -199,6 +247,7 @@ fn side(asked: &Asked, runtime: &Runtime, (folder, task): (&Path, &str), files: 
         },
         fsync: asked.fsync,
         rewrites: task == "rewrite",
+        snapshot_every: if task == "ours" { asked.snapshot_every } else { 0 },
         answer: folder.join(format!("{task}.answer")),
     };
     if plan.rounds == 0 {

@@ -1,7 +1,7 @@
 //! Our side: the writer and the landing of an upsert flow, from decoded rows to the landed commit.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alluvium::commit::Outcome;
 use alluvium::commit::create::ENGINE_INFO;
@@ -16,8 +16,13 @@ use alluvium_catalog::{Clock, Error, Input, Lineage, PartitionRange, Result, Spa
 use alluvium_sql::{UpsertMode, UpsertOptions};
 
 use crate::rows::Rows;
+use crate::sightings::Sightings;
 use crate::table::{bytes_below, columns, open};
-use crate::{Answer, Cell, IndexSize, Plan};
+use crate::{Answer, Cell, IndexSize, Plan, SnapshotsMeanwhile};
+
+/// How long batches go on landing behind the rounds until the first snapshot is whole: one of 50 M keys has a gigabyte,
+/// which shares processor and disk with them.
+const OVERTIME_MAX: Duration = Duration::from_secs(120);
 
 /// Opens the table, which makes the key index from its files, lands all batches, and opens it again.
 pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
@@ -26,21 +31,25 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
     let mut answer = Answer {
         open_seconds: begun.elapsed().as_secs_f64(),
         open_bytes: rss_bytes()?.saturating_sub(bytes_before),
-        index: landing.writer().footprint().map(|index| IndexSize { keys: index.n_keys, bytes: index.bytes }),
+        index: index_size(&mut landing),
         ..Answer::default()
     };
-    let mut rows = Rows::open(plan).await?;
-    for &keys in &plan.batches {
-        let mut cell = Cell { keys, ..Cell::default() };
-        for _ in 0..plan.rounds {
-            land(plan, &mut landing, &mut rows, &mut cell).await?;
-        }
-        answer.cells.push(cell);
-    }
+    let rows = Rows::open(plan).await?;
     answer.rss_peak_bytes = rss_peak_bytes()?;
-    landing.writer().close().await;
-    drop(landing);
-    answer.snapshot_bytes = Some(snapshot_bytes(plan));
+    answer.open_peak_bytes = Some(answer.rss_peak_bytes);
+    // What opening has freed and the allocator keeps counts for the rounds, too, as it does in a flow.
+    forget_peak()?;
+    let mut run = Run { plan, landing, rows, sightings: Sightings::of(&plan.folder) };
+    Box::pin(run.take_rounds(&mut answer)).await?;
+    let rounds_peak_bytes = rss_peak_bytes()?;
+    answer.rounds_peak_bytes = Some(rounds_peak_bytes);
+    answer.rss_peak_bytes = answer.rss_peak_bytes.max(rounds_peak_bytes);
+    answer.index_after = index_size(&mut run.landing);
+    run.landing.writer().close().await;
+    let newest = run.sightings.whole()?.pop();
+    answer.snapshot_bytes = Some(newest.map_or(0, |(_, bytes)| bytes));
+    answer.snapshot_behind = newest.map(|(version, _)| run.landing.state().version.saturating_sub(version));
+    drop(run);
     // As a process of its own would begin.
     alluvium::heap::give_back();
     forget_peak()?;
@@ -51,14 +60,86 @@ pub(crate) async fn measure(plan: &Plan) -> Result<Answer> {
     Ok(answer)
 }
 
-/// Returns the bytes of the snapshots of the key index that are whole.
-fn snapshot_bytes(plan: &Plan) -> u64 {
-    let Ok(entries) = std::fs::read_dir(plan.folder.join("_alluvium/index")) else { return 0 };
-    let whole = entries.filter_map(std::result::Result::ok).filter(|entry| {
-        let path = entry.path();
-        path.extension().is_some_and(|extension| extension == "snapshot")
-    });
-    whole.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+/// A table that is open, and the batches for it.
+struct Run<'a> {
+    plan: &'a Plan,
+    landing: Landing,
+    rows: Rows,
+    sightings: Sightings,
+}
+
+impl Run<'_> {
+    /// Lands all batches of all rounds; where snapshots are to be taken meanwhile, as many more as it takes to see one.
+    async fn take_rounds(&mut self, answer: &mut Answer) -> Result<()> {
+        let plan = self.plan;
+        for &keys in &plan.batches {
+            let mut cell = Cell { keys, ..Cell::default() };
+            for _ in 0..plan.rounds {
+                self.land(&mut cell).await?;
+            }
+            answer.cells.push(cell);
+        }
+        if plan.snapshot_every == 0 {
+            return Ok(());
+        }
+        let mut overtime = Cell { keys: plan.batches.last().copied().unwrap_or_default(), ..Cell::default() };
+        let begun = Instant::now();
+        while overtime.keys > 0 && self.sightings.written.is_empty() && begun.elapsed() < OVERTIME_MAX {
+            self.land(&mut overtime).await?;
+        }
+        let begins = &self.sightings.begun;
+        for cell in answer.cells.iter_mut().chain([&mut overtime]) {
+            for (version, is_beside) in cell.versions.iter().zip(&mut cell.beside_snapshot) {
+                // The batch that begins one waits until the index is ready to be read beside the next.
+                *is_beside |= begins.contains(version);
+            }
+        }
+        answer.snapshots = Some(SnapshotsMeanwhile {
+            every: plan.snapshot_every,
+            begun: begins.iter().copied().collect(),
+            written: self.sightings.written.iter().copied().collect(),
+            lying: self.sightings.whole()?,
+            overtime: (!overtime.seconds.is_empty()).then_some(overtime),
+        });
+        Ok(())
+    }
+
+    async fn land(&mut self, cell: &mut Cell) -> Result<()> {
+        let decoded = self.rows.draw(cell.keys)?;
+        let bytes_before = bytes_below(&self.plan.folder)?;
+        let was_under_way = self.sightings.look()?;
+        let n_written = self.sightings.written.len();
+        let begun = Instant::now();
+        let changes = self.rows.collapse(decoded).await?;
+        let collapsed = begun.elapsed();
+        let signature = sign(&changes.span)?;
+        let staged = self.landing.writer().stage(changes).await?;
+        let written = begun.elapsed();
+        let outcome = self.landing.land(&staged, &signature).await?;
+        let took = begun.elapsed();
+        let landed = match outcome {
+            Outcome::Landed(landed) => landed,
+            other => return Err(Error::internal(format!("the batch did not land: {other:?}"))),
+        };
+        let updated = landed.lineage.rows_updated;
+        if updated != cell.keys {
+            return Err(Error::internal(format!("{updated} of {} keys were updated", cell.keys)));
+        }
+        cell.seconds.push(took.as_secs_f64());
+        cell.collapse_seconds.push(collapsed.as_secs_f64());
+        cell.write_seconds.push((written - collapsed).as_secs_f64());
+        cell.commit_seconds.push((took - written).as_secs_f64());
+        cell.bytes_written += bytes_below(&self.plan.folder)? - bytes_before;
+        cell.batch_bytes += staged.bytes();
+        let is_under_way = self.sightings.look()?;
+        cell.versions.push(landed.entry.version);
+        cell.beside_snapshot.push(was_under_way || is_under_way || self.sightings.written.len() > n_written);
+        Ok(())
+    }
+}
+
+fn index_size(landing: &mut Landing) -> Option<IndexSize> {
+    landing.writer().footprint().map(|index| IndexSize { keys: index.n_keys, bytes: index.bytes })
 }
 
 /// Opens the table as a flow that starts does: with the key index out of its snapshot where there is one.
@@ -66,44 +147,15 @@ async fn open_landing(plan: &Plan) -> Result<Landing> {
     let (log, folder) = open(&plan.folder, plan.fsync)?;
     let state = TableState::load(&log).await?.ok_or_else(|| Error::data("the table is not there"))?;
     let mode = if plan.rewrites { UpsertMode::CopyOnWrite } else { UpsertMode::MergeOnRead };
-    let settings = UpsertSettings {
-        options: UpsertOptions { mode, cap: None },
-        // One at the end, and none while the clock runs.
-        snapshot_interval: u64::MAX,
-        ..UpsertSettings::default()
-    };
+    // Without an interval there is one at the end, and none while the clock runs.
+    let snapshot_interval = if plan.snapshot_every == 0 { u64::MAX } else { plan.snapshot_every };
+    let settings =
+        UpsertSettings { options: UpsertOptions { mode, cap: None }, snapshot_interval, ..UpsertSettings::default() };
     let writer = Box::new(UpsertWriter::open(folder, columns(), &state, settings).await?);
     let ids = AppIds::of_table(&"upsert".parse()?, &"orders".parse()?);
     let watch = Watch::new(Arc::new(Metrics::try_new()?));
     let parts = LandingParts { log, state, writer, ids, known_at: SystemClock.now() };
     Ok(Landing::new(parts, Arc::new(SystemClock), LandLimits::default(), watch))
-}
-
-async fn land(plan: &Plan, landing: &mut Landing, rows: &mut Rows, cell: &mut Cell) -> Result<()> {
-    let decoded = rows.draw(cell.keys)?;
-    let bytes_before = bytes_below(&plan.folder)?;
-    let begun = Instant::now();
-    let changes = rows.collapse(decoded).await?;
-    let collapsed = begun.elapsed();
-    let signature = sign(&changes.span)?;
-    let staged = landing.writer().stage(changes).await?;
-    let written = begun.elapsed();
-    let outcome = landing.land(&staged, &signature).await?;
-    let took = begun.elapsed();
-    let updated = match outcome {
-        Outcome::Landed(landed) => landed.lineage.rows_updated,
-        other => return Err(Error::internal(format!("the batch did not land: {other:?}"))),
-    };
-    if updated != cell.keys {
-        return Err(Error::internal(format!("{updated} of {} keys were updated", cell.keys)));
-    }
-    cell.seconds.push(took.as_secs_f64());
-    cell.collapse_seconds.push(collapsed.as_secs_f64());
-    cell.write_seconds.push((written - collapsed).as_secs_f64());
-    cell.commit_seconds.push((took - written).as_secs_f64());
-    cell.bytes_written += bytes_below(&plan.folder)? - bytes_before;
-    cell.batch_bytes += staged.files.iter().map(|file| u64::try_from(file.add.size).unwrap_or_default()).sum::<u64>();
-    Ok(())
 }
 
 fn sign(span: &Span) -> Result<Signature> {

@@ -16,6 +16,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit};
 use serde_json::json;
 
+use crate::sightings::FOLDER as SNAPSHOTS;
+
 /// Rows of a data file, as compaction leaves them.
 const FILE_ROWS: u64 = 1_000_000;
 
@@ -49,7 +51,8 @@ pub(crate) fn open(folder: &Path, fsync: bool) -> Result<(DeltaLog, DataFolder)>
     Ok((log, DataFolder { store, location, partitioned_by: Vec::new(), clock }))
 }
 
-/// Returns the bytes of all files below `folder`.
+/// Returns the bytes of all files of the table in `folder`, snapshots of its key index aside: these come and go beside
+/// the batches.
 pub(crate) fn bytes_below(folder: &Path) -> Result<u64> {
     let failed = |cause| Error::unavailable(format!("cannot list {}", folder.display())).with_source(cause);
     let (mut bytes, mut folders) = (0, vec![folder.to_owned()]);
@@ -57,10 +60,10 @@ pub(crate) fn bytes_below(folder: &Path) -> Result<u64> {
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let metadata = entry.metadata().map_err(failed)?;
-            if metadata.is_dir() {
-                folders.push(entry.path());
-            } else {
+            if !metadata.is_dir() {
                 bytes += metadata.len();
+            } else if !entry.path().ends_with(SNAPSHOTS) {
+                folders.push(entry.path());
             }
         }
     }

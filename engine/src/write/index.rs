@@ -202,8 +202,8 @@ impl KeyIndex {
     /// Does as [`put_rows`](Self::put_rows), and is faster where `known` returns the live row of the key at an index, as
     /// [`find`](Self::find) told it since the last row was deleted.
     pub fn replace_rows(&mut self, keys: &Keys, places: &[RowPlace], known: impl Fn(usize) -> RowPlace) {
-        let files = &self.files;
-        let lives = |place: RowPlace| files.is_live(place);
+        let (files, has_dead) = (&self.files, self.has_dead());
+        let lives = |place: RowPlace| !has_dead || files.is_live(place);
         let by_shard = ByShard::new(keys);
         let (new, known) = (by_shard.arranged(|index| places[index]), by_shard.arranged(known));
         self.n_entries += bulk::change(&mut self.shards, &by_shard, &lives, &|shard: &mut OpenShard<'_>, at: usize| {
@@ -358,6 +358,12 @@ impl KeyIndex {
             return Ok(());
         }
         Err(over_memory(&format!("{bytes} bytes for {n_keys} keys and {n_deletes} remembered deletes"), bytes_max))
+    }
+
+    /// Tells whether rows of some entries may be gone. Where none are, a table that grows need not ask of each.
+    fn has_dead(&self) -> bool {
+        let n_slots: usize = self.shards.iter().map(Shard::n_slots).map(|forms| forms.iter().sum::<usize>()).sum();
+        n_slots as u64 > self.n_entries
     }
 
     fn live_doubles(&self) -> u64 {

@@ -82,10 +82,10 @@ impl Shard {
         });
     }
 
-    /// Returns how many keys of 64 and of 128 bits have a slot at most, whether their rows live or not.
-    pub(super) fn n_slots(&self) -> (usize, usize) {
-        let ((narrow, wide), (narrow_over, wide_over)) = (self.base.n_slots(), self.over.n_slots());
-        (narrow + narrow_over, wide + wide_over)
+    /// Returns how many keys of 64 bits, of 128, and of others have a slot at most, whether their rows live or not.
+    pub(super) fn n_slots(&self) -> [usize; 3] {
+        let (base, over) = (self.base.n_slots(), self.over.n_slots());
+        [base[0] + over[0], base[1] + over[1], base[2] + over[2]]
     }
 
     /// Returns the bytes that the shard takes in memory.

@@ -13,7 +13,7 @@ use arrow::compute::take;
 use datafusion::common::hash_utils::{RandomState, create_hashes};
 use parquet::schema::types::ColumnPath;
 
-use super::encode::GROUP_ROWS_MAX;
+use super::encode::{GROUP_ROWS_MAX, is_offsets};
 
 /// Values looked at.
 const SAMPLE: usize = 4096;
@@ -21,8 +21,8 @@ const SAMPLE: usize = 4096;
 /// Fewer rows are not worth the look.
 pub(in crate::write) const ROWS_SAMPLED: u64 = 4 * SAMPLE as u64;
 
-/// Returns the columns whose values hardly repeat, by the first `rows` of the `n_rows` of their file. Members of nested
-/// columns are not looked at.
+/// Returns the columns whose values hardly repeat, by the first `rows` of the `n_rows` of their file, and offsets. Members of
+/// nested columns are not looked at.
 ///
 /// # Errors
 /// `Internal` when a type cannot be hashed.
@@ -35,8 +35,9 @@ pub(in crate::write) fn columns_without_dictionary(rows: &RecordBatch, n_rows: u
     let n_rows = usize::try_from(n_rows).unwrap_or(usize::MAX).min(GROUP_ROWS_MAX);
     let mut found = HashSet::new();
     for (field, column) in rows.schema_ref().fields().iter().zip(rows.columns()) {
-        if !field.data_type().is_nested() && hardly_repeats(column, &scattered, n_rows)? {
-            found.insert(ColumnPath::new(vec![field.name().clone()]));
+        let path = ColumnPath::new(vec![field.name().clone()]);
+        if is_offsets(&path) || !field.data_type().is_nested() && hardly_repeats(column, &scattered, n_rows)? {
+            found.insert(path);
         }
     }
     Ok(found)

@@ -10,12 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use alluvium_catalog::{Error, Result};
+use alluvium_sql::HIDDEN_OFFSET;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::FieldRef;
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{ArrowColumnChunk, ArrowColumnWriter, compute_leaves};
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -44,7 +45,7 @@ struct ColumnTask {
 }
 
 /// Encodes `rows` as one parquet file, zstd level 1, and returns its bytes and footer. Columns that hold a NaN have no
-/// statistics in it, and those whose values hardly repeat no dictionary.
+/// statistics in it, and those whose values hardly repeat no dictionary; offsets are stored as differences.
 ///
 /// # Errors
 /// `Internal` when a type cannot be stored.
@@ -73,7 +74,7 @@ fn n_threads(n_rows: usize, n_columns: usize, n_cores: impl FnOnce() -> usize) -
 pub(in crate::write) struct ColumnFacts {
     /// Those that hold a NaN: they get no statistics.
     pub(in crate::write) with_nan: HashSet<ColumnPath>,
-    /// Those whose values hardly repeat: they get no dictionary.
+    /// Those whose values hardly repeat, and offsets: they get no dictionary.
     pub(in crate::write) unlike: HashSet<ColumnPath>,
 }
 
@@ -93,9 +94,17 @@ impl ColumnFacts {
         }
         for column in &self.unlike {
             properties = properties.set_column_dictionary_enabled(column.clone(), false);
+            if is_offsets(column) {
+                properties = properties.set_column_encoding(column.clone(), Encoding::DELTA_BINARY_PACKED);
+            }
         }
         Ok(properties.build())
     }
+}
+
+/// Tells whether a column holds offsets. They rise by little within each partition, and as differences take a bit or two each.
+pub(super) fn is_offsets(column: &ColumnPath) -> bool {
+    column.parts() == [HIDDEN_OFFSET]
 }
 
 /// Encodes on so many threads.
@@ -184,7 +193,7 @@ mod tests {
     use arrow::array::{ArrayRef, Float32Array, Float64Array, Int64Array, ListArray, StringArray, StructArray};
     use arrow::datatypes::{DataType, Field, Int64Type, Schema};
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-    use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataReader};
+    use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaDataReader};
     use parquet::file::page_index::column_index::ColumnIndexMetaData;
 
     use super::*;
@@ -267,6 +276,30 @@ mod tests {
         assert_eq!([0, 1, 2].map(has_dictionary), [false, false, true]);
         assert_eq!(decode(bytes)?.columns(), rows.columns());
         Ok(())
+    }
+
+    #[test]
+    fn offsets_of_many_rows_are_stored_as_differences_and_come_back() -> Result<()> {
+        let check = |n_rows: i64, is_packed: bool| {
+            // Of four partitions in turn, a hundred records each, of which every other one is left.
+            let offset = |row: i64| 2 * (row / 400 * 100 + row % 100);
+            let offsets: ArrayRef = Arc::new((0..n_rows).map(offset).collect::<Int64Array>());
+            let rows = RecordBatch::try_from_iter([(HIDDEN_OFFSET, Arc::clone(&offsets)), ("offset", offsets)]);
+            let (bytes, footer) = encode(&rows.map_err(failed)?)?;
+            let [hidden, other] = [0, 1].map(|place| footer.row_group(0).column(place));
+            let is_delta =
+                |column: &ColumnChunkMetaData| column.encodings().any(|e| e == Encoding::DELTA_BINARY_PACKED);
+            assert_eq!([hidden, other].map(is_delta), [is_packed, false], "{n_rows} rows");
+            assert!(!is_packed || hidden.dictionary_page_offset().is_none());
+            if is_packed {
+                assert!(hidden.compressed_size() < n_rows, "{} bytes of {n_rows} rows", hidden.compressed_size());
+            }
+            let read = decode(bytes)?;
+            assert_eq!(read.column(0), read.column(1), "{n_rows} rows");
+            Ok::<_, Error>(())
+        };
+        check(100, false)?;
+        check(100_000, true)
     }
 
     /// Rows of `high DOUBLE, pair STRUCT<low FLOAT, high FLOAT>, behind DOUBLE`: the first two columns hold `high`, `behind`

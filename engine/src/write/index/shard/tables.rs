@@ -134,15 +134,15 @@ impl Tables {
         }
     }
 
-    /// Returns how many keys of 64 and of 128 bits have a slot, whether their rows live or not.
-    pub(super) fn n_slots(&self) -> (usize, usize) {
-        (self.narrow.n_used, self.wide.n_used)
+    /// Returns how many keys of 64 bits, of 128, and of others have a slot, whether their rows live or not.
+    pub(super) fn n_slots(&self) -> [usize; Form::ALL.len()] {
+        [self.narrow.n_used, self.wide.n_used, self.long.n_used]
     }
 
     /// Tells whether no key has a slot.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.narrow.n_used + self.wide.n_used + self.long.n_used == 0
+        self.n_slots() == [0; Form::ALL.len()]
     }
 
     /// Returns the bytes that the tables take in memory beside themselves.

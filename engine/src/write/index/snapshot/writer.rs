@@ -101,8 +101,8 @@ impl Iterator for SnapshotWriter {
 
 /// Returns how many live keys of 64 and of 128 bits an index has at most.
 fn keys_at_most(index: &KeyIndex) -> [u64; 2] {
-    let n_slots = index.shards.iter().map(|shard| shard.n_slots());
-    let (n_narrow, n_wide) = n_slots.fold((0, 0), |sum, shard| (sum.0 + shard.0, sum.1 + shard.1));
+    let n_slots = index.shards.iter().map(Shard::n_slots);
+    let (n_narrow, n_wide) = n_slots.fold((0, 0), |sum, [narrow, wide, _]| (sum.0 + narrow, sum.1 + wide));
     [n_narrow, n_wide].map(|n_slots| index.n_rows().min(n_slots as u64))
 }
 

@@ -143,6 +143,12 @@ impl OpenShard<'_> {
             Self::Shared { base, over } => (base, over),
         };
         let mut n_moved = over.relocate(moved);
+        let mut n_new = [0; 3];
+        base.for_each(|key, hash, place| {
+            let is_new = moved(place).is_some() && !over.get(key, hash).is_some();
+            n_new[Tables::form_of(key)] += usize::from(is_new);
+        });
+        over.reserve(n_new, lives);
         base.for_each(|key, hash, place| {
             if let Some(to) = moved(place)
                 && !over.get(key, hash).is_some()

@@ -84,6 +84,21 @@ impl Tables {
         }
     }
 
+    /// Returns the place of the form of a key among the forms.
+    pub(super) fn form_of(key: KeyRef<'_>) -> usize {
+        Form::of(key) as usize
+    }
+
+    /// Makes room for as many more keys of each form, before they come in the order of their hashes.
+    pub(super) fn reserve(&mut self, n_more: [usize; Form::ALL.len()], lives: &impl Fn(RowPlace) -> bool) {
+        for form in Form::ALL {
+            let n_more = n_more[form as usize];
+            if n_more > 0 && self.is_full_for(form, n_more) {
+                self.make_room(form, n_more, lives);
+            }
+        }
+    }
+
     /// Takes over the places that `newer` has.
     pub(super) fn merge(&mut self, newer: &Self, lives: &impl Fn(RowPlace) -> bool) {
         let mut n_new = [0; Form::ALL.len()];
@@ -93,7 +108,8 @@ impl Tables {
         for form in Form::ALL {
             let n_more = n_new[form as usize];
             if n_more > 0 && self.is_full_for(form, n_more) {
-                self.make_room(form, n_more, lives);
+                // The rebuild drops slots of rows that are gone, whose keys come again.
+                self.make_room(form, newer.n_slots()[form as usize], lives);
             }
         }
         newer.for_each(|key, hash, place| {

@@ -6,18 +6,22 @@
 
 pub mod code;
 mod mask;
+mod picture;
 mod source_text;
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+use miette::{GraphicalReportHandler, GraphicalTheme};
 use serde_json::json;
 
 pub(crate) use mask::is_credential;
 pub(crate) use source_text::BYTE_ORDER_MARK;
 pub use source_text::{Position, SourceText, unreadable};
+
+use crate::visible::visible_lines;
+use picture::Picture;
 
 /// A place in a text: the half-open range of its bytes.
 pub type TextSpan = Range<usize>;
@@ -119,39 +123,21 @@ impl fmt::Display for Diagnostic {
 
 impl std::error::Error for Diagnostic {}
 
-impl miette::Diagnostic for Diagnostic {
-    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(self.code))
-    }
-
-    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.hint.as_ref().map(|hint| Box::new(hint) as Box<dyn fmt::Display>)
-    }
-
-    fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(self.source.as_ref())
-    }
-
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let label = (!self.label.is_empty()).then(|| self.label.clone());
-        Some(Box::new(std::iter::once(LabeledSpan::new_with_span(label, self.span.clone()))))
-    }
-}
-
 /// All errors that one reading found, in the order of their files and places; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
-    /// Returns the errors as pictures with carets, one below the other; with terminal colours if `coloured`.
+    /// Returns the errors as pictures with carets, one below the other; with terminal colours if `coloured`. Nothing else
+    /// steers the terminal, whatever stands in files and messages.
     pub fn render(&self, coloured: bool) -> String {
         let theme = if coloured { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(WIDTH).with_links(false);
         let mut rendered = String::new();
         for diagnostic in &self.0 {
             // Writing into a String does not fail; a picture that cannot be drawn leaves the line.
-            if handler.render_report(&mut rendered, diagnostic).is_err() {
-                rendered.push_str(&line(diagnostic));
+            if handler.render_report(&mut rendered, &Picture::new(diagnostic)).is_err() {
+                rendered.push_str(&visible_lines(&line(diagnostic)));
                 rendered.push('\n');
             }
         }

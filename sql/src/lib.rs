@@ -6,6 +6,7 @@
 //! ```
 //! One parser and one executor serve files and REPL. This crate never talks to Kafka and never writes a table.
 
+mod visible;
 pub mod diagnostic;
 pub mod statement;
 mod parser;

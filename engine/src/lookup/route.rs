@@ -8,8 +8,8 @@ use alluvium_catalog::{Error, ErrorKind, Result, TableName};
 use alluvium_sql::locate::Located;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
-use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::answer::Answer;
@@ -86,14 +86,16 @@ fn parse(query: &str) -> Result<Asked> {
         return Err(Error::invalid(format!("the query has {} bytes, {QUERY_BYTES_MAX} are allowed", query.len())));
     }
     let mut asked = Asked::default();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        match name.as_ref() {
+    for member in query.split('&').filter(|member| !member.is_empty()) {
+        let (name, value) = member.split_once('=').unwrap_or((member, ""));
+        let (name, value) = (decoded(name)?, decoded(value)?);
+        match name.as_str() {
             "table" if asked.table.is_some() => return Err(Error::invalid("the request names two tables")),
             "table" => asked.table = Some(value.parse()?),
             "key" if asked.keys.len() == KEYS_MAX => {
                 return Err(Error::invalid(format!("the request has more than {KEYS_MAX} keys")));
             }
-            "key" => asked.keys.push(value.into_owned()),
+            "key" => asked.keys.push(value),
             "version" => {
                 let number = value.parse();
                 asked.version = number.map_err(|_| Error::invalid(format!("'{value}' is not a version")))?;
@@ -102,6 +104,15 @@ fn parse(query: &str) -> Result<Asked> {
         }
     }
     Ok(asked)
+}
+
+/// Returns what a name or value of a query stands for. Bytes that are no text are refused: replaced by a sign that
+/// stands for any of them, they would ask for another key.
+fn decoded(text: &str) -> Result<String> {
+    match percent_decode_str(&text.replace('+', " ")).decode_utf8() {
+        Ok(decoded) => Ok(decoded.into_owned()),
+        Err(cause) => Err(Error::invalid(format!("'{text}' does not stand for UTF-8")).with_source(cause)),
+    }
 }
 
 #[cfg(test)]

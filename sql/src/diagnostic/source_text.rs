@@ -5,7 +5,6 @@ use std::{fmt, io};
 
 use alluvium_catalog::Error;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
-use miette::{MietteError, MietteSpanContents, SourceCode, SourceSpan, SpanContents};
 
 use super::TextSpan;
 use super::mask::masked;
@@ -57,6 +56,11 @@ impl SourceText {
     /// Returns the text.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Returns the text with asterisks for credentials. Bytes are those of [`Self::text`] all the same.
+    pub(super) fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// Returns what a tokenizer reads: the text without a byte order mark. Bytes are those of [`Self::text`] all the same.
@@ -122,30 +126,5 @@ pub fn unreadable(path: &Path, cause: io::Error) -> Error {
 impl fmt::Debug for SourceText {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("SourceText").field("name", &self.name).field("text", &self.shown).finish()
-    }
-}
-
-impl SourceCode for SourceText {
-    fn read_span<'a>(
-        &'a self,
-        span: &SourceSpan,
-        lines_before: usize,
-        lines_after: usize,
-    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
-        let contents = self.shown.as_str().read_span(span, lines_before, lines_after)?;
-        // Asked without context, the place itself is meant: there miette counts bytes, we count characters.
-        let exact = self.position(span.offset());
-        let (line, column) = match (lines_before, lines_after) {
-            (0, 0) => (exact.line - 1, exact.column - 1),
-            _ => (contents.line(), contents.column()),
-        };
-        Ok(Box::new(MietteSpanContents::new_named(
-            self.name.clone(),
-            contents.data(),
-            *contents.span(),
-            line,
-            column,
-            contents.line_count(),
-        )))
     }
 }

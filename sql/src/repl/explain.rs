@@ -13,37 +13,25 @@ use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{ObjectName, Spanned, visit_relations};
 
 use super::backend::Written;
-use super::render::visible_lines;
 use crate::compile::places::{Met, Place};
 use crate::diagnostic::{Diagnostic, Diagnostics, SourceText, code};
 use crate::parser::parse_file;
 use crate::session::failure::{ANSWERING, Cause, OF_QUERY};
 use crate::statement::Statement;
+use crate::visible::visible_lines;
 
 /// Returns what a reader of the screen should see of `error`.
 pub(super) fn explain(error: &Error, written: Option<&Written>, is_coloured: bool) -> String {
     // The statement did all it could where its rows find no place to go.
     if let Some(written) = written.filter(|_| error.kind() != ErrorKind::Closed) {
         let diagnostics = written_diagnostics(error, written).unwrap_or_else(|| found_diagnostics(error, written));
-        return tamed(diagnostics).render(is_coloured);
+        return diagnostics.render(is_coloured);
     }
     let mut text = format!("error: {}\n", visible_lines(&error.chain()));
     if let Some(hint) = error.hint() {
         text.push_str(&format!("  hint: {}\n", visible_lines(hint)));
     }
     text
-}
-
-/// Messages repeat values of the data, which must not steer the terminal.
-fn tamed(diagnostics: Diagnostics) -> Diagnostics {
-    let tame = |text: &str| visible_lines(text).into_owned();
-    let tamed = diagnostics.0.into_iter().map(|diagnostic| Diagnostic {
-        message: tame(&diagnostic.message),
-        label: tame(&diagnostic.label),
-        hint: diagnostic.hint.as_deref().map(tame),
-        ..diagnostic
-    });
-    Diagnostics(tamed.collect())
 }
 
 /// Says that a command follows a statement before it has ended, at the statement's end.

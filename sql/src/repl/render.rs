@@ -8,6 +8,7 @@ mod cells;
 mod json;
 mod lines;
 mod table;
+mod times;
 
 use std::fmt;
 use std::io::Write;
@@ -17,8 +18,6 @@ use std::time::Duration;
 use alluvium_catalog::{Error, Result, grouped, nearest};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-
-pub(super) use cells::visible_lines;
 
 /// What rows are written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

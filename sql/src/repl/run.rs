@@ -17,11 +17,12 @@ use super::command::{Command, RowsMax};
 use super::describe::{self, Described};
 use super::explain::{broken_off, explain};
 use super::input::{Lines, STATEMENT_BYTES_MAX, read_file, stdin_text, too_long};
-use super::render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer, took, unwritable, visible_lines};
+use super::render::{Appetite, Expanded, Format, RenderOptions, Rendered, Renderer, took, unwritable};
 use super::script::{Piece, Script};
 use super::work::{Part, Work};
 use super::{Exit, ReplOptions};
 use crate::diagnostic::SourceText;
+use crate::visible::visible_lines;
 
 /// Scripts within scripts: a script that includes itself ends here.
 const DEPTH_MAX: usize = 16;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use url::form_urlencoded;
+
 use super::*;
 use crate::upkeep::fixture::Scene;
 
@@ -62,6 +64,8 @@ async fn what_is_wrong_with_a_request_is_said() -> Result<()> {
         (format!("{table}&x={}", "y".repeat(QUERY_BYTES_MAX)), 400, "32768 are allowed"),
         (format!("{table}&{}&version=-1", key(r#"{"id":1}"#)), 400, "'-1' is not a version"),
         (format!("{table}&keys=1"), 400, "'keys' is none of table, key and version"),
+        (format!("{table}&key={{\"id\":%FF}}"), 400, r#"%FF}' does not stand for UTF-8: invalid utf-8"#),
+        (format!("{table}&%C3=1"), 400, "'%C3' does not stand for UTF-8"),
     ];
     for (query, status, expected) in cases {
         let (found, body) = ask(&scene.lookups, &query).await?;
@@ -71,5 +75,18 @@ async fn what_is_wrong_with_a_request_is_said() -> Result<()> {
     let (status, body) = ask(&scene.lookups, &format!("{table}&{}", key(r#"{"id":1}"#))).await?;
     assert!(status == 503 && body.contains("cannot tell at the moment"), "{status} {body}");
     assert_eq!(ask(&Arc::new(Lookups::default()), &format!("{table}&key={{}}")).await?.0, 404);
+    Ok(())
+}
+
+#[test]
+fn a_query_is_decoded_as_it_was_written_or_not_at_all() -> Result<()> {
+    let keys = |query: &str| parse(query).map(|asked| asked.keys);
+    assert_eq!(keys("&key=%22a+%2B%25%C3%A4%22&&key&key=a=b&")?, ["\"a +%\u{e4}\"", "", "a=b"]);
+    assert_eq!(keys("key=%EF%BF%BD")?, ["\u{fffd}"]);
+    assert_eq!(keys("key=%zz%")?, ["%zz%"]);
+    for bytes in ["%FF", "a%C3", "%ED%A0%80", "%C0%AF"] {
+        let message = format!("'{bytes}' does not stand for UTF-8");
+        assert!(keys(&format!("key={bytes}")).is_err_and(|error| error.message() == message), "{bytes} is taken");
+    }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Turns Arrow values into the text of cells.
 
-use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
@@ -8,11 +8,14 @@ use arrow::array::{Array, ArrayRef, RecordBatch, StringBuilder};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use arrow::error::ArrowError;
 use arrow::json::writer::{EncoderOptions, make_encoder};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow::util::display::FormatOptions;
+
+use super::times::{Times, formatter};
 
 /// For people: a space between date and time.
 pub(super) const FOR_PEOPLE: FormatOptions<'static> = FormatOptions::new()
     .with_null("NULL")
+    .with_formatter_factory(Some(&Times))
     .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.f"))
     .with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"));
 
@@ -22,7 +25,7 @@ pub(super) const FOR_PROGRAMS: FormatOptions<'static> = FormatOptions::new();
 /// The rows of a batch as text, cell by cell. Nested values are JSON.
 pub(super) fn rows(batch: &RecordBatch, options: &FormatOptions<'static>) -> Result<Vec<Vec<Option<String>>>> {
     let columns = flat(batch)?;
-    let formatters = columns.iter().map(|column| ArrayFormatter::try_new(column.as_ref(), options));
+    let formatters = columns.iter().map(|column| formatter(column.as_ref(), options));
     let formatters = formatters.collect::<Result<Vec<_>, ArrowError>>().map_err(unshowable)?;
     let cell = |i: usize, row: usize| -> Result<Option<String>> {
         if columns[i].is_null(row) {
@@ -38,36 +41,6 @@ pub(super) fn is_right_aligned(data_type: &DataType) -> bool {
     data_type.is_numeric()
 }
 
-/// Returns `text` so that it stays on its line and cannot steer the terminal it is shown on.
-pub(super) fn visible(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(steers) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len() + 8);
-    for next in text.chars() {
-        if steers(next) {
-            shown.extend(next.escape_default());
-        } else {
-            shown.push(next);
-        }
-    }
-    Cow::Owned(shown)
-}
-
-/// Returns `text` so that it keeps its lines and cannot steer the terminal it is shown on.
-pub(in crate::repl) fn visible_lines(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|next| steers(next) && next != '\n') {
-        return Cow::Borrowed(text);
-    }
-    Cow::Owned(text.split('\n').map(visible).collect::<Vec<_>>().join("\n"))
-}
-
-/// Tells whether a terminal obeys the character instead of showing it: control characters, and the signs that turn the
-/// direction of what follows, frames of other cells included.
-fn steers(next: char) -> bool {
-    next.is_control() || matches!(next, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Returns the columns with nested ones replaced by JSON text.
 fn flat(batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
     let schema = batch.schema();
@@ -81,26 +54,52 @@ fn flat(batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
         .collect()
 }
 
-/// Returns `batch` with the columns that have no JSON form (maps whose keys are not text) replaced by text.
+/// Returns `batch` with the columns that have no JSON form (maps whose keys are not text) replaced by text, and with
+/// each name once: of members with the same name most readers of JSON keep one.
 pub(super) fn jsonable(batch: &RecordBatch) -> Result<RecordBatch> {
     let schema = batch.schema();
     let options = EncoderOptions::default();
+    let names = names_once(schema.fields());
     let mut fields = Vec::with_capacity(batch.num_columns());
     let mut columns = Vec::with_capacity(batch.num_columns());
-    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+    for ((field, name), column) in schema.fields().iter().zip(names).zip(batch.columns()) {
         if make_encoder(field, column.as_ref(), &options).is_ok() {
-            fields.push(Arc::clone(field));
+            fields.push(Arc::new(field.as_ref().clone().with_name(name)));
             columns.push(Arc::clone(column));
         } else {
-            fields.push(Arc::new(Field::new(field.name(), DataType::Utf8, true)));
+            fields.push(Arc::new(Field::new(name, DataType::Utf8, true)));
             columns.push(display_text(column)?);
         }
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(unshowable)
 }
 
+/// Returns the names of `fields`, each once: the second `id` is `id_1`, the third `id_2`, but for names that are taken.
+fn names_once(fields: &[FieldRef]) -> Vec<String> {
+    let mut taken: HashSet<String> = fields.iter().map(|field| field.name().clone()).collect();
+    let mut n_renamed: HashMap<&str, usize> = HashMap::new();
+    let mut names = Vec::with_capacity(fields.len());
+    for field in fields {
+        let name = field.name();
+        let Some(number) = n_renamed.get_mut(name.as_str()) else {
+            n_renamed.insert(name, 0);
+            names.push(name.clone());
+            continue;
+        };
+        loop {
+            *number += 1;
+            let renamed = format!("{name}_{number}");
+            if taken.insert(renamed.clone()) {
+                names.push(renamed);
+                break;
+            }
+        }
+    }
+    names
+}
+
 fn json_text(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef> {
-    let options = EncoderOptions::default().with_explicit_nulls(true);
+    let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Times));
     let Ok(mut encoder) = make_encoder(field, column.as_ref(), &options) else { return display_text(column) };
     let mut texts = StringBuilder::new();
     let mut bytes = Vec::new();
@@ -117,7 +116,7 @@ fn json_text(field: &FieldRef, column: &ArrayRef) -> Result<ArrayRef> {
 }
 
 fn display_text(column: &ArrayRef) -> Result<ArrayRef> {
-    let formatter = ArrayFormatter::try_new(column.as_ref(), &FOR_PEOPLE).map_err(unshowable)?;
+    let formatter = formatter(column.as_ref(), &FOR_PEOPLE).map_err(unshowable)?;
     let mut texts = StringBuilder::new();
     for row in 0..column.len() {
         if column.is_null(row) {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::mem;
+use std::sync::Arc;
 
 use alluvium_catalog::Result;
 use arrow::array::RecordBatch;
@@ -9,6 +10,7 @@ use arrow::error::ArrowError;
 use arrow::json::writer::{JsonFormat, LineDelimited, Writer, WriterBuilder};
 
 use super::cells::{jsonable, unshowable};
+use super::times::Times;
 use super::{Layout, unwritable};
 
 /// An array with one row a line, so that a long one can be read.
@@ -37,14 +39,14 @@ pub(super) struct Json<F: JsonFormat> {
 impl Json<RowALine> {
     /// Returns the layout of one array.
     pub(super) fn array() -> Self {
-        Self { writer: WriterBuilder::new().with_explicit_nulls(true).build(Vec::new()) }
+        Self { writer: builder().build(Vec::new()) }
     }
 }
 
 impl Json<LineDelimited> {
     /// Returns the layout of one object a line.
     pub(super) fn lines() -> Self {
-        Self { writer: WriterBuilder::new().with_explicit_nulls(true).build(Vec::new()) }
+        Self { writer: builder().build(Vec::new()) }
     }
 }
 
@@ -68,4 +70,8 @@ impl<F: JsonFormat + Send> Layout for Json<F> {
         self.writer.finish().map_err(unshowable)?;
         self.pour(out)
     }
+}
+
+fn builder() -> WriterBuilder {
+    WriterBuilder::new().with_explicit_nulls(true).with_encoder_factory(Arc::new(Times))
 }

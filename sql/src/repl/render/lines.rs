@@ -6,8 +6,9 @@ use alluvium_catalog::Result;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use super::cells::{FOR_PEOPLE, FOR_PROGRAMS, is_right_aligned, rows, visible};
+use super::cells::{FOR_PEOPLE, FOR_PROGRAMS, is_right_aligned, rows};
 use super::{Layout, unwritable};
+use crate::visible::visible;
 
 /// CSV or TSV: a header, then values between delimiters.
 pub(super) struct Delimited {

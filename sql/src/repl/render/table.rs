@@ -1,5 +1,6 @@
 //! Tables for people: aligned columns, cut to the screen, or one line a column where they do not fit.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::mem;
 
@@ -8,12 +9,20 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Row, presets};
 
-use super::cells::{FOR_PEOPLE, is_right_aligned, rows, visible, visible_lines};
+use super::cells::{FOR_PEOPLE, is_right_aligned, rows};
 use super::{Expanded, Layout, RenderOptions, unwritable};
+use crate::visible::{visible, visible_lines};
 
 /// The rows that are held to find the widths of columns. A longer table is written in parts of this size, each with its
 /// header, so that `\rows all` on a huge result needs no more memory than this.
 const PART_ROWS: usize = 10_000;
+
+/// The text that is held to the same end: rows of long texts make shorter parts.
+const PART_BYTES: usize = 16 << 20;
+
+/// The characters that a line of a cell has at most where no screen cuts it; a longer cell goes on below. All other
+/// cells of the column are padded to the longest line, and one long text would else make megabytes of spaces.
+const LINE_CHARS_MAX: usize = 1_000;
 
 /// A column that gets fewer characters than this, though it has more, is better read expanded.
 const COLUMN_WIDTH_MIN: usize = 8;
@@ -30,6 +39,7 @@ pub(super) struct Table {
     expanded: Expanded,
     width: Option<u16>,
     held: Vec<Vec<String>>,
+    held_bytes: usize,
     n_written: usize,
 }
 
@@ -39,11 +49,13 @@ impl Table {
         let names: Vec<String> = schema.fields().iter().map(|field| visible(field.name()).into_owned()).collect();
         let right = schema.fields().iter().map(|field| is_right_aligned(field.data_type())).collect();
         let is_plan = names == ["plan_type", "plan"];
-        Self { names, right, is_plan, expanded: options.expanded, width: options.width, held: vec![], n_written: 0 }
+        let RenderOptions { expanded, width, .. } = options;
+        Self { names, right, is_plan, expanded, width, held: vec![], held_bytes: 0, n_written: 0 }
     }
 
     fn write_part(&mut self, out: &mut dyn Write) -> Result<()> {
         let part = mem::take(&mut self.held);
+        self.held_bytes = 0;
         let text = if self.is_expanded(&part) { self.expanded(&part) } else { self.boxed(&part) };
         self.n_written += part.len();
         out.write_all(text.as_bytes()).map_err(unwritable)
@@ -79,10 +91,10 @@ impl Table {
         let mut table = comfy_table::Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED).set_truncation_indicator("\u{2026}");
         table.set_delimiter(NOT_IN_CELLS);
-        table.set_header(self.row(&self.names));
+        table.set_header(self.row(self.names.iter().cloned()));
         for cells in part {
-            let mut row = self.row(cells);
-            // Columns end at 65,535 signs, whatever their layout. Without a screen such a cell goes on below.
+            let mut row = self.row(cells.iter().map(|cell| self.fitted(cell).into_owned()));
+            // On a screen a row is one line.
             if !self.is_plan && self.width.is_some() {
                 row.max_height(1);
             }
@@ -91,11 +103,20 @@ impl Table {
         table
     }
 
-    fn row(&self, cells: &[String]) -> Row {
-        let cell = |(text, right): (&String, &bool)| {
-            Cell::new(text).set_alignment(if *right { CellAlignment::Right } else { CellAlignment::Left })
+    fn row(&self, cells: impl Iterator<Item = String>) -> Row {
+        let cell = |(text, right): (String, &bool)| {
+            Cell::new_owned(text).set_alignment(if *right { CellAlignment::Right } else { CellAlignment::Left })
         };
-        Row::from(cells.iter().zip(&self.right).map(cell).collect::<Vec<_>>())
+        Row::from(cells.zip(&self.right).map(cell).collect::<Vec<_>>())
+    }
+
+    /// Returns what is laid out of a cell: no more than a screen is wide, or all of it in lines.
+    fn fitted<'a>(&self, cell: &'a str) -> Cow<'a, str> {
+        match self.width {
+            _ if self.is_plan => Cow::Borrowed(cell),
+            Some(width) => cut(cell, usize::from(width)),
+            None => folded(cell),
+        }
     }
 
     fn expanded(&self, part: &[Vec<String>]) -> String {
@@ -122,8 +143,10 @@ impl Layout for Table {
             Some(text) => visible(&text).into_owned(),
         };
         for row in rows(batch, &FOR_PEOPLE)? {
-            self.held.push(row.into_iter().map(shown).collect());
-            if self.held.len() == PART_ROWS {
+            let cells: Vec<String> = row.into_iter().map(shown).collect();
+            self.held_bytes += cells.iter().map(String::len).sum::<usize>();
+            self.held.push(cells);
+            if self.held.len() == PART_ROWS || self.held_bytes >= PART_BYTES {
                 self.write_part(out)?;
             }
         }
@@ -137,4 +160,28 @@ impl Layout for Table {
         }
         self.write_part(out)
     }
+}
+
+/// Returns the first `n_chars` characters of `text`, and a sign where more follow. The layout cuts these to its column;
+/// a text of megabytes it would take apart to the end, line by line, to show one.
+fn cut(text: &str, n_chars: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(n_chars) {
+        Some((end, _)) => Cow::Owned(format!("{}\u{2026}", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// Returns `text` in lines of at most [`LINE_CHARS_MAX`] characters.
+fn folded(text: &str) -> Cow<'_, str> {
+    if text.len() <= LINE_CHARS_MAX {
+        return Cow::Borrowed(text);
+    }
+    let mut folded = String::with_capacity(text.len() + text.len() / LINE_CHARS_MAX);
+    for (i, next) in text.chars().enumerate() {
+        if i > 0 && i.is_multiple_of(LINE_CHARS_MAX) {
+            folded.push('\n');
+        }
+        folded.push(next);
+    }
+    Cow::Owned(folded)
 }

@@ -1,10 +1,12 @@
 //! What every format makes of every kind of value.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Builder, Int64Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Builder, Int64Array,
     ListArray, MapBuilder, StringArray, StringBuilder, StructArray, TimestampMicrosecondArray,
+    TimestampMicrosecondBuilder,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
 use arrow::error::ArrowError;
@@ -188,5 +190,85 @@ fn a_table_without_limit_is_written_in_parts() -> TestResult {
     let (text, rendered) = render(&[numbers(25_000)?], RenderOptions::default())?;
     assert_eq!(text.lines().filter(|line| line.contains("n ")).count(), 3);
     assert_eq!(rendered.shown, 25_000);
+    Ok(())
+}
+
+#[test]
+fn a_long_text_does_not_pad_other_rows_to_its_length() -> TestResult {
+    let long = "x".repeat(100_000);
+    let texts: Vec<Option<&str>> = std::iter::once(long.as_str()).chain(["short"; 999]).map(Some).collect();
+    let (text, _) = render(&[RecordBatch::try_from_iter([("a", string(&texts))])?], RenderOptions::default())?;
+    assert_eq!((text.matches('x').count(), text.matches("short").count()), (100_000, 999));
+    assert!(text.len() < 2_000_000, "{} bytes for 105,000 characters", text.len());
+    Ok(())
+}
+
+#[test]
+fn a_text_of_megabytes_is_cut_to_the_screen_at_once() -> TestResult {
+    let shown = |n_chars: usize| -> Result<String, Box<dyn std::error::Error>> {
+        let batch = RecordBatch::try_from_iter([("a", string(&[Some(&"x".repeat(n_chars))]))])?;
+        Ok(render(&[batch], RenderOptions { width: Some(60), ..RenderOptions::default() })?.0)
+    };
+    let started = Instant::now();
+    assert_eq!(shown(2_000_000)?, shown(100)?);
+    assert!(started.elapsed() < Duration::from_secs(30), "it took {:?}", started.elapsed());
+    Ok(())
+}
+
+#[test]
+fn rows_of_long_texts_are_not_held_to_the_end() -> TestResult {
+    let long = "x".repeat(1 << 20);
+    let batch = RecordBatch::try_from_iter([("a", string(&[Some(long.as_str()); 20]))])?;
+    let options = RenderOptions { expanded: Expanded::On, ..RenderOptions::default() };
+    let mut renderer = Renderer::new(&batch.schema(), options);
+    let mut out = Vec::new();
+    let _: Appetite = renderer.write(&batch, &mut out)?;
+    assert!(out.len() >= 16 << 20, "{} bytes are written", out.len());
+    let rendered = renderer.finish(&mut out)?;
+    let text = String::from_utf8(out)?;
+    assert_eq!((rendered.shown, text.matches('x').count()), (20, 20 << 20));
+    assert!(text.contains("-[ row 20 ]"));
+    Ok(())
+}
+
+#[test]
+fn columns_of_one_name_have_names_of_their_own_in_json() -> TestResult {
+    let column = |number: i64| Arc::new(Int64Array::from(vec![number])) as ArrayRef;
+    let columns = [("id", column(1)), ("id", column(2)), ("id_1", column(3)), ("id", column(4))];
+    let batch = RecordBatch::try_from_iter(columns)?;
+    let shown = |format| render(std::slice::from_ref(&batch), RenderOptions { format, ..RenderOptions::default() });
+    assert_eq!(shown(Format::Ndjson)?.0, "{\"id\":1,\"id_2\":2,\"id_1\":3,\"id_3\":4}\n");
+    assert_eq!(shown(Format::Json)?.0, "[\n{\"id\":1,\"id_2\":2,\"id_1\":3,\"id_3\":4}\n]\n");
+    assert_eq!(shown(Format::Csv)?.0, "id,id,id_1,id\n1,2,3,4\n");
+    Ok(())
+}
+
+#[test]
+fn times_beyond_every_calendar_are_shown_as_numbers() -> TestResult {
+    let at: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX, 0]));
+    let zoned: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![i64::MIN, 0]).with_timezone("UTC"));
+    let day: ArrayRef = Arc::new(Date32Array::from(vec![i32::MAX, 0]));
+    let field = Arc::new(Field::new("at", zoned.data_type().clone(), true));
+    let nested: ArrayRef = Arc::new(StructArray::from(vec![(field, Arc::clone(&zoned))]));
+    let mut levels = MapBuilder::new(None, Int32Builder::new(), TimestampMicrosecondBuilder::new());
+    for at in [i64::MAX, 0] {
+        levels.keys().append_value(1);
+        levels.values().append_value(at);
+        levels.append(true)?;
+    }
+    let levels: ArrayRef = Arc::new(levels.finish());
+    let columns = [("at", at), ("zoned", zoned), ("day", day), ("nested", nested), ("levels", levels)];
+    let batch = RecordBatch::try_from_iter(columns)?;
+    let shown = |format| render(std::slice::from_ref(&batch), RenderOptions { format, ..RenderOptions::default() });
+    let (late, early) = ("9223372036854775807 us since 1970-01-01", "-9223372036854775808 us since 1970-01-01");
+    for (name, format) in Format::ALL {
+        let (text, _) = shown(format)?;
+        let n_shown = |number: &str| text.matches(number).count();
+        let numbers = (n_shown(late), n_shown(early), n_shown("2147483647 days since 1970-01-01"));
+        assert_eq!(numbers, (2, 2, 1), "{name}: {text}");
+        assert!(text.contains("1970-01-01T00:00:00") || text.contains("1970-01-01 00:00:00"), "{name}: {text}");
+    }
+    let rows: serde_json::Value = serde_json::from_str(&shown(Format::Json)?.0)?;
+    assert_eq!((&rows[0]["at"], &rows[0]["nested"]["at"]), (&late.into(), &early.into()));
     Ok(())
 }

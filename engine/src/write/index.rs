@@ -13,6 +13,7 @@ mod bulk;
 mod deletes;
 mod doubles;
 mod files;
+mod layers;
 mod lent;
 mod place;
 mod relocate;

@@ -38,6 +38,8 @@ pub struct Remembered {
     pub rows: RecordBatch,
     /// When they were staged, epoch milliseconds.
     pub at_ms: i64,
+    /// The file that tells of them.
+    pub path: Path,
 }
 
 impl TombstoneFolder {
@@ -100,7 +102,7 @@ impl TombstoneFolder {
             .and_then(ParquetRecordBatchReaderBuilder::build)
             .map_err(|cause| damaged(cause.into()))?;
         let remember = |rows| match rows {
-            Ok(rows) => Ok(Remembered { rows, at_ms }),
+            Ok(rows) => Ok(Remembered { rows, at_ms, path: path.clone() }),
             Err(cause) => Err(damaged(Box::new(cause))),
         };
         reader.map(remember).collect()

@@ -211,7 +211,7 @@ impl UpsertWriter {
 #[async_trait]
 impl Writer for UpsertWriter {
     async fn stage(&mut self, mut changes: Changes) -> Result<Staged> {
-        self.check_memory()?;
+        self.check_memory().await?;
         let keyed = Arc::new(self.keyed(&mut changes)?);
         let n_changes = keyed.keys.len();
         let mut columns = Columns {

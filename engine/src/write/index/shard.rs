@@ -54,6 +54,11 @@ impl Shard {
         OpenShard::Alone(base)
     }
 
+    /// Tells whether changes have gathered over the tables.
+    pub(super) fn has_layer(&self) -> bool {
+        !self.over.is_empty()
+    }
+
     /// Tells whether the tables of the two are the same ones.
     #[cfg(test)]
     pub(super) fn shares_tables(&self, other: &Self) -> bool {
@@ -165,4 +170,58 @@ impl OpenShard<'_> {
 fn get_over(base: &Tables, over: &Tables, (key, hash): (KeyRef<'_>, u64)) -> RowPlace {
     let place = if over.is_empty() { RowPlace::NONE } else { over.get(key, hash) };
     if place.is_some() { place } else { base.get(key, hash) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::ops::Range;
+
+    use super::*;
+    use crate::key::Keys;
+    use crate::write::index::FileOrdinal;
+
+    const N_KEYS: u32 = 5_000;
+
+    /// Returns a shard with keys that count up, and the keys.
+    fn sample() -> (Shard, Keys) {
+        let keys = Keys::of((0..u64::from(N_KEYS)).map(KeyRef::Narrow));
+        let mut shard = Shard::default();
+        put(&mut shard, &keys, 0..N_KEYS, FileOrdinal(1));
+        (shard, keys)
+    }
+
+    fn put(shard: &mut Shard, keys: &Keys, rows: Range<u32>, file: FileOrdinal) {
+        let mut open = shard.open(&|_| true);
+        for row in rows {
+            let at = row as usize;
+            open.put(keys.get(at), keys.hashes()[at], RowPlace::new(file, row), &|_| true);
+        }
+    }
+
+    /// A table that grows as keys come asks of those it has each time; keys that come in the order of their hashes crowd in
+    /// it meanwhile, and each of them passes by the others.
+    #[test]
+    fn tables_that_take_many_keys_from_others_are_made_anew_once() {
+        let n_asked = Cell::new(0);
+        let lives = |_| {
+            n_asked.set(n_asked.get() + 1);
+            true
+        };
+        let (mut shard, keys) = sample();
+        let shared = shard.clone();
+        let moved = |place: RowPlace| Some(RowPlace::new(FileOrdinal(2), place.row()));
+        assert_eq!(shard.open(&lives).relocate(&moved, &lives), u64::from(N_KEYS));
+        assert_eq!(n_asked.get(), 0, "what goes over shared tables has room before it comes");
+
+        let more = Keys::of((0..u64::from(4 * N_KEYS)).map(KeyRef::Narrow));
+        put(&mut shard, &more, N_KEYS..4 * N_KEYS, FileOrdinal(3));
+        drop(shared);
+        shard.open(&lives);
+        assert_eq!(n_asked.get(), N_KEYS, "the shared tables are made anew for all that has gathered");
+        for (row, hash) in (0..4 * N_KEYS).zip(more.hashes()) {
+            let file = FileOrdinal(if row < N_KEYS { 2 } else { 3 });
+            assert_eq!(shard.get(more.get(row as usize), *hash), RowPlace::new(file, row));
+        }
+    }
 }

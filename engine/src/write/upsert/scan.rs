@@ -154,7 +154,7 @@ impl UpsertWriter {
             first += n_rows;
             if first - looked_at >= ROWS_BETWEEN_LOOKS {
                 looked_at = first;
-                self.check_memory()?;
+                self.check_memory().await?;
             }
         }
         if u64::from(first) != n_rows_told {
@@ -164,7 +164,7 @@ impl UpsertWriter {
             )));
         }
         Arc::make_mut(&mut self.index).set_bounds(ordinal, bounds);
-        self.check_memory()
+        self.check_memory().await
     }
 
     /// Lets the newer of two live rows of each key stand; the next commit deletes the other. Foreign writers can add such
@@ -216,7 +216,7 @@ impl UpsertWriter {
         let mut files = std::pin::pin!(self.tombstones.read(since_ms).await?);
         while let Some(deletes) = files.next().await {
             self.remember(deletes?)?;
-            self.check_memory()?;
+            self.check_memory().await?;
         }
         Ok(())
     }
@@ -224,10 +224,17 @@ impl UpsertWriter {
     fn remember(&mut self, deletes: Vec<Remembered>) -> Result<()> {
         let none = HashMap::new();
         for remembered in deletes {
-            let rows = &remembered.rows;
+            let (rows, path, at) = (&remembered.rows, &remembered.path, &self.folder.location);
+            if !self.has_keys_of_now(rows) {
+                tracing::warn!(table = %at, %path, "deletes of other keys than the table has are passed over");
+                continue;
+            }
             let sequence = sequence_of(rows, &self.reader.columns.sequence);
-            let keys = self.reader.pack(rows, &none)?;
-            let orders = self.reader.orders_of(rows, &sequence)?;
+            let read =
+                self.reader.pack(rows, &none).and_then(|keys| Ok((keys, self.reader.orders_of(rows, &sequence)?)));
+            let (keys, orders) = read.map_err(|cause| {
+                Error::data(format!("cannot read the deletes in {path} of the table at {at}")).with_source(cause)
+            })?;
             let index = Arc::make_mut(&mut self.index);
             for place in 0..keys.len() {
                 let key = (keys.get(place), keys.hashes()[place]);
@@ -235,6 +242,14 @@ impl UpsertWriter {
             }
         }
         Ok(())
+    }
+
+    /// Tells whether deletes are of the keys that the table has. Those of others are of a table that was here before.
+    fn has_keys_of_now(&self, deletes: &RecordBatch) -> bool {
+        let mut keys = self.reader.columns.keys.iter().zip(self.reader.keys.types());
+        keys.all(|(name, wanted)| {
+            deletes.column_by_name(name).is_some_and(|column| compares_as(column.data_type(), wanted))
+        })
     }
 }
 

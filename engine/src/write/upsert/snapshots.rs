@@ -100,7 +100,7 @@ impl Snapshots {
     }
 
     /// Waits for the snapshot under way, at most `limit`, then drops it.
-    async fn wait(&mut self, limit: Duration) {
+    pub(super) async fn wait(&mut self, limit: Duration) {
         let Some((version, mut turn)) = self.turn.take() else { return };
         match tokio::time::timeout(limit, &mut turn).await {
             Ok(Ok(0)) => {}
@@ -205,11 +205,7 @@ async fn check_memory(
 /// may make that piece all that is left.
 async fn read(shelf: &Shelf, snapshot: &Shelved, wanted: &SnapshotOf) -> Result<(SnapshotOf, KeyIndex)> {
     let name = shelf.name(snapshot);
-    let mut bytes = Exactly {
-        pieces: shelf.read(snapshot.version, snapshot.n_bytes),
-        piece: Bytes::new(),
-        n_left: snapshot.n_bytes,
-    };
+    let mut bytes = Exactly { pieces: shelf.read(snapshot), piece: Bytes::new(), n_left: snapshot.n_bytes };
     let mut reader = SnapshotReader::new();
     while reader.wants() > 0 {
         let taken = bytes.take(reader.wants(), &name).await?;
@@ -272,7 +268,7 @@ impl UpsertWriter {
         let found = self.snapshots.read_newest(&wanted, bounds).await?;
         let Some(Found { of, index, n_shelves }) = found else { return Ok(false) };
         self.index = Arc::new(index);
-        self.check_memory()?;
+        self.check_memory().await?;
         let changed = difference(&self.index, state);
         let n_changed = changed.actions.len();
         self.follow_log(&changed).await?;
@@ -284,6 +280,7 @@ impl UpsertWriter {
         if state.n_rows_with(|path| self.index.n_records(path)).is_some_and(|told| told != known) {
             tracing::warn!(table = %self.folder.location, version = of.version, known, "a snapshot does not fit its table");
             self.index = Arc::default();
+            self.share.give_back();
             return Ok(false);
         }
         tracing::debug!(table = %self.folder.location, version = of.version, n_changed, known, "key index restored");
@@ -295,6 +292,8 @@ impl UpsertWriter {
     /// Begins a snapshot when one is due.
     pub(super) fn save_when_due(&mut self) {
         if self.is_whole && self.snapshots.is_due(self.version) {
+            // What gathers over a clone comes on top of what has gathered over the last one.
+            self.merge_layers();
             let of = self.snapshot_of();
             self.snapshots.begin(KeyIndex::clone(&self.index), of);
         }
@@ -306,6 +305,7 @@ impl UpsertWriter {
         const LIMIT: Duration = Duration::from_secs(10);
         self.snapshots.wait(LIMIT).await;
         if self.settings.snapshot_interval > 0 && self.is_whole && !self.snapshots.has(self.version) {
+            self.merge_layers();
             let of = self.snapshot_of();
             self.snapshots.begin(KeyIndex::clone(&self.index), of);
             self.snapshots.wait(LIMIT).await;
@@ -348,12 +348,11 @@ fn difference(index: &KeyIndex, state: &TableState) -> LogEntry {
 async fn save(shelves: &[Shelf], location: &Location, index: KeyIndex, of: SnapshotOf) -> usize {
     let (version, now) = (of.version, Timestamp(of.at_ms));
     let mut index = Some(index);
-    let mut first: Option<(&Shelf, u64)> = None;
+    let mut first: Option<(&Shelf, Shelved)> = None;
     let mut n_saved = 0;
     for (number, shelf) in (1..).zip(shelves) {
-        let pieces = match first {
-            // What somebody else puts in its place meanwhile is no whole snapshot together with it, and says so when it is read.
-            Some((first, n_bytes)) => first.read(version, n_bytes),
+        let pieces = match &first {
+            Some((first, written)) => first.read(written),
             // Behind the last shelf nobody needs the index, and each part of it is dropped as soon as it is written.
             None => {
                 let index = if number == shelves.len() { index.take() } else { index.clone() };
@@ -361,11 +360,11 @@ async fn save(shelves: &[Shelf], location: &Location, index: KeyIndex, of: Snaps
             }
         };
         match shelf.write(version, pieces).await {
-            Ok(n_bytes) => {
+            Ok(written) => {
                 n_saved += 1;
-                first.get_or_insert((shelf, n_bytes));
+                tracing::debug!(table = %location, version, %shelf, n_bytes = written.n_bytes, "key index saved");
+                first.get_or_insert((shelf, written));
                 index = None;
-                tracing::debug!(table = %location, version, %shelf, n_bytes, "key index saved");
                 // At once: where a slow store holds up the next shelf past the end of the run, this one is tidy.
                 if let Err(error) = shelf.tidy(now).await {
                     tracing::warn!(table = %location, error = %error.chain(), "old snapshots of the key index stay");

@@ -10,8 +10,8 @@ use alluvium_catalog::{
     Clock, Error, ErrorKind, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span,
     StorageSettings, Stores, SystemClock, Timestamp,
 };
-use alluvium_sql::{RewriteCap, RewritePolicy, Shaped, UpsertOptions};
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch};
+use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, RewriteCap, RewritePolicy, Shaped, UpsertOptions};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -19,6 +19,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
+use tokio::sync::Semaphore;
 
 use super::draw::removal;
 use super::*;
@@ -733,6 +734,80 @@ async fn of_two_indexes_the_one_that_outgrows_what_both_may_take_stops_and_makes
     other.land(&upserts(0..10, 3), &BTreeSet::new()).await
 }
 
+/// Holds snapshots up until it lets them pass.
+#[derive(Debug)]
+struct HeldSnapshots(Semaphore);
+
+impl Default for HeldSnapshots {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
+
+#[async_trait]
+impl Hook for HeldSnapshots {
+    async fn before_write(&self, location: &Path) -> object_store::Result<()> {
+        if location.as_ref().contains("_alluvium/index") {
+            drop(self.0.acquire().await);
+        }
+        Ok(())
+    }
+}
+
+/// Lands records, and lets `other` follow.
+async fn land_and_follow(history: &mut History, records: &[(i64, Change)], other: &mut UpsertWriter) -> Result<()> {
+    let (changes, signature) = (history.changes(records)?, history.signature()?);
+    let staged = history.landing.writer().stage(changes).await?;
+    let Outcome::Landed(landed) = history.landing.land(&staged, &signature).await? else {
+        return Err(failed("the batch did not land"));
+    };
+    history.next += records.len() as i64;
+    other.follow(std::slice::from_ref(&landed.entry)).await
+}
+
+#[tokio::test]
+async fn what_an_index_takes_beside_a_snapshot_makes_a_batch_wait_and_halts_no_flow() -> Result<()> {
+    let store = Arc::<HookedStore<HeldSnapshots>>::default();
+    let mut history =
+        History::begin_in(Arc::clone(&store) as _, Arc::new(SystemClock), UpsertSettings::default()).await?;
+    let settings = UpsertSettings { snapshot_interval: 1, ..UpsertSettings::default() };
+    let mut writer = start(&history, settings).await?;
+    land_and_follow(&mut history, &upserts(0..2_000, 1), &mut writer).await?;
+    writer.save_when_due();
+    let saving = writer.version;
+    land_and_follow(&mut history, &upserts(0..2_000, 2), &mut writer).await?;
+    let layered = writer.index.footprint().bytes;
+    assert!(writer.index.has_layers());
+    writer.settings.memory_bytes_max = layered - 1;
+    let passing = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        store.hook.0.add_permits(1);
+    };
+    let changes = history.changes(&upserts(0..10, 3))?;
+    let (staged, ()) = tokio::join!(writer.stage(changes), passing);
+    drop(staged?);
+    assert!(!writer.index.has_layers() && writer.index.footprint().bytes < layered);
+    assert_eq!(writer.snapshots.saved(), Some(saving), "it was waited for");
+    let lent = writer.lender.borrower().look(0, |_, version| version).await;
+    assert_eq!(lent, Some(writer.version), "it is lent as before");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_has_gathered_beside_one_snapshot_is_merged_before_the_next_begins() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    let settings = UpsertSettings { snapshot_interval: 1_000, ..UpsertSettings::default() };
+    let mut writer = start(&history, settings).await?;
+    land_and_follow(&mut history, &upserts(0..200, 1), &mut writer).await?;
+    let shared = KeyIndex::clone(&writer.index);
+    land_and_follow(&mut history, &upserts(0..200, 2), &mut writer).await?;
+    drop(shared);
+    assert!(writer.index.has_layers());
+    writer.save_and_wait().await;
+    assert_eq!((writer.index.has_layers(), writer.snapshots.saved()), (false, Some(writer.version)));
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_snapshot_larger_than_the_memory_is_refused_before_it_is_read() -> Result<()> {
     let settings = UpsertSettings { snapshot_interval: 1_000, ..UpsertSettings::default() };
@@ -845,6 +920,33 @@ async fn deletes_of_another_sequence_by_are_remembered_by_their_positions() -> R
         let found = found.map(|order| (order.sequence, order.offset));
         assert_eq!(found, Some((sequence.map(Sequence::Number), 0)), "{told}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn deletes_of_keys_that_the_table_does_not_have_stop_no_start_and_what_cannot_be_read_is_named() -> Result<()> {
+    let history = History::begin(UpsertSettings::default()).await?;
+    let sidecars = TombstoneFolder {
+        store: Arc::clone(&history.store),
+        location: history.location.clone(),
+        clock: Arc::clone(&history.clock),
+    };
+    let offsets: ArrayRef = Arc::new(Int64Array::from(vec![7]));
+    let partitions: ArrayRef = Arc::new(Int32Array::from(vec![0]));
+    let write = async |name: &str, key: ArrayRef| {
+        let (partitions, offsets) = (Arc::clone(&partitions), Arc::clone(&offsets));
+        let columns = [(name, key), (HIDDEN_PARTITION, partitions), (HIDDEN_OFFSET, offsets)];
+        sidecars.write(&RecordBatch::try_from_iter(columns).map_err(failed)?).await
+    };
+    write("id", Arc::new(BooleanArray::from(vec![true]))).await?;
+    write("order_id", Arc::new(Int64Array::from(vec![1]))).await?;
+    write("id", Arc::new(Int32Array::from(vec![5]))).await?;
+    let writer = start(&history, UpsertSettings::default()).await?;
+    assert_eq!(known(&writer), (0, 1), "only the delete of a key of this table");
+    let damaged = write("id", Arc::new(UInt64Array::from(vec![u64::MAX]))).await?;
+    let refused = start(&history, UpsertSettings::default()).await.map(drop);
+    let refused = refused.map_err(|error| (error.kind(), error.to_string()));
+    assert!(matches!(&refused, Err((ErrorKind::Data, text)) if text.contains(&damaged)), "{refused:?}");
     Ok(())
 }
 

@@ -91,12 +91,7 @@ impl Tables {
 
     /// Makes room for as many more keys of each form, before they come in the order of their hashes.
     pub(super) fn reserve(&mut self, n_more: [usize; Form::ALL.len()], lives: &impl Fn(RowPlace) -> bool) {
-        for form in Form::ALL {
-            let n_more = n_more[form as usize];
-            if n_more > 0 && self.is_full_for(form, n_more) {
-                self.make_room(form, n_more, lives);
-            }
-        }
+        self.make_room_for(n_more, n_more, lives);
     }
 
     /// Takes over the places that `newer` has.
@@ -105,13 +100,8 @@ impl Tables {
         newer.for_each(|key, hash, _| n_new[Form::of(key) as usize] += usize::from(!self.get(key, hash).is_some()));
         // Before they come, for they come in the order of their hashes: all of them would crowd at one end of a table that
         // grows only when it is full.
-        for form in Form::ALL {
-            let n_more = n_new[form as usize];
-            if n_more > 0 && self.is_full_for(form, n_more) {
-                // The rebuild drops slots of rows that are gone, whose keys come again.
-                self.make_room(form, newer.n_slots()[form as usize], lives);
-            }
-        }
+        // A rebuild drops slots of rows that are gone, and their keys come again.
+        self.make_room_for(n_new, newer.n_slots(), lives);
         newer.for_each(|key, hash, place| {
             self.put(key, hash, place, lives);
         });
@@ -218,6 +208,21 @@ impl Tables {
             }
         }
         RowPlace::NONE
+    }
+
+    /// Rebuilds the tables that have no room for `n_new` keys of their form, each with room for its number of `n_more`.
+    fn make_room_for(
+        &mut self,
+        n_new: [usize; Form::ALL.len()],
+        n_more: [usize; Form::ALL.len()],
+        lives: &impl Fn(RowPlace) -> bool,
+    ) {
+        for form in Form::ALL {
+            let at = form as usize;
+            if n_new[at] > 0 && self.is_full_for(form, n_new[at]) {
+                self.make_room(form, n_more[at], lives);
+            }
+        }
     }
 
     /// Rebuilds the table of `form` with room for `n_more`.

@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use alluvium_catalog::{Error, Location, Result, Stores, Timestamp};
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use object_store::{GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, WriteMultipart};
 use tokio::fs::DirBuilder;
 use uuid::Uuid;
 
@@ -63,6 +63,8 @@ pub(super) struct Shelved {
     /// When it was written, epoch milliseconds by the store's clock.
     pub(super) written_ms: i64,
     path: Path,
+    /// What the store calls this one, and nothing that is put in its place.
+    e_tag: Option<String>,
 }
 
 /// A snapshot as it is written or read.
@@ -132,12 +134,7 @@ impl Shelf {
     pub(super) async fn list(&self) -> Result<Vec<Shelved>> {
         let listed = self.store.list_with_delimiter(Some(&self.folder)).await;
         let listed = listed.map_err(|cause| Error::unavailable(format!("cannot list {self}")).with_source(cause))?;
-        let shelved = listed.objects.into_iter().filter_map(|file| {
-            let version = version_of(file.location.filename()?)?;
-            let written_ms = file.last_modified.timestamp_millis();
-            Some(Shelved { version, n_bytes: file.size, written_ms, path: file.location })
-        });
-        let mut shelved: Vec<Shelved> = shelved.collect();
+        let mut shelved: Vec<Shelved> = listed.objects.into_iter().filter_map(shelved).collect();
         shelved.sort_by_key(|snapshot| snapshot.version);
         Ok(shelved)
     }
@@ -151,37 +148,37 @@ impl Shelf {
         head.map_err(|cause| unread(&self.name(snapshot)).with_source(cause))
     }
 
-    /// Reads the snapshot of a version, of `n_bytes`, piece by piece, a few ahead.
+    /// Reads a snapshot piece by piece, a few ahead.
     ///
     /// # Errors
-    /// From the pieces: `Unavailable` when the store does not give one.
-    pub(super) fn read(&self, version: Version, n_bytes: u64) -> Pieces {
-        let (store, path) = (Arc::clone(&self.store), self.path_of(version));
-        let name = self.name_of(&path);
+    /// From the pieces: `Unavailable` when the store does not give one, or has put another snapshot in its place.
+    pub(super) fn read(&self, snapshot: &Shelved) -> Pieces {
+        let (store, snapshot, name) = (Arc::clone(&self.store), snapshot.clone(), self.name(snapshot));
+        let n_bytes = snapshot.n_bytes;
         let starts = (0..n_bytes).step_by(usize::try_from(READ_BYTES).unwrap_or(usize::MAX));
         let read = futures::stream::iter(starts).map(move |start| {
-            let (store, path, name) = (Arc::clone(&store), path.clone(), name.clone());
+            let range = start..n_bytes.min(start + READ_BYTES);
+            let options = GetOptions::new().with_range(Some(range)).with_if_match(snapshot.e_tag.clone());
+            let (store, path, name) = (Arc::clone(&store), snapshot.path.clone(), name.clone());
             async move {
-                let piece = store.get_range(&path, start..n_bytes.min(start + READ_BYTES)).await;
+                let piece = store.get_opts(&path, options).and_then(GetResult::bytes).await;
                 piece.map_err(|cause| unread(&name).with_source(cause))
             }
         });
         read.buffered(READS_IN_FLIGHT).boxed()
     }
 
-    /// Writes the snapshot of a version, which is there when all of it is, and returns the number of its bytes.
+    /// Writes the snapshot of a version, which is there when all of it is, and returns what is there then.
     ///
     /// # Errors
     /// That of the pieces; `Unavailable` when the store refuses.
-    pub(super) async fn write(&self, version: Version, mut pieces: Pieces) -> Result<u64> {
+    pub(super) async fn write(&self, version: Version, mut pieces: Pieces) -> Result<Shelved> {
         let path = self.path_of(version);
         let name = self.name_of(&path);
         let unwritten = |cause| Error::unavailable(format!("cannot write {name}")).with_source(cause);
         let mut upload = WriteMultipart::new(self.store.put_multipart(&path).await.map_err(unwritten)?);
-        let mut n_bytes = 0;
         let taken = async {
             while let Some(piece) = pieces.try_next().await? {
-                n_bytes += piece.len() as u64;
                 upload.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(unwritten)?;
                 upload.put(piece);
             }
@@ -193,7 +190,10 @@ impl Shelf {
             return Err(error);
         }
         upload.finish().await.map_err(unwritten)?;
-        Ok(n_bytes)
+        let told = self.store.head(&path).await.map_err(unwritten)?;
+        // Of a store within another the answer has the path of the outer one.
+        shelved(ObjectMeta { location: path, ..told })
+            .ok_or_else(|| Error::internal(format!("{name} is no name of a snapshot")))
     }
 
     /// Removes a snapshot, which may be gone already.
@@ -233,6 +233,13 @@ impl fmt::Display for Shelf {
 
 fn unread(name: &str) -> Error {
     Error::unavailable(format!("cannot read {name}"))
+}
+
+/// Returns what a file of a shelf is, if it is a snapshot.
+fn shelved(file: ObjectMeta) -> Option<Shelved> {
+    let ObjectMeta { location: path, last_modified, size: n_bytes, e_tag, .. } = file;
+    let version = version_of(path.filename()?)?;
+    Some(Shelved { version, n_bytes, written_ms: last_modified.timestamp_millis(), path, e_tag })
 }
 
 /// Returns the version that the name of a snapshot says.
@@ -301,6 +308,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use alluvium_catalog::StorageSettings;
+    use object_store::memory::InMemory;
 
     use super::*;
 
@@ -316,7 +324,7 @@ mod tests {
         Shelf::on_disk(SnapshotDisk::open(&Stores::new(StorageSettings::default()), &location)?, table).await
     }
 
-    async fn put(shelf: &Shelf, version: Version) -> Result<u64> {
+    async fn put(shelf: &Shelf, version: Version) -> Result<Shelved> {
         let pieces = [Bytes::from_static(b"first, "), Bytes::from_static(b"second")];
         shelf.write(version, futures::stream::iter(pieces.map(Ok)).boxed()).await
     }
@@ -331,14 +339,14 @@ mod tests {
         let disk = place.path().join("new/folder");
         let (ours, other) = (shelf(&disk, OURS).await?, shelf(&disk, LEFT).await?);
         for version in [9, 10, 11] {
-            assert_eq!(put(&ours, version).await?, 13);
+            assert_eq!(put(&ours, version).await?.n_bytes, 13);
             put(&other, version + 100).await?;
         }
         ours.tidy(Timestamp(0)).await?;
         let listed = ours.list().await?;
         assert_eq!(versions(&listed), [10, 11]);
         assert_eq!(versions(&other.list().await?), [109, 110, 111], "another table's are its own");
-        assert_eq!(ours.read(10, listed[0].n_bytes).try_collect::<Vec<_>>().await?.concat(), b"first, second");
+        assert_eq!(ours.read(&listed[0]).try_collect::<Vec<_>>().await?.concat(), b"first, second");
         assert_eq!(ours.head(&listed[0], 5).await?, Bytes::from_static(b"first"));
         ours.remove(&listed[0]).await?;
         ours.remove(&listed[0]).await?;
@@ -354,9 +362,29 @@ mod tests {
         let shelf = shelf(place.path(), OURS).await?;
         let bytes: Vec<u8> = (0..READ_BYTES * 4 + 5).map(|at| (at >> 13) as u8 ^ at as u8).collect();
         let pieces = bytes.chunks(3 << 20).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
-        assert_eq!(shelf.write(7, futures::stream::iter(pieces).boxed()).await?, bytes.len() as u64);
+        let written = shelf.write(7, futures::stream::iter(pieces).boxed()).await?;
         let [listed] = shelf.list().await?.try_into().map_err(|_| Error::internal("not one snapshot"))?;
-        assert!(shelf.read(7, listed.n_bytes).try_collect::<Vec<_>>().await?.concat() == bytes);
+        assert_eq!((written.n_bytes, &written), (bytes.len() as u64, &listed));
+        assert!(shelf.read(&listed).try_collect::<Vec<_>>().await?.concat() == bytes);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn what_is_put_in_the_place_of_a_snapshot_is_not_read_for_the_rest_of_it() -> Result<()> {
+        let place = tempfile::tempdir().map_err(failed)?;
+        let disk = shelf(place.path(), OURS).await?;
+        for shelf in [disk, Shelf::beside_table(Arc::new(InMemory::new()))] {
+            let n_bytes = READ_BYTES as usize * (READS_IN_FLIGHT + 2);
+            let of = |byte: u8| futures::stream::iter([Ok(Bytes::from(vec![byte; n_bytes]))]).boxed();
+            let first = shelf.write(7, of(1)).await?;
+            let mut pieces = shelf.read(&first);
+            assert_eq!(pieces.try_next().await?.map(|piece| piece[0]), Some(1));
+            shelf.write(7, of(2)).await?;
+            let rest =
+                pieces.try_collect::<Vec<_>>().await.map(drop).map_err(|error| (error.kind(), error.to_string()));
+            let named = |text: &String| text.contains(&shelf.name(&first));
+            assert!(matches!(&rest, Err((alluvium_catalog::ErrorKind::Unavailable, text)) if named(text)), "{rest:?}");
+        }
         Ok(())
     }
 

@@ -211,6 +211,7 @@ impl Engine {
             declared: declared(),
             keys: vec!["id".to_owned()],
             sequence: vec![DataType::Int64],
+            sequence_by: "seq".to_owned(),
             stored_sequence: Some(vec!["seq".to_owned()]),
         };
         let data = DataFolder {

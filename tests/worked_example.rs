@@ -200,14 +200,17 @@ fn check_sidecar(orders: &Orders, block: &str) -> TestResult {
         let numbers = cast(batch.column(at), &DataType::Int64)?;
         Ok(numbers.as_primitive::<Int64Type>().values().to_vec())
     };
-    let mut shown: [Vec<i64>; 4] = Default::default();
+    let mut shown: [Vec<i64>; 5] = Default::default();
     for row in rows {
-        let [id, day, time, partition, offset] = row[..] else { return Err(format!("{row:?} is no delete").into()) };
-        let at = DateTime::parse_from_rfc3339(&format!("{day}T{time}Z"))?;
-        let cells: [i64; 4] = [id.parse()?, at.timestamp_micros(), partition.parse()?, offset.parse()?];
+        let [id, day, time, partition, offset, over_row] = row[..] else {
+            return Err(format!("{row:?} is no delete").into());
+        };
+        let (at, over_row) = (DateTime::parse_from_rfc3339(&format!("{day}T{time}Z"))?, over_row.parse::<bool>()?);
+        let position: [i64; 2] = [partition.parse()?, offset.parse()?];
+        let cells: [i64; 5] = [id.parse()?, at.timestamp_micros(), position[0], position[1], i64::from(over_row)];
         shown.iter_mut().zip(cells).for_each(|(column, cell)| column.push(cell));
     }
-    assert_eq!([column(0)?, column(1)?, column(2)?, column(3)?], shown);
+    assert_eq!([column(0)?, column(1)?, column(2)?, column(3)?, column(4)?], shown);
     Ok(())
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn columns() -> UpsertColumns {
         declared: orders_schema(),
         keys: vec!["order_id".to_owned()],
         sequence: vec![instant_type()],
+        sequence_by: "updated_at".to_owned(),
         stored_sequence: Some(vec!["updated_at".to_owned()]),
     }
 }

@@ -14,6 +14,7 @@ mod types;
 mod scan_by;
 mod options;
 mod compile;
+mod sequence;
 pub mod pipeline;
 pub mod transform;
 pub mod locate;
@@ -27,9 +28,10 @@ pub use compile::{Compiler, Definitions, Names};
 pub use diagnostic::{Diagnostic, Diagnostics, SourceText, unreadable};
 pub use parser::{parse_file, parse_statements};
 pub use pipeline::{
-    BatchLimits, Change, ErrorMode, Flow, HIDDEN_OFFSET, HIDDEN_PARTITION, HIDDEN_SEQUENCE, KeyFormat, Pipeline,
-    RecordLimits, RewriteCap, RewritePolicy, Startup, UpsertMode, UpsertOptions,
+    BatchLimits, Change, ErrorMode, Flow, HIDDEN_OFFSET, HIDDEN_OVER_ROW, HIDDEN_PARTITION, HIDDEN_SEQUENCE, KeyFormat,
+    Pipeline, RecordLimits, RewriteCap, RewritePolicy, Startup, UpsertMode, UpsertOptions,
 };
+pub use sequence::{sequence_of_flow, sequence_text};
 pub use session::Session;
 pub use tables::{OpenTable, TableReader};
 pub use transform::{Shaped, Transform};

@@ -18,6 +18,8 @@ pub const HIDDEN_PARTITION: &str = "_alluvium_partition";
 pub const HIDDEN_OFFSET: &str = "_alluvium_offset";
 /// The hidden column of upsert tables that holds the SEQUENCE BY value where the stored columns do not.
 pub const HIDDEN_SEQUENCE: &str = "_alluvium_sequence";
+/// The column of remembered deletes that tells whether the delete took a live row, `BOOLEAN`.
+pub const HIDDEN_OVER_ROW: &str = "_alluvium_over_row";
 
 /// The flows of one or more SQL files, in the order written.
 #[derive(Debug, Clone, Default)]

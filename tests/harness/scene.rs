@@ -150,6 +150,7 @@ impl Scene {
             declared: declared(),
             keys: vec!["id".to_owned()],
             sequence: vec![DataType::Int64],
+            sequence_by: "seq".to_owned(),
             stored_sequence: Some(vec!["seq".to_owned()]),
         }
     }

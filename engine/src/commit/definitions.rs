@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alluvium_catalog::{Definition, Error, FlowKind, FlowVersion, Location, Name, Result};
+use alluvium_sql::sequence_of_flow;
 
 use crate::delta::action::Metadata;
 
@@ -108,6 +109,30 @@ pub fn check_key(definition: &Definition, properties: &BTreeMap<String, String>,
     Ok(())
 }
 
+/// Checks that `definition`, whose SEQUENCE BY has its values in a hidden column, orders changes as the rows of a table
+/// with these properties are ordered: the values that they have are not computed anew.
+///
+/// # Errors
+/// `Invalid`, naming both orders; `Data` when a definition cannot be read.
+pub fn check_sequence(definition: &Definition, properties: &BTreeMap<String, String>, at: &Location) -> Result<()> {
+    let flow = &definition.flow.flow;
+    let Some(now) = sequence_of_flow(&definition.flow.sql) else { return Ok(()) };
+    for held in upserts(properties, at)? {
+        let (keeper, former) = (&held.flow.flow, sequence_of_flow(&held.flow.sql));
+        if let Some(former) = former.filter(|former| *former != now) {
+            return Err(Error::invalid(format!(
+                "rows of the table at {at} are ordered by SEQUENCE BY {former} of flow {keeper}, and flow {flow} says \
+                 SEQUENCE BY {now}"
+            ))
+            .with_hint(format!(
+                "rows keep the values of {former}, which do not compare with those of {now}: set SEQUENCE BY back to \
+                 {former}, or write into another table or LOCATION, which is filled from the topic's start"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that no other flow keeps an upsert table with these properties.
 ///
 /// # Errors
@@ -134,6 +159,7 @@ fn upserts(properties: &BTreeMap<String, String>, at: &Location) -> Result<Vec<D
 
 #[cfg(test)]
 mod tests {
+    use alluvium_catalog::ErrorKind;
     use serde_json::json;
 
     use super::*;
@@ -216,5 +242,31 @@ mod tests {
         let renamed = definition("renamed", "auto_cdc", &["id", "day"])?;
         assert_eq!(held(&added(&kept, &renamed)?.configuration, &at)?, [renamed], "it took the table over");
         Ok(())
+    }
+
+    #[test]
+    fn rows_that_keep_the_values_of_one_sequence_are_not_ordered_by_another() -> Result<()> {
+        let by = |flow: &str, sequence: &str| -> Result<Definition> {
+            let mut definition = definition(flow, "auto_cdc", &["id"])?;
+            definition.flow.sql = format!(
+                "CREATE FLOW {flow} AS AUTO CDC INTO silver.orders FROM STREAM(raw) KEYS (id) SEQUENCE BY {sequence}"
+            );
+            Ok(definition)
+        };
+        let keeper = by("keeper", "seq + 1")?;
+        let (kept, at) = (added(&Metadata::default(), &keeper)?, keeper.table.location.clone());
+        let check = |definition: &Definition| check_sequence(definition, &kept.configuration, &at);
+        check(&keeper)?;
+        check(&by("keeper", "(seq  + 1)")?)?;
+        check(&definition("keeper", "auto_cdc", &["id"])?)?;
+        for flow in ["keeper", "successor"] {
+            let refused = check(&by(flow, "seq * 2")?).map_err(|error| (error.kind(), error.message().to_owned()));
+            let said = format!("SEQUENCE BY seq + 1 of flow keeper, and flow {flow} says SEQUENCE BY seq * 2");
+            assert!(
+                matches!(&refused, Err((ErrorKind::Invalid, message)) if message.ends_with(&said)),
+                "{refused:?} is not {said}"
+            );
+        }
+        check_sequence(&by("keeper", "seq * 2")?, &BTreeMap::new(), &at)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alluvium_catalog::{ErrorKind, Location, Result, Table, TableName};
-use alluvium_sql::{Change, Flow, TableReader, Transform, UpsertMode};
+use alluvium_sql::{Change, Flow, TableReader, Transform, UpsertMode, sequence_text};
 
 use super::back::Back;
 use super::front::Front;
@@ -12,7 +12,7 @@ use super::split::Splitter;
 use super::worker::Worker;
 use super::{FlowRun, Tally, identity};
 use crate::commit::create::{Blueprint, CHECKPOINT_INTERVAL, check_takes_changes};
-use crate::commit::definitions::{check_keeper, check_key};
+use crate::commit::definitions::{check_keeper, check_key, check_sequence};
 use crate::commit::land::{LandLimits, Landing, LandingParts};
 use crate::commit::positions::{AppIds, NewestPositions};
 use crate::commit::probe::prove_conditional_create;
@@ -231,11 +231,12 @@ fn blueprint(flow: &Flow, transform: &Transform) -> (Blueprint, Option<UpsertCol
     let table = &flow.definition.table;
     match &flow.change {
         Change::Append => (Blueprint::new(table, Arc::clone(&flow.table_schema), false), None),
-        Change::Upsert { keys, stored_sequence, .. } => {
+        Change::Upsert { keys, sequence, stored_sequence, .. } => {
             let columns = UpsertColumns {
                 declared: Arc::clone(&flow.table_schema),
                 keys: keys.clone(),
                 sequence: transform.sequence_types(),
+                sequence_by: sequence_text(sequence),
                 stored_sequence: stored_sequence.clone(),
             };
             let has_vectors = flow.upsert.mode == UpsertMode::MergeOnRead;
@@ -280,6 +281,9 @@ async fn open_table(flow: &Flow, transform: &Transform, world: &World, watch: &W
     let known_at = world.clock.now();
     let state = blueprint.open_or_create(&log, world.clock.as_ref()).await?;
     check_key(&flow.definition, &state.metadata.configuration, &table.location)?;
+    if columns.as_ref().is_some_and(|columns| columns.stored_sequence.is_none()) {
+        check_sequence(&flow.definition, &state.metadata.configuration, &table.location)?;
+    }
     for (what, declared, held) in kept(table, &state.metadata) {
         tracing::warn!(
             flow = %flow.name(), table = %table.name, what, declared, held,

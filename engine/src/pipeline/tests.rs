@@ -528,6 +528,25 @@ async fn an_upsert_table_takes_no_other_flow_and_no_other_key() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_table_that_keeps_the_values_of_its_sequence_takes_no_other_sequence() -> Result<()> {
+    let place = Place::new().await?;
+    let by = async |sequence: &str| {
+        let sql = UPSERT.replace("{flow}", "keeper").replace("{key}", "id");
+        let sql = sql.replace("SEQUENCE BY pos", &format!("SEQUENCE BY {sequence}"));
+        first_flow(compile(&place.world, "kept.sql", &sql).await?)
+    };
+    let keeper = by("pos + 1").await?;
+    place.drain(&keeper).await?;
+    place.drain(&keeper).await?;
+    let error = place.drain(&by("pos * 2").await?).await.err().ok_or_else(|| Error::internal("it was written"))?;
+    let said = "SEQUENCE BY pos + 1 of flow keeper, and flow keeper says SEQUENCE BY pos * 2";
+    assert!(error.message().ends_with(said) && error.hint().is_some(), "{}", error.chain());
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    // Rows of which the sequence is a stored column are read by another one.
+    place.drain(&by("pos").await?).await
+}
+
 /// Upserts whose table may rewrite `cap` in one commit.
 fn upserts(mode: &str, cap: &str, policy: &str) -> String {
     format!(

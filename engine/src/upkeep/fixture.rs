@@ -103,6 +103,7 @@ impl Scene {
             declared: Self::declared(),
             keys: vec!["id".to_owned()],
             sequence: vec![DataType::Int64],
+            sequence_by: "seq".to_owned(),
             stored_sequence: Some(vec!["seq".to_owned()]),
         }
     }

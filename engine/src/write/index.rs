@@ -28,7 +28,7 @@ use roaring::RoaringTreemap;
 pub use bounds::{Bounds, Standing};
 pub use budget::IndexBudget;
 pub(super) use budget::IndexShare;
-pub use deletes::RememberedDelete;
+pub use deletes::{RememberedDelete, ToldDelete};
 pub use files::IndexedFile;
 pub(super) use lent::{IndexLender, LentIndex};
 pub use place::{FileOrdinal, RowPlace};
@@ -277,15 +277,15 @@ impl KeyIndex {
     }
 
     /// Records a delete that a sidecar tells of. It never hides a live row: a sidecar may be of a commit that did not
-    /// land, and then its record comes again.
-    pub fn put_remembered_delete(&mut self, (key, hash): (KeyRef<'_>, u64), order: Order, at_ms: i64) {
-        let is_news = match self.deletes.get(key, hash).map(|known| known.order.borrow()) {
-            // Of one record told of twice the later word counts: it may have been drawn up anew over another row.
-            Some(known) => order.borrow().supersedes(&known) || order.borrow().position() == known.position(),
-            None => self.find_one(key, hash).is_none(),
+    /// land, and then its record comes again. One that has landed is the last word on a key without a row: what is
+    /// known beside it may be over where it was made.
+    pub fn put_remembered_delete(&mut self, (key, hash): (KeyRef<'_>, u64), told: ToldDelete) {
+        let is_news = match self.deletes.get(key, hash) {
+            Some(known) if !told.has_landed => told.replaces(&known.order),
+            _ => self.find_one(key, hash).is_none(),
         };
         if is_news {
-            self.deletes.put((key, hash), order, at_ms);
+            self.deletes.put((key, hash), told.order, told.at_ms);
             self.epoch += 1;
         }
     }

@@ -1,9 +1,10 @@
 //! Remembers deletes beside the table, so that a late older row does not bring a deleted key back after a restart.
 //!
 //! Each batch with deletes writes one file, `_alluvium/tombstones/<id>.parquet`, before its commit, which names it: the
-//! key columns, the sequence and the position of each delete. Other processes of the flow read it when they follow the
-//! commit. A file whose commit did not land tells of records that come again, so it does no harm. Vacuum of other engines
-//! leaves folders alone whose names begin with an underscore.
+//! key columns, the sequence and the position of each delete, and whether it took a live row. It says of which table
+//! and which SEQUENCE BY it is. Other processes of the flow read it when they follow the commit. A file whose commit did
+//! not land tells of records that come again, so it does no harm. Vacuum of other engines leaves folders alone whose
+//! names begin with an underscore.
 
 use std::sync::Arc;
 
@@ -34,12 +35,18 @@ pub struct TombstoneFolder {
 /// The deletes of one batch.
 #[derive(Debug)]
 pub struct Remembered {
-    /// Key columns, then sequence, partition and offset.
+    /// Key columns, then sequence, partition, offset, and whether a live row was taken.
     pub rows: RecordBatch,
     /// When they were staged, epoch milliseconds.
     pub at_ms: i64,
     /// The file that tells of them.
     pub path: Path,
+    /// The text of the SEQUENCE BY whose values they have; `None` in files of versions that did not say.
+    pub sequence_by: Option<String>,
+    /// The id of the table that they are of; `None` in files of versions that did not say.
+    pub table: Option<String>,
+    /// Whether they were read with the commit that names them, and not found beside the table.
+    pub has_landed: bool,
 }
 
 impl TombstoneFolder {
@@ -47,6 +54,12 @@ impl TombstoneFolder {
 
     /// The key of commitInfo that names the file with the commit's deletes.
     pub const KEY: &'static str = "alluvium.tombstones";
+
+    /// The key of a file's schema metadata that has the text of SEQUENCE BY.
+    pub const SEQUENCE: &'static str = "alluvium.sequence";
+
+    /// The key of a file's schema metadata that has the id of the table.
+    pub const TABLE: &'static str = "alluvium.table";
 
     /// Writes the deletes of a batch and returns the file's path, which the batch's commit has to name.
     ///
@@ -69,7 +82,8 @@ impl TombstoneFolder {
     pub async fn read_of_commit(&self, info: &Value) -> Result<Vec<Remembered>> {
         let Some(path) = info.get(Self::KEY).and_then(Value::as_str).map(Path::from) else { return Ok(Vec::new()) };
         let Some(at_ms) = moment(&path) else { return Ok(Vec::new()) };
-        self.read_file(at_ms, &path).await
+        let read = self.read_file(at_ms, &path).await?;
+        Ok(read.into_iter().map(|remembered| Remembered { has_landed: true, ..remembered }).collect())
     }
 
     /// Returns the deletes staged at or after `since_ms`, file by file, oldest first; a few files are read ahead, however
@@ -98,11 +112,20 @@ impl TombstoneFolder {
             Err(cause) => return Err(self.unavailable("read", path, cause)),
         };
         let bytes = result.bytes().await.map_err(|cause| self.unavailable("read", path, cause))?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-            .and_then(ParquetRecordBatchReaderBuilder::build)
-            .map_err(|cause| damaged(cause.into()))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|cause| damaged(cause.into()))?;
+        // The batches come without it.
+        let metadata = builder.schema().metadata();
+        let (sequence_by, table) = (metadata.get(Self::SEQUENCE).cloned(), metadata.get(Self::TABLE).cloned());
+        let reader = builder.build().map_err(|cause| damaged(cause.into()))?;
         let remember = |rows| match rows {
-            Ok(rows) => Ok(Remembered { rows, at_ms, path: path.clone() }),
+            Ok(rows) => Ok(Remembered {
+                rows,
+                at_ms,
+                path: path.clone(),
+                sequence_by: sequence_by.clone(),
+                table: table.clone(),
+                has_landed: false,
+            }),
             Err(cause) => Err(damaged(Box::new(cause))),
         };
         reader.map(remember).collect()

@@ -45,6 +45,7 @@ use self::changes::{Columns, Stored, Verdict, Verdicts};
 use self::order_cache::OrderCache;
 use self::rows::RowReader;
 use self::snapshots::Snapshots;
+use self::store::Sidecar;
 use super::compaction::{Compaction, Exchange};
 use super::index::{Bounds, Footprint, IndexLender, IndexShare, IndexedFile, KeyIndex, RowPlace};
 use super::parquet::DataFolder;
@@ -89,6 +90,8 @@ pub struct UpsertWriter {
     stood_ms: i64,
     /// Files written anew for the draft at hand: after a conflict, those of which nothing has changed are taken again.
     rewrites: Vec<Arc<Rewrite>>,
+    /// The sidecar that was written last for the batch at hand, if not the one of its staging.
+    sidecar: Option<Sidecar>,
     /// Whether the index is that of a version, and not half on its way from one to another after an error.
     is_whole: bool,
 }
@@ -145,6 +148,7 @@ impl UpsertWriter {
             drafted: state.version,
             stood_ms: forgot_ms,
             rewrites: Vec::new(),
+            sidecar: None,
             is_whole: true,
         };
         if !writer.restore(state).await? {
@@ -225,6 +229,7 @@ impl Writer for UpsertWriter {
         let is_delete = |index: usize| changes.deletes.as_ref().is_some_and(|deletes| deletes.value(index));
         let verdicts = self.decide(&columns, &is_delete).await?;
         self.rewrites.clear();
+        self.sidecar = None;
         if let Some(excess) = self.excess(changes.fate.records_in, &verdicts.superseded)? {
             return Ok(Staged::exceeding(excess, changes));
         }
@@ -271,11 +276,7 @@ impl Writer for UpsertWriter {
         if excess.is_some() {
             return Ok(Draft { excess, ..Draft::default() });
         }
-        let mut tombstones = staged.tombstones.clone();
-        if decision.verdicts.deletes != columns.verdicts.deletes {
-            // Other commits have changed what is deleted, or the sequence that a tombstone takes over.
-            tombstones = self.remember_deletes(&columns.key_columns, &decision.verdicts.deletes).await?;
-        }
+        let tombstones = self.told_deletes(staged, columns, &decision.verdicts.deletes).await?;
         let drawn = match self.settings.options.mode {
             UpsertMode::MergeOnRead => self.mark_rows(staged, (columns, &decision), state).await?,
             UpsertMode::CopyOnWrite => self.rewrite_files(staged, &mut decision, state).await?,
@@ -328,9 +329,9 @@ impl Writer for UpsertWriter {
             Some(Verdict::Supersedes(place)) => *place,
             _ => RowPlace::NONE,
         });
-        for (change, order) in &decision.verdicts.deletes {
-            let change = *change as usize;
-            index.put_delete((keys.get(change), keys.hashes()[change]), order.clone(), now_ms);
+        for delete in &decision.verdicts.deletes {
+            let change = delete.change as usize;
+            index.put_delete((keys.get(change), keys.hashes()[change]), delete.order.clone(), now_ms);
         }
         for (ordinal, rows) in decision.superseded() {
             index.delete_rows(*ordinal, rows);

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::common::DFSchema;
 use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{EmptyRelation, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
-use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, FunctionArg, FunctionArgExpr, FunctionArguments, Ident};
+use datafusion::sql::sqlparser::ast::{Expr, ExprWithAlias, Ident};
 
 use super::output::OutputColumn;
 use super::places::Place;
@@ -16,6 +16,7 @@ use super::table::{ResolvedTable, can_be_key};
 use super::typed;
 use crate::diagnostic::{Diagnostic, code};
 use crate::pipeline::{Change, UpsertMode};
+use crate::sequence::sequence_fields;
 use crate::statement::{AutoCdc, ColumnChoice, Spanned};
 use crate::types::sql_type;
 
@@ -227,27 +228,6 @@ impl Feed<'_> {
         let message = format!("column '{}' not found", ident.value);
         let names = self.output.iter().map(OutputColumn::name);
         self.place.error_at(code::UNKNOWN_COLUMN, ident, message).with_nearest(&ident.value, names)
-    }
-}
-
-/// Returns `a, b` of `struct(a, b)` and `(a, b)`, and any other expression as it is.
-fn sequence_fields(written: &Expr) -> Vec<Expr> {
-    let unnamed = |argument: &FunctionArg| match argument {
-        FunctionArg::Unnamed(FunctionArgExpr::Expr(expression)) => Some(expression.clone()),
-        _ => None,
-    };
-    match written {
-        Expr::Struct { values, fields } if fields.is_empty() => values.clone(),
-        Expr::Tuple(values) => values.clone(),
-        Expr::Nested(inner) => sequence_fields(inner),
-        Expr::Function(function) if function.name.to_string().eq_ignore_ascii_case("struct") => match &function.args {
-            FunctionArguments::List(list) => {
-                let fields: Option<Vec<Expr>> = list.args.iter().map(unnamed).collect();
-                fields.unwrap_or_else(|| vec![written.clone()])
-            }
-            _ => vec![written.clone()],
-        },
-        other => vec![other.clone()],
     }
 }
 

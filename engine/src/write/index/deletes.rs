@@ -17,6 +17,19 @@ pub struct RememberedDelete {
     pub at_ms: i64,
 }
 
+/// A delete that a sidecar tells of.
+#[derive(Debug, Clone)]
+pub struct ToldDelete {
+    /// Its place in the order of the key.
+    pub order: Order,
+    /// When it was staged, by the host's clock, epoch milliseconds.
+    pub at_ms: i64,
+    /// Whether it took a live row: one that came when what had been deleted before bound no more.
+    pub over_row: bool,
+    /// Whether its commit was just followed, so that nothing which is known is newer.
+    pub has_landed: bool,
+}
+
 #[derive(Debug, Clone)]
 enum OwnedKey {
     Narrow(u64),
@@ -45,6 +58,16 @@ impl RememberedDelete {
         let key = if let OwnedKey::Bytes(key) = &self.key { key.len() } else { 0 };
         let sequence = if let Some(Sequence::Bytes(bytes)) = &self.order.sequence { bytes.len() } else { 0 };
         key + sequence
+    }
+}
+
+impl ToldDelete {
+    /// Tells whether it is remembered instead of `known`, another delete of its key.
+    pub(super) fn replaces(&self, known: &Order) -> bool {
+        let (told, known) = (self.order.borrow(), known.borrow());
+        let is_after = told.partition == known.partition && told.offset > known.offset;
+        // Of one record told of twice the later word counts: it may have been drawn up anew over another row.
+        told.supersedes(&known) || told.position() == known.position() || (self.over_row && is_after)
     }
 }
 

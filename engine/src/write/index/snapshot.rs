@@ -45,7 +45,7 @@ pub struct SnapshotOf {
     pub version: Version,
     /// When it was made, epoch milliseconds.
     pub at_ms: i64,
-    /// The key columns and their types, and those of SEQUENCE BY: what forms and bounds depend on.
+    /// The key columns and their types, and the types and the text of SEQUENCE BY: all that what is kept depends on.
     pub layout: String,
 }
 
@@ -75,6 +75,7 @@ mod tests {
     use roaring::RoaringTreemap;
 
     use super::super::KeyIndex;
+    use super::super::deletes::ToldDelete;
     use super::super::files::IndexedFile;
     use super::super::place::RowPlace;
     use super::writer::put_u64;
@@ -111,7 +112,8 @@ mod tests {
         index.settle((keys.get(0), keys.hashes()[0]), RowPlace::new(other, 0), RowPlace::new(one, 0));
         let sequence = Some(Sequence::Bytes([1, 2, 3].into()));
         let order = Order { sequence, inherited: true, offset: -4, partition: 5 };
-        index.put_remembered_delete((keys.get(1), keys.hashes()[1]), order, 1_234);
+        let told = ToldDelete { order, at_ms: 1_234, over_row: false, has_landed: false };
+        index.put_remembered_delete((keys.get(1), keys.hashes()[1]), told);
         index
     }
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::delta::action::Add;
 use crate::key::KeyForm;
-use crate::order::Order;
+use crate::order::{Order, Sequence};
 
 fn order(offset: i64) -> Order {
     Order { sequence: None, inherited: true, offset, partition: 0 }
@@ -156,18 +156,55 @@ fn what_changes_in_a_file_settles_its_own_doubles_and_no_others() {
     assert_eq!(index.footprint().n_keys, 3);
 }
 
+/// Returns a delete as a sidecar beside the table tells of it.
+fn told(order: Order) -> ToldDelete {
+    ToldDelete { order, at_ms: 0, over_row: false, has_landed: false }
+}
+
+#[test]
+fn of_two_deletes_that_are_told_of_the_one_that_binds_is_remembered() {
+    let at = |sequence, offset, partition| Order {
+        sequence: Some(Sequence::Number(sequence)),
+        inherited: false,
+        offset,
+        partition,
+    };
+    let over_row = |order: Order| ToldDelete { over_row: true, ..told(order) };
+    let landed = ToldDelete { has_landed: true, ..told(at(6, 2, 0)) };
+    let keys = numbers([7]);
+    let key = || (keys.get(0), keys.hashes()[0]);
+    for (second, expected) in [
+        (told(at(6, 2, 0)), 20),
+        (over_row(at(6, 2, 0)), 6),
+        (over_row(at(6, 2, 1)), 20),
+        (over_row(at(6, 0, 0)), 20),
+        (landed.clone(), 6),
+        (told(at(21, 0, 0)), 21),
+        (told(at(3, 1, 0)), 3),
+    ] {
+        let mut index = KeyIndex::default();
+        index.put_remembered_delete(key(), told(at(20, 1, 0)));
+        index.put_remembered_delete(key(), second.clone());
+        let known = index.deleted(keys.get(0), keys.hashes()[0]).and_then(|known| known.order.sequence.clone());
+        assert_eq!(known, Some(Sequence::Number(expected)), "{second:?}");
+    }
+    let (mut index, _) = index_of(&keys);
+    index.put_remembered_delete(key(), landed);
+    assert!(get(&index, &keys, 0).is_some() && !index.remembers_deletes(), "a row that lives is hidden by none");
+}
+
 #[test]
 fn a_remembered_delete_never_hides_a_live_row() {
     let keys = numbers([7, 8]);
     let (mut index, _) = index_of(&keys.take(&[0]));
     let key = |at: usize| (keys.get(at), keys.hashes()[at]);
     for at in 0..2 {
-        index.put_remembered_delete(key(at), order(5), 0);
+        index.put_remembered_delete(key(at), told(order(5)));
     }
     assert!(get(&index, &keys, 0).is_some());
     let known = |index: &KeyIndex, at: usize| index.deleted(key(at).0, key(at).1).map(|known| known.order.offset);
     assert_eq!((known(&index, 0), known(&index, 1)), (None, Some(5)));
-    index.put_remembered_delete(key(1), order(4), 0);
+    index.put_remembered_delete(key(1), told(order(4)));
     assert_eq!(known(&index, 1), Some(5), "the newest delete is the one to remember");
     let fresh = index.insert_file(file("fresh", 1));
     index.put_rows(&keys, &[RowPlace::NONE, RowPlace::new(fresh, 0)]);

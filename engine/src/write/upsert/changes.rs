@@ -72,14 +72,25 @@ pub(super) enum Verdict {
     OnlyDeletes(RowPlace),
 }
 
+/// A change that leaves its key deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Delete {
+    /// The change among those of the batch.
+    pub(super) change: u32,
+    /// The order that it has over what it deletes.
+    pub(super) order: Order,
+    /// Whether it takes a live row. What was deleted before that one came binds no more.
+    pub(super) over_row: bool,
+}
+
 /// What all changes mean at one state of the index.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     /// The index's [`epoch`](crate::write::index::KeyIndex::epoch) then.
     pub(super) epoch: u64,
     pub(super) each: Vec<Verdict>,
-    /// The changes that leave their key deleted, each with the order that it has over what it deletes.
-    pub(super) deletes: Vec<(u32, Order)>,
+    /// The changes that leave their key deleted.
+    pub(super) deletes: Vec<Delete>,
     /// Rows of live files that are gone after the commit, those included that it takes out beside; by file.
     pub(super) superseded: Vec<RowsOfFile>,
 }

@@ -16,6 +16,8 @@ pub struct UpsertColumns {
     pub keys: Vec<String>,
     /// The types of the fields of SEQUENCE BY.
     pub sequence: Vec<DataType>,
+    /// The text of SEQUENCE BY: values of another one say nothing beside those of this one.
+    pub sequence_by: String,
     /// The stored columns that hold the sequence; `None` where the hidden column does.
     pub stored_sequence: Option<Vec<String>>,
 }

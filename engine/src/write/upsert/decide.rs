@@ -8,7 +8,7 @@ use alluvium_catalog::{Error, Result};
 use futures::{StreamExt, TryStreamExt};
 
 use super::UpsertWriter;
-use super::changes::{Columns, Stored, Verdict, Verdicts};
+use super::changes::{Columns, Delete, Stored, Verdict, Verdicts};
 use crate::order::{OrderRef, Orders};
 use crate::write::index::{FileOrdinal, KeyIndex, RowPlace, Standing};
 
@@ -64,8 +64,8 @@ impl UpsertWriter {
             }
             let leaves_deleted = matches!(verdict, Verdict::OnlyDeletes(_)) || is_delete(index);
             if leaves_deleted && verdict != Verdict::Late {
-                let place = u32::try_from(index).map_err(|_| Error::internal("a batch of over 4 billion rows"))?;
-                verdicts.deletes.push((place, order.to_owned()));
+                let change = u32::try_from(index).map_err(|_| Error::internal("a batch of over 4 billion rows"))?;
+                verdicts.deletes.push(Delete { change, order: order.to_owned(), over_row: place.is_some() });
             }
             verdicts.each.push(verdict);
         }

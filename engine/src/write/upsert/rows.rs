@@ -59,6 +59,14 @@ impl RowReader {
         let mut names = self.columns.keys.clone();
         names.extend(self.order_columns());
         let (n_rows, batches) = self.batches((&add.path, add.size), &names, None).await?;
+        if n_rows > u64::from(u32::MAX) {
+            return Err(Error::data(format!(
+                "{} of the table at {} has {n_rows} rows, more than the {} that the key index can number",
+                add.path,
+                self.location,
+                u32::MAX
+            )));
+        }
         if num_records(add).is_some_and(|told| told != n_rows) {
             return Err(Error::data(format!(
                 "{} of the table at {} has {n_rows} rows, and the log says otherwise",

@@ -5,20 +5,20 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
-use alluvium_sql::HIDDEN_SEQUENCE;
-use arrow::array::{ArrayRef, RecordBatch};
+use alluvium_sql::{HIDDEN_OVER_ROW, HIDDEN_SEQUENCE};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use futures::{StreamExt, TryStreamExt};
 
-use super::UpsertWriter;
 use super::rows::FileRows;
+use super::{UpsertColumns, UpsertWriter};
 use crate::delta::action::{Action, Add};
 use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
 use crate::key::Keys;
 use crate::object_file::is_missing;
 use crate::order::{OrderRef, Orders};
-use crate::write::index::{Bounds, Double, FileOrdinal, RowPlace};
+use crate::write::index::{Bounds, Double, FileOrdinal, RowPlace, ToldDelete};
 use crate::write::tombstones::Remembered;
 use crate::write::vectors::check_fit;
 
@@ -225,31 +225,43 @@ impl UpsertWriter {
         let none = HashMap::new();
         for remembered in deletes {
             let (rows, path, at) = (&remembered.rows, &remembered.path, &self.folder.location);
-            if !self.has_keys_of_now(rows) {
-                tracing::warn!(table = %at, %path, "deletes of other keys than the table has are passed over");
+            if !self.is_of_table(&remembered) {
+                tracing::warn!(table = %at, %path, "deletes of another table, or of other keys, are passed over");
                 continue;
             }
-            let sequence = sequence_of(rows, &self.reader.columns.sequence);
+            let sequence = sequence_of(&remembered, &self.reader.columns);
             let read =
                 self.reader.pack(rows, &none).and_then(|keys| Ok((keys, self.reader.orders_of(rows, &sequence)?)));
             let (keys, orders) = read.map_err(|cause| {
                 Error::data(format!("cannot read the deletes in {path} of the table at {at}")).with_source(cause)
             })?;
+            let over_row = rows.column_by_name(HIDDEN_OVER_ROW).and_then(|column| column.as_boolean_opt());
+            let (at_ms, has_landed) = (remembered.at_ms, remembered.has_landed);
             let index = Arc::make_mut(&mut self.index);
             for place in 0..keys.len() {
                 let key = (keys.get(place), keys.hashes()[place]);
-                index.put_remembered_delete(key, orders.get(place).to_owned(), remembered.at_ms);
+                let over_row = over_row.is_some_and(|over_row| over_row.is_valid(place) && over_row.value(place));
+                let order = orders.get(place).to_owned();
+                index.put_remembered_delete(key, ToldDelete { order, at_ms, over_row, has_landed });
             }
         }
         Ok(())
     }
 
-    /// Tells whether deletes are of the keys that the table has. Those of others are of a table that was here before.
-    fn has_keys_of_now(&self, deletes: &RecordBatch) -> bool {
-        let mut keys = self.reader.columns.keys.iter().zip(self.reader.keys.types());
-        keys.all(|(name, wanted)| {
-            deletes.column_by_name(name).is_some_and(|column| compares_as(column.data_type(), wanted))
-        })
+    /// Tells whether deletes are of this table, and not of one that was here before: of its id, unless its log names them
+    /// or they do not say, and of its keys and no others.
+    fn is_of_table(&self, deletes: &Remembered) -> bool {
+        /// What names begin with that no key has.
+        const HIDDEN: &str = "_alluvium_";
+        if !deletes.has_landed && deletes.table.as_ref().is_some_and(|table| *table != self.table_id) {
+            return false;
+        }
+        let (rows, keys) = (&deletes.rows, &self.reader.columns.keys);
+        let n_told = rows.schema_ref().fields().iter().filter(|field| !field.name().starts_with(HIDDEN)).count();
+        n_told == keys.len()
+            && keys.iter().zip(self.reader.keys.types()).all(|(name, wanted)| {
+                rows.column_by_name(name).is_some_and(|column| compares_as(column.data_type(), wanted))
+            })
     }
 }
 
@@ -278,10 +290,15 @@ fn adds(entry: &LogEntry) -> impl Iterator<Item = &Add> {
 }
 
 /// Returns the sequences that a sidecar tells. None where they are of another SEQUENCE BY, as it was before the flow was
-/// changed: those say nothing beside sequences of now, and their deletes bind by position alone.
-fn sequence_of(deletes: &RecordBatch, types: &[DataType]) -> Vec<ArrayRef> {
+/// changed: those say nothing beside sequences of now, and their deletes bind by position alone. A file that does not
+/// say of which they are is judged by their types.
+fn sequence_of(deletes: &Remembered, columns: &UpsertColumns) -> Vec<ArrayRef> {
+    if deletes.sequence_by.as_ref().is_some_and(|told| *told != columns.sequence_by) {
+        return Vec::new();
+    }
+    let (rows, types) = (&deletes.rows, &columns.sequence);
     // One more than are wanted, lest the first of several fields be taken for the only one.
-    let told = (0..=types.len()).map_while(|index| deletes.column_by_name(&format!("{HIDDEN_SEQUENCE}_{index}")));
+    let told = (0..=types.len()).map_while(|index| rows.column_by_name(&format!("{HIDDEN_SEQUENCE}_{index}")));
     let told: Vec<ArrayRef> = told.cloned().collect();
     let is_of_now = told.len() == types.len()
         && told.iter().zip(types).all(|(column, wanted)| compares_as(column.data_type(), wanted));

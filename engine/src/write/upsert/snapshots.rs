@@ -3,25 +3,26 @@
 //! They lie beside the table and, where that is not on the local disk, there as well. They are written beside the commits,
 //! never in them: a failure is logged and costs the next start its shortcut. One task a table at a time.
 
+mod save;
 mod shelf;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alluvium_catalog::{Error, ErrorKind, Location, Result, Timestamp};
+use alluvium_catalog::{Error, ErrorKind, Location, Result};
 use bytes::Bytes;
-use futures::{StreamExt, TryFutureExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::ObjectStore;
-use tokio::task::{JoinError, JoinHandle};
 
+use self::save::Turn;
 pub use self::shelf::SnapshotDisk;
 use self::shelf::{Pieces, Shelf, Shelved};
 use super::UpsertWriter;
 use crate::delta::action::{Action, Remove};
 use crate::delta::log::{LogEntry, Version};
 use crate::delta::state::TableState;
-use crate::write::index::{IndexShare, KeyIndex, SnapshotOf, SnapshotReader, SnapshotWriter, over_memory, read_of};
+use crate::write::index::{IndexShare, KeyIndex, SnapshotOf, SnapshotReader, over_memory, read_of};
 
 /// Enough of a snapshot to say what it is of: ids, and the names and types of a few columns.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -51,8 +52,8 @@ pub(super) struct Snapshots {
     since: Version,
     /// The version of the newest one that is known to be stored, and on how many shelves.
     saved: Option<(Version, usize)>,
-    /// The one under way, which answers on how many shelves it lies.
-    turn: Option<(Version, JoinHandle<usize>)>,
+    /// The one under way.
+    turn: Option<Turn>,
 }
 
 impl Snapshots {
@@ -88,25 +89,21 @@ impl Snapshots {
 
     /// Tells whether a snapshot of `version` should be begun.
     fn is_due(&self, version: Version) -> bool {
-        let is_busy = self.turn.as_ref().is_some_and(|(_, turn)| !turn.is_finished());
+        let is_busy = self.turn.as_ref().is_some_and(|turn| !turn.is_finished());
         self.interval > 0 && !is_busy && version >= self.since.saturating_add(self.interval)
     }
 
     /// Begins to write a snapshot.
     fn begin(&mut self, index: KeyIndex, of: SnapshotOf) {
         self.since = of.version;
-        let (shelves, location) = (self.shelves.clone(), self.location.clone());
-        self.turn = Some((of.version, tokio::spawn(async move { save(&shelves, &location, index, of).await })));
+        self.turn = Some(Turn::begin(self.shelves.clone(), self.location.clone(), index, of));
     }
 
-    /// Waits for the snapshot under way, at most `limit`, then drops it.
+    /// Waits for the snapshot under way, at most `limit`, then drops it, and what it holds of the index.
     pub(super) async fn wait(&mut self, limit: Duration) {
-        let Some((version, mut turn)) = self.turn.take() else { return };
-        match tokio::time::timeout(limit, &mut turn).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(n_shelves)) => self.saved = Some((version, n_shelves)),
-            Ok(Err(cause)) => tracing::warn!(table = %self.location, version, %cause, "saving the key index stopped"),
-            Err(_) => turn.abort(),
+        let Some(turn) = self.turn.take() else { return };
+        if let Some(saved) = turn.end(limit, &self.location).await {
+            self.saved = Some(saved);
         }
     }
 
@@ -317,11 +314,12 @@ impl UpsertWriter {
     fn snapshot_of(&self) -> SnapshotOf {
         let columns = &self.reader.columns;
         let layout = format!(
-            "keys {:?} {:?}, sequence {:?} {:?}",
+            "keys {:?} {:?}, sequence {:?} {:?} {:?}",
             columns.keys,
             self.reader.keys.types(),
             columns.stored_sequence,
-            columns.sequence
+            columns.sequence,
+            columns.sequence_by
         );
         let (table, version, at_ms) = (self.table_id.clone(), self.version, self.stood_ms);
         SnapshotOf { table, version, at_ms, layout }
@@ -340,59 +338,4 @@ fn difference(index: &KeyIndex, state: &TableState) -> LogEntry {
     let news = state.files.values().filter(|add| !is_known(&add.path, &add.deletion_vector));
     let actions = removes.chain(news.cloned().map(Action::Add)).collect();
     LogEntry { version: state.version, actions, info: serde_json::Value::Null }
-}
-
-/// Writes a snapshot to one shelf after the other: encoded for the first that takes it, and copied from there, so that the
-/// index is not held up by a slow store behind the disk. One that refuses does not keep the others from theirs. Returns how
-/// many have it.
-async fn save(shelves: &[Shelf], location: &Location, index: KeyIndex, of: SnapshotOf) -> usize {
-    let (version, now) = (of.version, Timestamp(of.at_ms));
-    let mut index = Some(index);
-    let mut first: Option<(&Shelf, Shelved)> = None;
-    let mut n_saved = 0;
-    for (number, shelf) in (1..).zip(shelves) {
-        let pieces = match &first {
-            Some((first, written)) => first.read(written),
-            // Behind the last shelf nobody needs the index, and each part of it is dropped as soon as it is written.
-            None => {
-                let index = if number == shelves.len() { index.take() } else { index.clone() };
-                encoded(index.unwrap_or_default(), of.clone())
-            }
-        };
-        match shelf.write(version, pieces).await {
-            Ok(written) => {
-                n_saved += 1;
-                tracing::debug!(table = %location, version, %shelf, n_bytes = written.n_bytes, "key index saved");
-                first.get_or_insert((shelf, written));
-                index = None;
-                // At once: where a slow store holds up the next shelf past the end of the run, this one is tidy.
-                if let Err(error) = shelf.tidy(now).await {
-                    tracing::warn!(table = %location, error = %error.chain(), "old snapshots of the key index stay");
-                }
-            }
-            Err(error) => tracing::warn!(
-                table = %location, version, error = %error.chain(), "key index not saved; the next start may take longer"
-            ),
-        }
-    }
-    n_saved
-}
-
-/// Returns a snapshot as it is encoded.
-fn encoded(index: KeyIndex, of: SnapshotOf) -> Pieces {
-    let begun = async move {
-        let begun = tokio::task::spawn_blocking(move || SnapshotWriter::try_new(index, of)).await;
-        Ok(futures::stream::try_unfold(begun.map_err(stopped)??, next_piece))
-    };
-    begun.try_flatten_stream().boxed()
-}
-
-async fn next_piece(mut writer: SnapshotWriter) -> Result<Option<(Bytes, SnapshotWriter)>> {
-    let turn = tokio::task::spawn_blocking(move || (writer.next(), writer)).await;
-    let (piece, writer) = turn.map_err(stopped)?;
-    Ok(piece.map(|piece| (Bytes::from(piece), writer)))
-}
-
-fn stopped(cause: JoinError) -> Error {
-    Error::internal("encoding a snapshot stopped").with_source(cause)
 }

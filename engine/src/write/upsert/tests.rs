@@ -1,7 +1,7 @@
 //! Random histories of an upsert table against a map: late rows, ties, deletes, tombstones, restarts, staged batches that
 //! never land, and other writers that add rows or remove files, between batches and in the middle of one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,23 +10,26 @@ use alluvium_catalog::{
     Clock, Error, ErrorKind, Fate, Lineage, Location, ManualClock, Offset, OffsetRange, Partition, Result, Span,
     StorageSettings, Stores, SystemClock, Timestamp,
 };
-use alluvium_sql::{HIDDEN_OFFSET, HIDDEN_PARTITION, RewriteCap, RewritePolicy, Shaped, UpsertOptions};
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, UInt64Array};
+use alluvium_sql::{
+    HIDDEN_OFFSET, HIDDEN_OVER_ROW, HIDDEN_PARTITION, HIDDEN_SEQUENCE, RewriteCap, RewritePolicy, Shaped, UpsertOptions,
+};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataWriter};
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 
 use super::draw::removal;
 use super::*;
-use crate::commit::Outcome;
 use crate::commit::create::{Blueprint, encode};
 use crate::commit::land::{LandLimits, Landing, LandingParts, Signature};
 use crate::commit::positions::AppIds;
+use crate::commit::{Landed, Outcome};
 use crate::delta::action::{Add, DeletionVectorDescriptor};
 use crate::delta::log::{DeltaLog, PutOutcome};
 use crate::hooked_store::{Hook, HookedStore};
@@ -97,6 +100,7 @@ fn columns() -> UpsertColumns {
         declared: declared(),
         keys: vec!["id".to_owned()],
         sequence: vec![DataType::Int64],
+        sequence_by: "rank".to_owned(),
         stored_sequence: None,
     }
 }
@@ -680,6 +684,149 @@ async fn land_one(history: &mut History, change: Change, is_new: bool) -> Result
     history.land(&[(1, change)], &BTreeSet::new()).await
 }
 
+/// Lands records of which the model does not hear.
+async fn land_untold(history: &mut History, records: &[(i64, Change)]) -> Result<Landed> {
+    let (changes, signature) = (history.changes(records)?, history.signature()?);
+    history.next += records.len() as i64;
+    let staged = history.landing.writer().stage(changes).await?;
+    match history.landing.land(&staged, &signature).await? {
+        Outcome::Landed(landed) => Ok(*landed),
+        other => Err(failed(format!("{other:?}"))),
+    }
+}
+
+/// Lands one row of key 1, and returns whether it had an effect.
+async fn takes(history: &mut History, sequence: i64) -> Result<bool> {
+    Ok(land_untold(history, &upserts([1], sequence)).await?.fate.applied == 1)
+}
+
+/// Adds a row of key 1 that has no position, as another writer would.
+async fn bring_back(history: &History, sequence: i64) -> Result<()> {
+    let column = |value: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![value])) };
+    let columns = [("id", column(1)), ("value", column(-2)), (HIDDEN_SEQUENCE, column(sequence))];
+    history.commit_file(&RecordBatch::try_from_iter(columns).map_err(failed)?).await
+}
+
+/// Returns the order of the delete that a writer remembers of a key: the sequence, which is a number, and the offset.
+fn remembered(writer: &UpsertWriter, key: i64) -> Result<Option<(Option<Sequence>, i64)>> {
+    let key: ArrayRef = Arc::new(Int64Array::from(vec![key]));
+    let keys = writer.reader.keys.pack(&[key])?;
+    let found = writer.index.deleted(keys.get(0), keys.hashes()[0]);
+    Ok(found.map(|delete| (delete.order.sequence.clone(), delete.order.offset)))
+}
+
+#[tokio::test]
+async fn a_delete_of_a_row_that_another_writer_brought_binds_after_a_start_over_an_older_one() -> Result<()> {
+    for delete in [Change::Delete { sequence: 6 }, Change::Tombstone] {
+        for starts in [false, true] {
+            let mut history = History::begin(UpsertSettings::default()).await?;
+            assert!(takes(&mut history, 1).await?);
+            land_untold(&mut history, &[(1, Change::Delete { sequence: 20 })]).await?;
+            bring_back(&history, 5).await?;
+            history.landing.catch_up().await?;
+            land_untold(&mut history, &[(1, delete)]).await?;
+            if starts {
+                history.restart(false).await?;
+            }
+            assert!(!takes(&mut history, 4).await?, "a late row after {delete:?}, starts: {starts}");
+            assert!(takes(&mut history, 10).await?, "a newer row after {delete:?}, starts: {starts}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn deletes_are_told_anew_when_a_conflict_brings_a_row_for_one_of_them() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    let (changes, signature) = (history.changes(&[(1, Change::Delete { sequence: 6 })])?, history.signature()?);
+    let staged = history.landing.writer().stage(changes).await?;
+    bring_back(&history, 5).await?;
+    let Outcome::Landed(landed) = history.landing.land(&staged, &signature).await? else {
+        return Err(failed("the batch did not land"));
+    };
+    let told = sidecars(&history).read_of_commit(&landed.entry.info).await?;
+    let over_row = told.iter().filter_map(|told| told.rows.column_by_name(HIDDEN_OVER_ROW));
+    let over_row: Vec<bool> = over_row.map(|column| column.as_boolean().value(0)).collect();
+    assert_eq!(over_row, [true]);
+    assert_eq!(files(history.store.as_ref(), "_alluvium/tombstones").await?.len(), 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_delete_that_has_landed_is_the_last_word_over_one_that_is_over_where_it_was_made() -> Result<()> {
+    let clock = Arc::new(ManualClock::new(1, Timestamp(1_800_000_000_000)));
+    let retention = Duration::from_secs(3_600);
+    let settings = UpsertSettings { retention, ..UpsertSettings::default() };
+    let mut history = History::begin_at(Arc::clone(&clock) as Arc<dyn Clock>, settings.clone()).await?;
+    let mut other = start(&history, settings).await?;
+    land_and_follow(&mut history, &[(1, Change::Delete { sequence: 20 })], &mut other).await?;
+    assert_eq!(remembered(&other, 1)?, Some((Some(Sequence::Number(20)), 0)));
+    clock.advance(retention + Duration::from_secs(1));
+    let mut tail = Vec::new();
+    for record in [
+        (2, Change::Upsert { sequence: 1 }),
+        (1, Change::Upsert { sequence: 10 }),
+        (1, Change::Delete { sequence: 11 }),
+    ] {
+        let landed = land_untold(&mut history, &[record]).await?;
+        assert_eq!(landed.fate.applied, 1, "{record:?}");
+        tail.push(landed.entry);
+    }
+    // The row of key 1 has come and gone: whoever follows all three at once does not see its file.
+    tail[1].actions.retain(|action| !matches!(action, Action::Add(_)));
+    other.follow(&tail).await?;
+    assert_eq!(remembered(&other, 1)?, Some((Some(Sequence::Number(11)), 3)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_names_the_sidecar_that_was_written_last_though_an_earlier_one_says_the_same() -> Result<()> {
+    let mut history = History::begin(UpsertSettings::default()).await?;
+    assert!(takes(&mut history, 80).await?);
+    let add = only_file(&history).await?;
+    let (changes, signature) = (history.changes(&[(1, Change::Tombstone)])?, history.signature()?);
+    history.next += 1;
+    let staged = history.landing.writer().stage(changes).await?;
+    // Another writer takes the row away, a commit is drawn up that does not land, and the row comes back.
+    history.commit(&[Action::Remove(removal(&add, 0))]).await?;
+    history.landing.catch_up().await?;
+    let state = history.landing.state().clone();
+    drop(history.landing.writer().draft(&staged, &state).await?);
+    history.commit(&[Action::Add(add)]).await?;
+    history.landing.catch_up().await?;
+    let Outcome::Landed(landed) = history.landing.land(&staged, &signature).await? else {
+        return Err(failed("the batch did not land"));
+    };
+    let mut written = files(history.store.as_ref(), "_alluvium/tombstones").await?;
+    written.sort();
+    let (named, last) = (landed.entry.info[TombstoneFolder::KEY].as_str(), written.last().map(ToString::to_string));
+    assert_eq!((written.len(), named), (3, last.as_deref()));
+    history.restart(false).await?;
+    assert!(!takes(&mut history, 70).await?, "the tombstone has the sequence of the row that it deleted");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_data_file_with_more_rows_than_can_be_numbered_is_bad_data() -> Result<()> {
+    let history = History::begin(UpsertSettings::default()).await?;
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let rows = RecordBatch::try_new(declared(), vec![Arc::clone(&ids), ids]).map_err(failed)?;
+    let (bytes, footer) = crate::write::parquet::encode(&rows)?;
+    // Behind the rows comes a footer that tells of more; the last one counts.
+    let group = footer.row_group(0).clone().into_builder().set_num_rows(1 << 32).build().map_err(failed)?;
+    let footer = ParquetMetaData::new(footer.file_metadata().clone(), vec![group]);
+    let mut file = bytes.to_vec();
+    ParquetMetaDataWriter::new(&mut file, &footer).finish().map_err(failed)?;
+    let (path, size) = ("long.parquet".to_owned(), file.len() as i64);
+    history.store.put(&Path::from(path.as_str()), file.into()).await.map_err(failed)?;
+    let writer = start(&history, UpsertSettings::default()).await?;
+    let read = Arc::clone(&writer.reader).read(&Add { path, size, ..Add::default() }).await;
+    let refused = read.map(drop).map_err(|error| (error.kind(), error.to_string()));
+    let wanted = "long.parquet of the table at memory:///t has 4294967296 rows, more than the 4294967295";
+    assert!(matches!(&refused, Err((ErrorKind::Data, text)) if text.contains(wanted)), "{refused:?}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_delete_of_a_snapshot_that_is_over_gives_way_to_a_later_one_of_a_lower_sequence() -> Result<()> {
     let clock = Arc::new(ManualClock::new(1, Timestamp(1_800_000_000_000)));
@@ -793,6 +940,45 @@ async fn what_an_index_takes_beside_a_snapshot_makes_a_batch_wait_and_halts_no_f
     Ok(())
 }
 
+#[test]
+fn a_snapshot_that_is_given_up_holds_no_part_of_the_index() -> Result<()> {
+    // One thread for all pieces that are encoded, so that a test can keep them waiting.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build();
+    runtime.map_err(failed)?.block_on(async {
+        let store = Arc::<HookedStore<HeldSnapshots>>::default();
+        let mut history =
+            History::begin_in(Arc::clone(&store) as _, Arc::new(SystemClock), UpsertSettings::default()).await?;
+        let settings = UpsertSettings { snapshot_interval: 1, ..UpsertSettings::default() };
+        let mut writer = start(&history, settings).await?;
+        land_and_follow(&mut history, &upserts(0..2_000, 1), &mut writer).await?;
+        writer.save_when_due();
+        land_and_follow(&mut history, &upserts(0..2_000, 2), &mut writer).await?;
+        assert!(writer.index.has_layers());
+        let busy = tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(300)));
+        store.hook.0.add_permits(1);
+        writer.snapshots.wait(Duration::from_millis(50)).await;
+        writer.merge_layers();
+        assert_eq!((writer.index.has_layers(), writer.snapshots.saved()), (false, None));
+        busy.await.map_err(failed)
+    })
+}
+
+#[tokio::test]
+async fn a_snapshot_of_another_sequence_by_is_not_taken() -> Result<()> {
+    let settings = UpsertSettings { snapshot_interval: 1_000, ..UpsertSettings::default() };
+    let mut history = History::begin(settings.clone()).await?;
+    land_untold(&mut history, &[(1, Change::Delete { sequence: 9 })]).await?;
+    history.landing.writer().close().await;
+    let (state, sequence) = (history.landing.state(), Some(Sequence::Number(9)));
+    for (sequence_by, saved, sequence) in [("rank", Some(state.version), sequence), ("-rank", None, None)] {
+        let columns = UpsertColumns { sequence_by: sequence_by.to_owned(), ..columns() };
+        let writer = UpsertWriter::open(folder(&history), columns, state, settings.clone()).await?;
+        assert_eq!(writer.snapshots.saved(), saved, "{sequence_by}");
+        assert_eq!(remembered(&writer, 1)?, Some((sequence, 0)), "{sequence_by}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn what_has_gathered_beside_one_snapshot_is_merged_before_the_next_begins() -> Result<()> {
     let mut history = History::begin(UpsertSettings::default()).await?;
@@ -894,31 +1080,53 @@ async fn a_delete_whose_first_commit_never_landed_is_told_to_others_by_the_one_t
     Ok(())
 }
 
+/// Returns where deletes of a history are remembered.
+fn sidecars(history: &History) -> TombstoneFolder {
+    TombstoneFolder {
+        store: Arc::clone(&history.store),
+        location: history.location.clone(),
+        clock: Arc::clone(&history.clock),
+    }
+}
+
 #[tokio::test]
 async fn deletes_of_another_sequence_by_are_remembered_by_their_positions() -> Result<()> {
     let mut history = History::begin(UpsertSettings::default()).await?;
     history.land(&[(1, Change::Delete { sequence: 9 })], &BTreeSet::new()).await?;
+    // A file of a version that did not say of which SEQUENCE BY it is tells of key 2.
+    let numbers = |value: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![value])) };
+    let partitions: ArrayRef = Arc::new(Int32Array::from(vec![0]));
+    let untold = [
+        ("id", numbers(2)),
+        ("_alluvium_sequence_0", numbers(9)),
+        (HIDDEN_PARTITION, partitions),
+        (HIDDEN_OFFSET, numbers(0)),
+    ];
+    sidecars(&history).write(&RecordBatch::try_from_iter(untold).map_err(failed)?).await?;
     let by = |names: &[&str], sequence: &[DataType]| UpsertColumns {
         sequence: sequence.to_vec(),
+        sequence_by: names.join(", "),
         stored_sequence: Some(names.iter().map(|name| (*name).to_owned()).collect()),
         ..columns()
     };
     let moment = DataType::Timestamp(TimeUnit::Microsecond, None);
     let cases = [
-        (by(&["value"], &[DataType::Int64]), Some(9)),
-        (by(&["value"], &[DataType::Int32]), Some(9)),
-        (by(&["value"], &[moment]), None),
-        (by(&["id", "value"], &[DataType::Int64, DataType::Int64]), None),
+        (columns(), Some(9), Some(9)),
+        (UpsertColumns { sequence_by: "-rank".to_owned(), ..columns() }, None, Some(9)),
+        (by(&["rank"], &[DataType::Int32]), Some(9), Some(9)),
+        (by(&["value"], &[DataType::Int64]), None, Some(9)),
+        (by(&["value"], &[DataType::Int32]), None, Some(9)),
+        (by(&["rank"], std::slice::from_ref(&moment)), None, None),
+        (by(&["value"], &[moment]), None, None),
+        (by(&["id", "value"], &[DataType::Int64, DataType::Int64]), None, None),
     ];
-    let key: ArrayRef = Arc::new(Int64Array::from(vec![1]));
-    for (columns, sequence) in cases {
-        let told = format!("{:?}", columns.sequence);
+    for (columns, told, untold) in cases {
+        let case = format!("{} {:?}", columns.sequence_by, columns.sequence);
         let state = history.landing.state();
         let writer = UpsertWriter::open(folder(&history), columns, state, UpsertSettings::default()).await?;
-        let keys = writer.reader.keys.pack(&[Arc::clone(&key)])?;
-        let found = writer.index.deleted(keys.get(0), keys.hashes()[0]).map(|delete| delete.order.clone());
-        let found = found.map(|order| (order.sequence, order.offset));
-        assert_eq!(found, Some((sequence.map(Sequence::Number), 0)), "{told}");
+        for (key, sequence) in [(1, told), (2, untold)] {
+            assert_eq!(remembered(&writer, key)?, Some((sequence.map(Sequence::Number), 0)), "{key}: {case}");
+        }
     }
     Ok(())
 }
@@ -926,24 +1134,42 @@ async fn deletes_of_another_sequence_by_are_remembered_by_their_positions() -> R
 #[tokio::test]
 async fn deletes_of_keys_that_the_table_does_not_have_stop_no_start_and_what_cannot_be_read_is_named() -> Result<()> {
     let history = History::begin(UpsertSettings::default()).await?;
-    let sidecars = TombstoneFolder {
-        store: Arc::clone(&history.store),
-        location: history.location.clone(),
-        clock: Arc::clone(&history.clock),
-    };
     let offsets: ArrayRef = Arc::new(Int64Array::from(vec![7]));
     let partitions: ArrayRef = Arc::new(Int32Array::from(vec![0]));
-    let write = async |name: &str, key: ArrayRef| {
+    let of_keys = |keys: Vec<(&str, ArrayRef)>| {
         let (partitions, offsets) = (Arc::clone(&partitions), Arc::clone(&offsets));
-        let columns = [(name, key), (HIDDEN_PARTITION, partitions), (HIDDEN_OFFSET, offsets)];
-        sidecars.write(&RecordBatch::try_from_iter(columns).map_err(failed)?).await
+        let columns = keys.into_iter().chain([(HIDDEN_PARTITION, partitions), (HIDDEN_OFFSET, offsets)]);
+        RecordBatch::try_from_iter(columns).map_err(failed)
     };
-    write("id", Arc::new(BooleanArray::from(vec![true]))).await?;
-    write("order_id", Arc::new(Int64Array::from(vec![1]))).await?;
-    write("id", Arc::new(Int32Array::from(vec![5]))).await?;
+    let of_table = |rows: RecordBatch, table: &str| {
+        let metadata = HashMap::from([(TombstoneFolder::TABLE.to_owned(), table.to_owned())]);
+        let schema = rows.schema_ref().as_ref().clone().with_metadata(metadata);
+        rows.with_schema(Arc::new(schema)).map_err(failed)
+    };
+    let number = |value: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![value])) };
+    let flag: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
+    let narrow: ArrayRef = Arc::new(Int32Array::from(vec![5]));
+    let region: ArrayRef = Arc::new(StringArray::from(vec!["north"]));
+    let beyond: ArrayRef = Arc::new(UInt64Array::from(vec![u64::MAX]));
+    let id = &history.landing.state().metadata.id;
+    let sidecars = sidecars(&history);
+    for rows in [
+        of_keys(vec![("id", flag)])?,
+        of_keys(vec![("order_id", number(1))])?,
+        of_keys(vec![("id", narrow)])?,
+        of_keys(vec![("id", number(6)), ("region", region)])?,
+        of_table(of_keys(vec![("id", number(7))])?, "another")?,
+        of_table(of_keys(vec![("id", Arc::clone(&beyond))])?, "another")?,
+        of_table(of_keys(vec![("id", number(8))])?, id)?,
+    ] {
+        sidecars.write(&rows).await?;
+    }
     let writer = start(&history, UpsertSettings::default()).await?;
-    assert_eq!(known(&writer), (0, 1), "only the delete of a key of this table");
-    let damaged = write("id", Arc::new(UInt64Array::from(vec![u64::MAX]))).await?;
+    assert_eq!(known(&writer), (0, 2), "only the deletes of keys of this table");
+    for key in [5, 8] {
+        assert_eq!(remembered(&writer, key)?, Some((None, 7)), "{key}");
+    }
+    let damaged = sidecars.write(&of_keys(vec![("id", beyond)])?).await?;
     let refused = start(&history, UpsertSettings::default()).await.map(drop);
     let refused = refused.map_err(|error| (error.kind(), error.to_string()));
     assert!(matches!(&refused, Err((ErrorKind::Data, text)) if text.contains(&damaged)), "{refused:?}");
@@ -958,6 +1184,7 @@ async fn keys_and_sequences_are_read_from_columns_with_dots_in_their_names() -> 
         declared: Arc::new(Schema::new(fields)),
         keys: vec!["a.b".to_owned()],
         sequence: vec![DataType::Int64],
+        sequence_by: "c.d".to_owned(),
         stored_sequence: Some(vec!["c.d".to_owned()]),
     };
     let numbers = |values: [i64; 3]| -> ArrayRef { Arc::new(Int64Array::from(values.to_vec())) };

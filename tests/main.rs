@@ -19,6 +19,7 @@ mod identity;
 mod kill;
 mod otlp;
 mod lookup;
+mod memory_limit;
 mod pipelines;
 mod readers;
 mod repl;

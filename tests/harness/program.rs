@@ -18,6 +18,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 pub(crate) struct Program {
     folder: PathBuf,
     variables: Vec<(String, String)>,
+    group: Option<PathBuf>,
 }
 
 /// A process that has ended.
@@ -48,7 +49,7 @@ impl Program {
             ("NO_COLOR", "1".to_owned()),
         ];
         let variables = lake.variables().into_iter().chain(own).map(|(name, value)| (name.to_owned(), value));
-        Self { folder: lake.folder().to_owned(), variables: variables.collect() }
+        Self { folder: lake.folder().to_owned(), variables: variables.collect(), group: None }
     }
 
     /// Sets a variable for processes started from now on.
@@ -57,6 +58,12 @@ impl Program {
         self.variables.retain(|(known, _)| known != name);
         self.variables.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// Has processes started in the control group with this folder from now on.
+    #[must_use]
+    pub(crate) fn in_group(self, folder: &Path) -> Self {
+        Self { group: Some(folder.to_owned()), ..self }
     }
 
     /// Takes everything away that a machine may have set up: all variables, what is on the PATH, and what is at home.
@@ -83,7 +90,8 @@ impl Program {
     pub(crate) fn start(&self, arguments: &[&str]) -> TestResult<Running> {
         let output = self.folder.join(unique("process"));
         let (out, err) = (output.with_extension("out"), output.with_extension("err"));
-        let child = Command::new(env!("CARGO_BIN_EXE_alluvium-under-test"))
+        let child = self
+            .command()
             .args(arguments)
             .current_dir(&self.folder)
             .env_clear()
@@ -94,6 +102,16 @@ impl Program {
             .stderr(File::create(&err)?)
             .spawn()?;
         Ok(Running { child, arguments: arguments.join(" "), out, err })
+    }
+
+    /// Returns the command that arguments are given to. A shell enters the group, if there is one, and becomes the
+    /// program, which is in it from its first instruction on.
+    fn command(&self) -> Command {
+        let program = env!("CARGO_BIN_EXE_alluvium-under-test");
+        let Some(group) = &self.group else { return Command::new(program) };
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#]).arg(group).arg(program);
+        shell
     }
 
     /// Runs a process on a terminal of its own and types `steps` into it (`harness/terminal.py`), by `python`.

@@ -177,7 +177,7 @@ fn required(service: &str, why: &str) -> Box<dyn std::error::Error + Send + Sync
 }
 
 /// Says that a test goes without `service`, once.
-fn leave_out(service: &str, why: &str) -> TestResult {
+pub(crate) fn leave_out(service: &str, why: &str) -> TestResult {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
     let text = format!("left out: {}, which needs {service} ({why})", test());

@@ -97,6 +97,18 @@ pub(super) fn tended() -> Vec<Produced> {
     first.chain(again).chain(second).collect()
 }
 
+/// Two batches to be compacted, and then two with changes and deletes of a tenth of their rows, each of so many that
+/// positions are stored as differences: in the files of the batches as in the compacted one.
+pub(super) fn large() -> Vec<Produced> {
+    let first = (0..33_000).map(|id| put(id, id, "first"));
+    let second = (0..33_000).map(|pos| match pos % 11 {
+        0 if pos % 13 == 0 => gone(pos, 50_000),
+        0 => put(pos, 50_000, "again"),
+        _ => put(100_000 + pos, pos, "beside"),
+    });
+    first.chain(second).collect()
+}
+
 /// As [`tended`], with nested columns, which are NULL at one level or another.
 pub(super) fn tended_nested() -> Vec<Produced> {
     let mut records = tended();

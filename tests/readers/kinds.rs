@@ -5,11 +5,11 @@ use serde_json::json;
 use super::appends::{
     distinct, dripped, hive_null, locked, named, nested, numbered, partitioned, scalars, spread, wall_clock,
 };
-use super::changes::{changes, composite, rearranged, replaced, shelved, stamped, tended, tended_nested, worn};
+use super::changes::{changes, composite, large, rearranged, replaced, shelved, stamped, tended, tended_nested, worn};
 use super::kind::{Effect, Flow, Kind, Made, Shows};
 
 /// Every kind of table.
-pub(super) const KINDS: [Kind; 29] = [
+pub(super) const KINDS: [Kind; 30] = [
     Kind {
         name: "scalars",
         made: Made::By(Flow {
@@ -282,6 +282,19 @@ pub(super) const KINDS: [Kind; 29] = [
         }),
         shows: &[Shows::VectorFile],
         filters: &["id < 100", "note >= 'late'"],
+    },
+    Kind {
+        name: "large",
+        made: Made::By(Flow {
+            columns: "id BIGINT NOT NULL, seq BIGINT, op STRING, note STRING",
+            effect: Effect::Upsert { keys: "id" },
+            interval: "30 seconds",
+            batch: 16_500,
+            records: large,
+            ..APPEND
+        }),
+        shows: &[Shows::Compacted, Shows::Versions(5)],
+        filters: &["id BETWEEN 32990 AND 100010", "note = 'again'"],
     },
     Kind {
         name: "tended",

@@ -183,12 +183,12 @@ mod tests {
 
     const N_KEYS: u32 = 5_000;
 
-    /// Returns a shard with keys that count up, and the keys.
-    fn sample() -> (Shard, Keys) {
+    /// Returns a shard with keys that count up.
+    fn sample() -> Shard {
         let keys = Keys::of((0..u64::from(N_KEYS)).map(KeyRef::Narrow));
         let mut shard = Shard::default();
         put(&mut shard, &keys, 0..N_KEYS, FileOrdinal(1));
-        (shard, keys)
+        shard
     }
 
     fn put(shard: &mut Shard, keys: &Keys, rows: Range<u32>, file: FileOrdinal) {
@@ -208,7 +208,7 @@ mod tests {
             n_asked.set(n_asked.get() + 1);
             true
         };
-        let (mut shard, keys) = sample();
+        let mut shard = sample();
         let shared = shard.clone();
         let moved = |place: RowPlace| Some(RowPlace::new(FileOrdinal(2), place.row()));
         assert_eq!(shard.open(&lives).relocate(&moved, &lives), u64::from(N_KEYS));

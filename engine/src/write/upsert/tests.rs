@@ -912,8 +912,9 @@ async fn land_and_follow(history: &mut History, records: &[(i64, Change)], other
     other.follow(std::slice::from_ref(&landed.entry)).await
 }
 
-#[tokio::test]
-async fn what_an_index_takes_beside_a_snapshot_makes_a_batch_wait_and_halts_no_flow() -> Result<()> {
+/// Returns a table, and a writer that has followed a change of all keys while its snapshot of the version before is held
+/// up.
+async fn beside_a_held_snapshot() -> Result<(Arc<HookedStore<HeldSnapshots>>, History, UpsertWriter)> {
     let store = Arc::<HookedStore<HeldSnapshots>>::default();
     let mut history =
         History::begin_in(Arc::clone(&store) as _, Arc::new(SystemClock), UpsertSettings::default()).await?;
@@ -921,10 +922,15 @@ async fn what_an_index_takes_beside_a_snapshot_makes_a_batch_wait_and_halts_no_f
     let mut writer = start(&history, settings).await?;
     land_and_follow(&mut history, &upserts(0..2_000, 1), &mut writer).await?;
     writer.save_when_due();
-    let saving = writer.version;
     land_and_follow(&mut history, &upserts(0..2_000, 2), &mut writer).await?;
-    let layered = writer.index.footprint().bytes;
     assert!(writer.index.has_layers());
+    Ok((store, history, writer))
+}
+
+#[tokio::test]
+async fn what_an_index_takes_beside_a_snapshot_makes_a_batch_wait_and_halts_no_flow() -> Result<()> {
+    let (store, history, mut writer) = beside_a_held_snapshot().await?;
+    let (saving, layered) = (writer.version - 1, writer.index.footprint().bytes);
     writer.settings.memory_bytes_max = layered - 1;
     let passing = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -945,15 +951,7 @@ fn a_snapshot_that_is_given_up_holds_no_part_of_the_index() -> Result<()> {
     // One thread for all pieces that are encoded, so that a test can keep them waiting.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().max_blocking_threads(1).build();
     runtime.map_err(failed)?.block_on(async {
-        let store = Arc::<HookedStore<HeldSnapshots>>::default();
-        let mut history =
-            History::begin_in(Arc::clone(&store) as _, Arc::new(SystemClock), UpsertSettings::default()).await?;
-        let settings = UpsertSettings { snapshot_interval: 1, ..UpsertSettings::default() };
-        let mut writer = start(&history, settings).await?;
-        land_and_follow(&mut history, &upserts(0..2_000, 1), &mut writer).await?;
-        writer.save_when_due();
-        land_and_follow(&mut history, &upserts(0..2_000, 2), &mut writer).await?;
-        assert!(writer.index.has_layers());
+        let (store, _history, mut writer) = beside_a_held_snapshot().await?;
         let busy = tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(300)));
         store.hook.0.add_permits(1);
         writer.snapshots.wait(Duration::from_millis(50)).await;

@@ -37,11 +37,11 @@ pub use snapshot::{SnapshotOf, SnapshotReader, SnapshotWriter, read_of, read_sna
 use crate::delta::action::DeletionVectorDescriptor;
 use crate::key::{KeyRef, Keys};
 use crate::order::Order;
-use bulk::{ByShard, N_SHARDS, shard_of};
+use bulk::ByShard;
 use deletes::Deletes;
 use doubles::Doubles;
 use files::Files;
-use shard::{OpenShard, Shard};
+use shard::{N_SHARDS, OpenShard, Shard, shard_of};
 
 /// The index of one table. A clone shares what neither changes.
 #[derive(Debug, Clone)]

@@ -72,8 +72,6 @@ pub struct UpsertWriter {
     index: Arc<KeyIndex>,
     /// What it has taken of what all indexes of the process may take.
     share: IndexShare,
-    /// What it took when memory was given back last.
-    gave_back_bytes: u64,
     /// Lets others look into it between changes.
     lender: IndexLender,
     cache: OrderCache,
@@ -140,7 +138,6 @@ impl UpsertWriter {
             settings,
             index: Arc::default(),
             share,
-            gave_back_bytes: 0,
             lender: IndexLender::new(),
             forgot_ms,
             swept_ms: forgot_ms,

@@ -9,11 +9,8 @@ use std::num::NonZero;
 use std::ops::Range;
 
 use super::place::RowPlace;
-use super::shard::{OpenShard, SHARD_BITS, Shard};
+use super::shard::{N_SHARDS, OpenShard, Shard, shard_of};
 use crate::key::{KeyRef, Keys};
-
-/// Shards of an index.
-pub(super) const N_SHARDS: usize = 1 << SHARD_BITS;
 
 /// Keys whose slots are looked at in advance: what a core can have under way at once, and more does not help.
 const BLOCK: usize = 32;
@@ -29,10 +26,6 @@ pub(super) struct ByShard {
     order: Vec<u32>,
     /// Where the keys of each shard begin; one more than there are shards.
     starts: Vec<usize>,
-}
-
-pub(super) fn shard_of(hash: u64) -> usize {
-    (hash >> (u64::BITS - SHARD_BITS)) as usize
 }
 
 impl ByShard {
@@ -95,8 +88,11 @@ impl ByShard {
 
     /// Returns runs of shards, one a thread, with about as many keys each.
     fn shares(&self) -> Vec<Range<usize>> {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let n_threads = (self.order.len() / KEYS_A_THREAD_MIN).clamp(1, cores.min(N_SHARDS));
+        let n_threads = match self.order.len() / KEYS_A_THREAD_MIN {
+            // How many cores there are is asked of files of the system, and a small batch has no time for that.
+            0 | 1 => 1,
+            wanted => wanted.min(std::thread::available_parallelism().map_or(1, NonZero::get)).min(N_SHARDS),
+        };
         let mut shares = Vec::with_capacity(n_threads);
         let mut first = 0;
         for thread in 1..=n_threads {

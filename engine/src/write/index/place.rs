@@ -1,11 +1,14 @@
 //! Where a row is: a file, by its number in the index, and the row's number in the file.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 /// Names a data file within the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileOrdinal(pub(super) u32);
 
 /// The place of a row: the file, and the row's number in it from 0, in eight bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
 pub struct RowPlace(u64);
 
 impl RowPlace {

@@ -4,6 +4,7 @@
 //! ones, and is merged into them when they are nobody else's again: so a snapshot costs memory for what is changed until it is
 //! written, and not for the index once more.
 
+mod slots;
 mod table;
 mod tables;
 
@@ -13,8 +14,13 @@ use super::place::RowPlace;
 use crate::key::KeyRef;
 use tables::Tables;
 
+pub(super) use table::shard_of;
+
 /// The bits of a hash that choose the shard; a table is entered by the others.
-pub(super) const SHARD_BITS: u32 = 6;
+const SHARD_BITS: u32 = 6;
+
+/// Shards of an index.
+pub(super) const N_SHARDS: usize = 1 << SHARD_BITS;
 
 /// The keys whose hashes begin with the same bits.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +40,9 @@ pub(super) enum OpenShard<'a> {
 }
 
 impl Shard {
-    /// Returns a shard that takes so many keys of 64 and of 128 bits without being rebuilt.
-    pub(super) fn with_room(n_narrow: usize, n_wide: usize) -> Self {
-        Self { base: Arc::new(Tables::with_room(n_narrow, n_wide)), over: Tables::default() }
+    /// Returns the shard `shard` that takes so many keys of 64 and of 128 bits without being rebuilt.
+    pub(super) fn with_room(n_narrow: usize, n_wide: usize, shard: usize) -> Self {
+        Self { base: Arc::new(Tables::with_room(n_narrow, n_wide, shard)), over: Tables::default() }
     }
 
     /// Opens the shard for changes. What has gathered over its tables is merged into them if nobody shares them any more;

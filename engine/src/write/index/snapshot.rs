@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::bounds::Bounds;
-use super::bulk::N_SHARDS;
+use super::shard::N_SHARDS;
 use crate::delta::action::DeletionVectorDescriptor;
 use crate::delta::log::Version;
 
@@ -24,7 +24,8 @@ pub use writer::SnapshotWriter;
 /// Begins every snapshot.
 const MAGIC: &[u8; 8] = b"ALVINDEX";
 
-/// The layout that this program writes and reads.
+/// The layout that this program writes and reads, that of keys and sequences included: some of both are rows as arrow encodes
+/// them, which another release of it may do otherwise. Tests of `key` and `order` notice.
 const FORMAT: u32 = 2;
 
 /// The length of the hash behind each piece: of all bytes before it that are none of these hashes.

@@ -314,6 +314,25 @@ fn a_million_long_keys_take_40_bytes_each_and_a_quarter_more_than_their_length()
     check_bytes_per_key(|batch| vec![column::<StringArray, _>(batch, text)], 40.0 + 1.25 * 24.0)
 }
 
+/// Tables whose keys were counted have the same room, and would all grow at the same moment.
+#[test]
+fn keys_that_come_after_those_of_a_snapshot_take_24_bytes_each_too() {
+    const N_READ: u32 = 200_000;
+    const STEP: u32 = 5_000;
+    let mut index = KeyIndex::default();
+    for (shard, table) in index.shards.iter_mut().enumerate() {
+        *table = Shard::with_room(N_READ as usize / N_SHARDS, 0, shard);
+    }
+    let ordinal = index.insert_file(file("all", u64::from(4 * N_READ)));
+    for first in (0..4 * N_READ).step_by(STEP as usize) {
+        let rows = first..first + STEP;
+        let places: Vec<RowPlace> = rows.clone().map(|row| RowPlace::new(ordinal, row)).collect();
+        index.put_rows(&numbers(rows.map(u64::from)), &places);
+        let Footprint { n_keys, bytes, .. } = index.footprint();
+        assert!(n_keys < u64::from(N_READ) || bytes <= 24 * n_keys, "{bytes} bytes for {n_keys} keys");
+    }
+}
+
 #[test]
 fn stale_entries_make_room_for_others_when_a_table_is_rebuilt() {
     let mut index = KeyIndex::default();

@@ -1,45 +1,57 @@
 //! Open addressing over slots of a key and a place, probed in line.
 //!
-//! A capacity is any number, not only a power of two, and grows by a quarter: so a key costs about the same at every size
-//! of the table. A slot whose row is gone stays until its key is written again or its table is rebuilt; nothing is ever
-//! taken out of the middle of a run.
+//! A capacity is any number, not only a power of two, and grows by half. The tables of the shards grow at different moments,
+//! so that a key costs the same at every size of the index, 1.23 of its slots at full load, and no batch waits for all of them.
+//! A slot whose row is gone stays until its key is written again or its table is rebuilt; nothing is ever taken out of the
+//! middle of a run.
 
-use super::SHARD_BITS;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::slots::{Plain, Slots};
+use super::{N_SHARDS, SHARD_BITS};
 use crate::write::index::place::RowPlace;
 
 /// Slots filled of each hundred before a table is rebuilt: probes stay short, and memory is not wasted.
 const LOAD_PERCENT: usize = 85;
 
-/// The room that a rebuilt table has beyond its live slots at full load, in percent.
-pub(super) const GROWTH_PERCENT: usize = 125;
+/// From one capacity of a table to the next.
+const GROWTH: f64 = 1.5;
 
-/// The room beyond its keys, in percent, of a table whose keys are counted before they come: shards do not get equally many.
-const ROOM_PERCENT: usize = 110;
+/// The least room that a rebuilt table has beyond its live slots at full load, in percent: where as many keys come as go,
+/// it is made anew whenever they have taken that.
+const ROOM_PERCENT: usize = 103;
+
+/// The room beyond its keys, in percent, of a table whose keys are counted before they come, in the first and the last shard:
+/// shards do not get equally many keys, and are not to be full at the same moment.
+const COUNTED_ROOM_PERCENT: [usize; 2] = [102, 122];
 
 /// Below this a table is not worth a computation.
 const CAPACITY_MIN: usize = 16;
 
 /// A key in some form with the place of its row.
-pub(super) trait Slot: Copy {
+pub(super) trait Slot: Plain {
     const VACANT: Self;
     fn place(&self) -> RowPlace;
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub(super) struct Narrow {
     pub(super) key: u64,
     pub(super) place: RowPlace,
 }
 
 /// The halves stand apart, so that a slot takes 24 bytes and not 32.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub(super) struct Wide {
     pub(super) key: [u64; 2],
     pub(super) place: RowPlace,
 }
 
 /// The whole hash stands beside the place in the arena, so that few arena bytes are looked at in vain.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 pub(super) struct Long {
     pub(super) hash: u64,
     pub(super) start: u64,
@@ -72,8 +84,8 @@ impl Slot for Long {
 
 /// Slots of one form.
 #[derive(Debug, Clone)]
-pub(super) struct Table<S> {
-    pub(super) slots: Vec<S>,
+pub(super) struct Table<S: Slot> {
+    pub(super) slots: Slots<S>,
     pub(super) n_used: usize,
 }
 
@@ -85,19 +97,24 @@ pub(super) enum Probe {
     Nowhere,
 }
 
-impl<S> Default for Table<S> {
+impl<S: Slot> Default for Table<S> {
     fn default() -> Self {
-        Self { slots: Vec::new(), n_used: 0 }
+        Self { slots: Slots::default(), n_used: 0 }
     }
 }
 
 impl<S: Slot> Table<S> {
-    /// Returns a table that takes `n_keys` without being rebuilt.
-    pub(super) fn with_room(n_keys: usize) -> Self {
+    /// Returns the table of the shard `shard` that takes `n_keys` without being rebuilt.
+    pub(super) fn with_room(n_keys: usize, shard: usize) -> Self {
+        let [first, last] = COUNTED_ROOM_PERCENT;
         match n_keys {
             0 => Self::default(),
-            _ => Self { slots: vec![S::VACANT; capacity(n_keys, ROOM_PERCENT)], n_used: 0 },
+            _ => Self::vacant(slots_of(n_keys, first + (last - first) * shard / N_SHARDS)),
         }
+    }
+
+    fn vacant(n_slots: usize) -> Self {
+        Self { slots: Slots::filled(S::VACANT, n_slots.max(CAPACITY_MIN)), n_used: 0 }
     }
 
     /// Returns where the probe of a key begins.
@@ -140,24 +157,67 @@ impl<S: Slot> Table<S> {
 
     /// Makes the table anew with room for `n_more`, without the slots that `keeps` refuses.
     pub(super) fn rebuild(&mut self, n_more: usize, hash_of: impl Fn(&S) -> u64, keeps: impl Fn(&S) -> bool) {
-        let mut kept = std::mem::take(&mut self.slots);
-        kept.retain(|slot| slot.place().is_some() && keeps(slot));
-        self.slots = vec![S::VACANT; capacity(kept.len() + n_more, GROWTH_PERCENT)];
-        self.n_used = 0;
-        for slot in &kept {
-            // Keys are distinct already, so any vacant slot will do.
-            if let Probe::Vacant(at) = self.probe(hash_of(slot), |_| false) {
-                self.fill(at, *slot);
+        let mut former = std::mem::take(&mut self.slots);
+        let mut n_kept = 0;
+        for slot in former.iter_mut().filter(|slot| slot.place().is_some()) {
+            if keeps(slot) {
+                n_kept += 1;
+            } else {
+                *slot = S::VACANT;
+            }
+        }
+        let kept = |slot: &&S| slot.place().is_some();
+        let shard = former.iter().find(kept).map_or(0, |slot| shard_of(hash_of(slot)));
+        *self = Self::vacant(staggered(slots_of(n_kept + n_more, ROOM_PERCENT), shard));
+        for piece in former.into_pieces() {
+            for slot in piece.slots().iter().filter(kept) {
+                // Keys are distinct already, so any vacant slot will do.
+                if let Probe::Vacant(at) = self.probe(hash_of(slot), |_| false) {
+                    self.fill(at, *slot);
+                }
             }
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.slots.capacity() * size_of::<S>()
+        self.slots.bytes()
     }
 }
 
-/// Returns the slots that `n_keys` want, and `percent` of that.
-fn capacity(n_keys: usize, percent: usize) -> usize {
-    (n_keys.saturating_mul(percent) / LOAD_PERCENT + 1).max(CAPACITY_MIN)
+/// Returns the shard of keys with this hash.
+pub(in crate::write::index) fn shard_of(hash: u64) -> usize {
+    (hash >> (u64::BITS - SHARD_BITS)) as usize
+}
+
+/// Returns the slots that `n_keys` want at full load, and `percent` of that.
+fn slots_of(n_keys: usize, percent: usize) -> usize {
+    n_keys.saturating_mul(percent) / LOAD_PERCENT + 1
+}
+
+/// Returns the first of the capacities of a shard's tables that has `n_slots`. From one to the next it is [`GROWTH`], and from
+/// the same one of a shard to that of the shard behind it an equal part of that.
+fn staggered(n_slots: usize, shard: usize) -> usize {
+    let first = CAPACITY_MIN as f64 * GROWTH.powf(shard as f64 / N_SHARDS as f64);
+    let n_steps = (n_slots as f64 / first).log(GROWTH).ceil().max(0.0);
+    // Rounding may have taken the last slot.
+    ((first * GROWTH.powf(n_steps)) as usize).max(n_slots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacities_grow_by_half_and_those_of_shards_lie_evenly_between() {
+        for n_slots in [1, 16, 17, 1_000, 123_456_789] {
+            let capacities: Vec<usize> = (0..N_SHARDS).map(|shard| staggered(n_slots, shard)).collect();
+            let most = n_slots.max(CAPACITY_MIN) * 3 / 2 + 1;
+            assert!(capacities.iter().all(|capacity| (n_slots..=most).contains(capacity)), "{n_slots}: {capacities:?}");
+            for (shard, capacity) in capacities.iter().enumerate() {
+                assert_eq!(staggered(*capacity, shard), *capacity, "{n_slots} slots in shard {shard}");
+            }
+        }
+        let mean = (0..N_SHARDS).map(|shard| staggered(1_000_000, shard) as f64).sum::<f64>() / N_SHARDS as f64 / 1e6;
+        assert!((1.23..1.24).contains(&mean), "{mean:.3} of the slots that are asked for");
+    }
 }

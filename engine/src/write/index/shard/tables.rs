@@ -1,8 +1,11 @@
 //! The keys of a shard and their places, one table for each form of keys.
 
-use super::table::{GROWTH_PERCENT, Long, Narrow, Probe, Table, Wide};
+use super::table::{Long, Narrow, Probe, Table, Wide};
 use crate::key::{KeyHashing, KeyRef};
 use crate::write::index::place::RowPlace;
+
+/// The room of a rebuilt arena, in percent of the keys in it.
+const ARENA_ROOM_PERCENT: usize = 125;
 
 /// Which table a key stands in.
 #[derive(Debug, Clone, Copy)]
@@ -36,9 +39,9 @@ pub(in crate::write::index) struct Tables {
 }
 
 impl Tables {
-    /// Returns tables that take so many keys of 64 and of 128 bits without being rebuilt.
-    pub(super) fn with_room(n_narrow: usize, n_wide: usize) -> Self {
-        Self { narrow: Table::with_room(n_narrow), wide: Table::with_room(n_wide), ..Self::default() }
+    /// Returns the tables of the shard `shard` that take so many keys of 64 and of 128 bits without being rebuilt.
+    pub(super) fn with_room(n_narrow: usize, n_wide: usize, shard: usize) -> Self {
+        Self { narrow: Table::with_room(n_narrow, shard), wide: Table::with_room(n_wide, shard), ..Self::default() }
     }
 
     /// Looks at the slot where the probe of `key` begins, so that it is in the cache when the probe comes.
@@ -249,7 +252,7 @@ impl Tables {
         if n_bytes == self.arena.len() {
             return;
         }
-        let mut arena = Vec::with_capacity(n_bytes * GROWTH_PERCENT / 100);
+        let mut arena = Vec::with_capacity(n_bytes * ARENA_ROOM_PERCENT / 100);
         for slot in self.long.slots.iter_mut().filter(|slot| slot.place.is_some()) {
             let bytes = in_arena(&self.arena, slot.start);
             slot.start = arena.len() as u64;

@@ -3,10 +3,10 @@
 use alluvium_catalog::{Error, Result};
 use roaring::RoaringTreemap;
 
+use super::super::KeyIndex;
 use super::super::files::IndexedFile;
 use super::super::place::RowPlace;
-use super::super::shard::Shard;
-use super::super::{KeyIndex, bulk};
+use super::super::shard::{N_SHARDS, Shard};
 use super::cursor::Cursor;
 use super::{FORMAT, FileRecord, HASH_BYTES, Header, LENGTH_BYTES, MAGIC, N_PIECES, SnapshotOf};
 use crate::delta::action::Add;
@@ -158,10 +158,12 @@ impl SnapshotReader {
         }
         read_deletes(&mut cursor, &mut self.index).ok_or_else(short)?;
         check_end(&cursor)?;
-        let [n_narrow, n_wide] = header.n_keys.map(|n_keys| n_keys.div_ceil(bulk::N_SHARDS as u64));
+        let [n_narrow, n_wide] = header.n_keys.map(|n_keys| n_keys.div_ceil(N_SHARDS as u64));
         let room = |n_keys| usize::try_from(n_keys).map_err(|_| damaged("has more keys than there is room for"));
         let (n_narrow, n_wide) = (room(n_narrow)?, room(n_wide)?);
-        self.index.shards.fill_with(|| Shard::with_room(n_narrow, n_wide));
+        for (shard, table) in self.index.shards.iter_mut().enumerate() {
+            *table = Shard::with_room(n_narrow, n_wide, shard);
+        }
         self.of = Some(header.of);
         Ok(())
     }

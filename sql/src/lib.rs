@@ -20,6 +20,7 @@ pub mod transform;
 pub mod locate;
 pub mod tables;
 mod time_travel;
+mod unread;
 mod system;
 pub mod session;
 pub mod repl;

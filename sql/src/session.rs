@@ -196,6 +196,7 @@ impl Session {
     }
 
     async fn run_sql(&self, mut statement: DfStatement) -> Result<Answer> {
+        crate::unread::check_all_is_read(&statement)?;
         let (mut state, catalogs) = self.query_state().await?;
         crate::time_travel::pin_versions(&mut statement)?;
         hidden::reveal(&mut statement, &catalogs).await?;

@@ -15,6 +15,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::plan::stream_argument;
 use crate::diagnostic::code;
+use crate::unread::{Unread, unread};
 
 /// Something in a query that a flow cannot do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,8 +45,14 @@ pub(super) fn reads(query: &Query, state: &SessionState) -> Reads {
     let is_common = |name: &ObjectName| common.iter().any(|known| name.to_string() == known.to_string());
     let lookups = lookups.into_iter().filter(|name| !is_common(name)).collect();
     let mut batches = Batches { state, offences };
+    batches.offences.extend(unread(query).into_iter().map(unread_offence));
     let _ = query.visit(&mut batches);
     Reads { streams, lookups, offences: batches.offences }
+}
+
+fn unread_offence(unread: Unread) -> Offence {
+    let Unread { clause, hint, span } = unread;
+    Offence { code: code::UNSUPPORTED, message: format!("{clause} is not supported yet"), hint: Some(hint), span }
 }
 
 /// Returns what `expression`, which stands outside a query, must not do.
@@ -90,10 +97,6 @@ impl Visitor for Relations {
             }
             (None, TableFactor::Table { version: Some(_), .. }) => {
                 offend(code::UNSUPPORTED, "a flow looks up the current version of a table", Some("leave AS OF out"));
-            }
-            (None, TableFactor::Table { sample: Some(_), .. }) => {
-                let hint = Some("leave it out; WHERE says which rows of the table are joined");
-                offend(code::UNSUPPORTED, "TABLESAMPLE is not supported yet", hint);
             }
             (None, TableFactor::Table { args: Some(_), .. } | TableFactor::Function { .. }) => {
                 let hint = Some("join a table; an array of the record becomes rows by unnest(column) in SELECT");

@@ -510,6 +510,28 @@ async fn slips_in_queries() {
     insta::assert_snapshot!(shown);
 }
 
+/// DataFusion's planner drops them: each record would land, whatever they say.
+#[tokio::test]
+async fn clauses_that_nothing_reads_are_refused() {
+    let append = |rest: &str| {
+        format!(
+            "CREATE FLOW f AS INSERT INTO bronze.events BY NAME SELECT order_id, status FROM STREAM(orders_raw) {rest}"
+        )
+    };
+    let lookup = |rest: &str| append(&format!("JOIN dim.customers {rest} USING (customer_id)"));
+    for (case, clause) in [
+        (append("PREWHERE amount > 0"), "PREWHERE"),
+        (append("TABLESAMPLE (10 PERCENT)"), "TABLESAMPLE"),
+        (append("START WITH order_id = 1 CONNECT BY PRIOR order_id = order_id"), "START WITH"),
+        (lookup("TABLESAMPLE (10 PERCENT)"), "TABLESAMPLE"),
+        (lookup("PARTITION (p0)"), "PARTITION of a table"),
+        (ORDERS.replace("STREAM(orders_raw))", "STREAM(orders_raw) PREWHERE amount > 0)"), "PREWHERE"),
+    ] {
+        let shown = refused(&[&case]).await;
+        assert!(shown.contains(&format!("{clause} is not supported yet")), "{case}: {shown}");
+    }
+}
+
 #[tokio::test]
 async fn what_could_only_fail_with_every_record() {
     let delete = ORDERS.replace("status = 'DELETED'", "status = 1");

@@ -1,7 +1,8 @@
 //! Lets a query name hidden columns (`_alluvium_offset`), while no `*` shows them.
 //!
 //! Tables are planned without their hidden columns, so `*`, `t.*`, `NATURAL` and `USING` never meet them. Only where a
-//! statement names a hidden column are its tables planned with them, and each `*` over such a table gets an `EXCEPT`.
+//! statement names a hidden column are its tables planned with them, and each `*` over such a table gets an `EXCEPT`. There
+//! `NATURAL` between two of them is refused: it would ask their hidden columns to be equal, too.
 //! On the way `orders.*` finds `silver.orders`, which DataFusion does not see as the same.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,8 +11,8 @@ use std::ops::ControlFlow;
 use alluvium_catalog::{DatasetKind, Error, Result};
 use datafusion::sql::parser::Statement as DfStatement;
 use datafusion::sql::sqlparser::ast::{
-    ExceptSelectItem, ExcludeSelectItem, Expr, Ident, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitorMut, WildcardAdditionalOptions,
+    ExceptSelectItem, ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select,
+    SelectItem, SelectItemQualifiedWildcardKind, TableFactor, TableWithJoins, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::catalogs::QueryCatalogs;
@@ -103,11 +104,25 @@ struct Relation {
     qualifier: Option<ObjectName>,
     /// The hidden columns that it shows.
     hidden: Vec<String>,
+    /// How it is joined to those before it.
+    joined: Joined,
+}
+
+/// What a join says of columns, as far as `*` and hidden columns are concerned.
+enum Joined {
+    /// They stay apart: the first relation, `ON`, and no condition.
+    Apart,
+    /// `*` shows these once, from the left.
+    Using(Vec<String>),
+    /// `*` shows the columns of `USING` once, but the left may lack them: `RIGHT` and `FULL`.
+    UsingEither,
+    /// By all columns of one name.
+    Natural,
 }
 
 impl Relation {
     fn named(name: ObjectName) -> Self {
-        Self { names: vec![dotted(&name)], qualifier: Some(name), hidden: Vec::new() }
+        Self { names: vec![dotted(&name)], qualifier: Some(name), hidden: Vec::new(), joined: Joined::Apart }
     }
 }
 
@@ -144,8 +159,15 @@ impl Reveal {
         for from in &mut select.from {
             self.add_relations(from, &mut relations)?;
         }
-        let shows_hidden = relations.iter().any(|relation| !relation.hidden.is_empty());
-        if shows_hidden && select.projection.is_empty() {
+        let n_showing = relations.iter().filter(|relation| !relation.hidden.is_empty()).count();
+        let is_natural = relations.iter().any(|relation| matches!(relation.joined, Joined::Natural));
+        if n_showing > 1 && is_natural {
+            return Err(Error::invalid(
+                "NATURAL JOIN would join by hidden columns, too, where the statement names one",
+            )
+            .with_hint("write JOIN .. USING with the columns that are meant"));
+        }
+        if n_showing > 0 && select.projection.is_empty() {
             // FROM t alone means SELECT *, which DataFusion puts in later than could be seen here.
             select.projection.push(SelectItem::Wildcard(WildcardAdditionalOptions::default()));
         }
@@ -159,8 +181,9 @@ impl Reveal {
     }
 
     fn add_relations(&self, from: &mut TableWithJoins, relations: &mut Vec<Relation>) -> Result<()> {
-        let joined = from.joins.iter_mut().map(|join| &mut join.relation);
-        for factor in std::iter::once(&mut from.relation).chain(joined) {
+        let joins = from.joins.iter_mut().map(|join| (joined(&join.join_operator), &mut join.relation));
+        for (joined, factor) in std::iter::once((Joined::Apart, &mut from.relation)).chain(joins) {
+            let first = relations.len();
             match factor {
                 TableFactor::NestedJoin { table_with_joins, alias: None } => {
                     self.add_relations(table_with_joins, relations)?;
@@ -168,8 +191,11 @@ impl Reveal {
                 TableFactor::Table { args: None, .. } => relations.push(self.table(factor)?),
                 _ => relations.push(match alias(factor) {
                     Some(name) => Relation::named(name),
-                    None => Relation { names: Vec::new(), qualifier: None, hidden: Vec::new() },
+                    None => Relation { names: Vec::new(), qualifier: None, hidden: Vec::new(), joined: Joined::Apart },
                 }),
+            }
+            if let Some(relation) = relations.get_mut(first) {
+                relation.joined = joined;
             }
         }
         Ok(())
@@ -196,7 +222,7 @@ impl Reveal {
             Some(given) => Relation { hidden, ..Relation::named(given) },
             None => {
                 let names = vec![table.table().to_owned(), table.to_string(), written];
-                Relation { names, qualifier: Some(name.clone()), hidden }
+                Relation { names, qualifier: Some(name.clone()), hidden, joined: Joined::Apart }
             }
         })
     }
@@ -225,7 +251,13 @@ fn expand(item: SelectItem, relations: &[Relation], projection: &mut Vec<SelectI
                 (Some(_), Some(_)) => {
                     for relation in relations {
                         let qualifier = relation.qualifier.clone().ok_or_else(ambiguous)?;
-                        projection.push(columns_of(qualifier, &relation.hidden, options.clone()));
+                        let shown_before: &[String] = match &relation.joined {
+                            Joined::Apart => &[],
+                            Joined::Using(columns) => columns.as_slice(),
+                            Joined::UsingEither | Joined::Natural => return Err(ambiguous()),
+                        };
+                        let left_out = [relation.hidden.as_slice(), shown_before].concat();
+                        projection.push(columns_of(qualifier, &left_out, options.clone()));
                     }
                 }
             }
@@ -235,14 +267,41 @@ fn expand(item: SelectItem, relations: &[Relation], projection: &mut Vec<SelectI
     Ok(())
 }
 
-fn columns_of(qualifier: ObjectName, hidden: &[String], mut options: WildcardAdditionalOptions) -> SelectItem {
-    leave_out(&mut options, hidden);
+fn columns_of(qualifier: ObjectName, left_out: &[String], mut options: WildcardAdditionalOptions) -> SelectItem {
+    leave_out(&mut options, left_out);
     SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(qualifier), options)
 }
 
 fn ambiguous() -> Error {
     Error::invalid("cannot tell which columns '*' means beside the hidden ones that are named")
         .with_hint("give every subquery in FROM an alias, or list the columns")
+}
+
+/// Returns what a join of this kind says of columns.
+fn joined(operator: &JoinOperator) -> Joined {
+    let (constraint, is_left_whole) = match operator {
+        JoinOperator::Join(constraint)
+        | JoinOperator::Inner(constraint)
+        | JoinOperator::Left(constraint)
+        | JoinOperator::LeftOuter(constraint) => (constraint, true),
+        JoinOperator::Right(constraint)
+        | JoinOperator::RightOuter(constraint)
+        | JoinOperator::FullOuter(constraint)
+        | JoinOperator::Semi(constraint)
+        | JoinOperator::LeftSemi(constraint)
+        | JoinOperator::RightSemi(constraint)
+        | JoinOperator::Anti(constraint)
+        | JoinOperator::LeftAnti(constraint)
+        | JoinOperator::RightAnti(constraint) => (constraint, false),
+        // DataFusion joins by no others that have a condition.
+        _ => return Joined::Apart,
+    };
+    match constraint {
+        JoinConstraint::Natural => Joined::Natural,
+        JoinConstraint::Using(columns) if is_left_whole => Joined::Using(columns.iter().map(dotted).collect()),
+        JoinConstraint::Using(_) => Joined::UsingEither,
+        JoinConstraint::On(_) | JoinConstraint::None => Joined::Apart,
+    }
 }
 
 fn alias(factor: &TableFactor) -> Option<ObjectName> {
@@ -283,12 +342,16 @@ fn forget_hidden(item: &mut SelectItem) {
     }
 }
 
-fn leave_out(options: &mut WildcardAdditionalOptions, hidden: &[String]) {
+fn leave_out(options: &mut WildcardAdditionalOptions, names: &[String]) {
     let mut columns: Vec<Ident> = match options.opt_except.take() {
         Some(except) => std::iter::once(except.first_element).chain(except.additional_elements).collect(),
         None => Vec::new(),
     };
-    columns.extend(hidden.iter().map(|name| Ident::with_quote('"', name)));
+    for name in names {
+        if columns.iter().all(|column| column.value != *name) {
+            columns.push(Ident::with_quote('"', name));
+        }
+    }
     options.opt_except = except_of(columns);
 }
 

@@ -189,6 +189,61 @@ async fn no_star_shows_hidden_columns() -> TestResult {
 }
 
 #[tokio::test]
+async fn joins_by_names_do_not_meet_hidden_columns_that_are_named() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let other = with_hidden(&people(&[(3, "cid"), (1, "ann")])?)?;
+    lake.table("late", &[other]).await?;
+    // Row 1 is at offset 100 of one and 101 of the other.
+    let natural = "FROM names NATURAL JOIN late";
+    check(&session, &format!("SELECT * {natural}"), &["id|name", "1|ann"]).await?;
+    for sql in [
+        format!("SELECT id, late._alluvium_offset {natural}"),
+        format!("SELECT * {natural} WHERE id IN (SELECT id FROM silver.orders WHERE _alluvium_offset = 100)"),
+    ] {
+        let error = refusal(&session, &sql).await?;
+        assert_eq!(
+            error.message(),
+            "NATURAL JOIN would join by hidden columns, too, where the statement names one",
+            "{sql}"
+        );
+    }
+    let using = "FROM names JOIN late USING (id)";
+    check(&session, &format!("SELECT * {using} WHERE late._alluvium_offset = 101"), &["id|name|name", "1|ann|ann"])
+        .await?;
+    let either = format!("SELECT * {} WHERE late._alluvium_offset = 101", using.replace("JOIN", "RIGHT JOIN"));
+    let error = refusal(&session, &either).await?;
+    assert!(error.message().starts_with("cannot tell which columns '*' means"), "{}", error.chain());
+    Ok(())
+}
+
+#[tokio::test]
+async fn clauses_that_nothing_reads_are_refused() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    for (sql, clause) in [
+        ("SELECT * FROM silver.orders PREWHERE id = 1", "PREWHERE"),
+        ("EXPLAIN SELECT * FROM silver.orders PREWHERE id = 1", "PREWHERE"),
+        ("SELECT count(*) FROM names WHERE id IN (SELECT id FROM silver.orders PREWHERE id > 1)", "PREWHERE"),
+        ("WITH o AS (SELECT * FROM silver.orders PREWHERE id = 1) SELECT * FROM o", "PREWHERE"),
+        ("SELECT count(*) FROM silver.orders TABLESAMPLE (1 ROWS)", "TABLESAMPLE"),
+        ("SELECT count(*) FROM (SELECT * FROM silver.orders) TABLESAMPLE (1 ROWS)", "TABLESAMPLE"),
+        ("SELECT count(*) FROM silver.orders PARTITION (p0)", "PARTITION of a table"),
+        ("SELECT id FROM silver.orders START WITH id = 1 CONNECT BY PRIOR id = id", "START WITH"),
+        ("SELECT name, count(*) FROM silver.orders GROUP BY name WITH ROLLUP", "GROUP BY .. WITH ROLLUP"),
+        ("SELECT name, count(*) FROM silver.orders GROUP BY name WITH TOTALS", "GROUP BY .. WITH TOTALS"),
+        ("SELECT id FROM silver.orders FOR UPDATE", "FOR UPDATE"),
+    ] {
+        let error = refusal(&session, sql).await?;
+        assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid, "{sql}: {}", error.chain());
+        assert_eq!(error.message(), format!("{clause} is not supported yet"), "{sql}");
+        assert!(error.hint().is_some(), "{sql}");
+    }
+    let rolled = "SELECT count(*) AS n FROM silver.orders WHERE id < 3 GROUP BY ROLLUP (name) ORDER BY n";
+    check(&session, rolled, &["n", "1", "1", "2"]).await
+}
+
+#[tokio::test]
 async fn hidden_columns_are_there_when_they_are_named() -> TestResult {
     let lake = lake().await?;
     let session = open(&lake)?;

@@ -246,12 +246,13 @@ fn data_path(view: &LogicalFileView, location: &Location) -> Option<Path> {
     Some(location.path().parts().chain(view.object_store_path().parts()).collect())
 }
 
-/// Returns the value that the log writes as `text`. An empty text is NULL for all types that have no empty value.
+/// Returns the value that the log writes as `text`. An empty text is NULL for every type. Source: Delta transaction log
+/// protocol, section "Partition Value Serialization".
 pub(super) fn partition_value(text: Option<&str>, data_type: &DataType) -> Option<ScalarValue> {
     match (text, data_type) {
+        (None | Some(""), _) => ScalarValue::try_new_null(data_type).ok(),
         (Some(text), DataType::Utf8) => Some(ScalarValue::from(text)),
         (Some(text), DataType::Binary) => Some(ScalarValue::Binary(Some(text.as_bytes().to_vec()))),
-        (None | Some(""), _) => ScalarValue::try_new_null(data_type).ok(),
         (Some(text), _) => ScalarValue::from(text).cast_to(data_type).ok().filter(|value| !value.is_null()),
     }
 }
@@ -280,4 +281,21 @@ pub(super) fn partitions(files: &[LiveFile], schema: SchemaRef) -> DfResult<Reco
     }
     let options = RecordBatchOptions::new().with_row_count(Some(files.len()));
     Ok(RecordBatch::try_new_with_options(schema, values, &options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_partition_value_is_null_for_every_type() {
+        let types = [DataType::Utf8, DataType::Binary, DataType::Int32, DataType::Date32, DataType::Boolean];
+        for data_type in types {
+            let null = ScalarValue::try_new_null(&data_type).ok();
+            assert_eq!(partition_value(Some(""), &data_type), null, "{data_type}");
+            assert_eq!(partition_value(None, &data_type), null, "{data_type}");
+        }
+        assert_eq!(partition_value(Some(" "), &DataType::Utf8), Some(ScalarValue::from(" ")));
+        assert_eq!(partition_value(Some("x"), &DataType::Int32), None);
+    }
 }

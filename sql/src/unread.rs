@@ -1,0 +1,123 @@
+//! Finds the clauses that DataFusion's planner drops without a word: a query with one is answered as if it were not there.
+//!
+//! The parser takes them, as its generic dialect has what any engine has. The version of a table is dropped, too, but has a
+//! meaning here: [`time_travel`](crate::time_travel) gives it one. Whoever plans a query, for a session or for a flow, asks
+//! here before; nothing here plans.
+
+use std::ops::ControlFlow;
+
+use alluvium_catalog::{Error, Result};
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{
+    ConnectByKind, GroupByExpr, GroupByWithModifier, Query, Select, Spanned, TableFactor, Visit, Visitor,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+
+/// A clause that nothing would read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// Its words.
+    pub(crate) clause: &'static str,
+    /// What does instead of it.
+    pub(crate) hint: &'static str,
+    /// What it belongs to.
+    pub(crate) span: Span,
+}
+
+/// Returns the clauses of `query` that nothing would read, those of its subqueries included.
+pub(crate) fn unread(query: &Query) -> Vec<Unread> {
+    let mut clauses = Clauses::default();
+    let _ = query.visit(&mut clauses);
+    clauses.unread
+}
+
+/// Refuses a statement with a clause that nothing would read.
+///
+/// # Errors
+/// `Invalid`, with what does instead of it.
+pub(crate) fn check_all_is_read(statement: &DfStatement) -> Result<()> {
+    let mut clauses = Clauses::default();
+    match statement {
+        DfStatement::Statement(statement) => {
+            let _ = statement.visit(&mut clauses);
+        }
+        DfStatement::Explain(explain) => return check_all_is_read(&explain.statement),
+        // A session refuses to copy, and the others hold no query.
+        DfStatement::CopyTo(_) | DfStatement::CreateExternalTable(_) | DfStatement::Reset(_) => {}
+    }
+    match clauses.unread.first() {
+        Some(Unread { clause, hint, .. }) => {
+            Err(Error::invalid(format!("{clause} is not supported yet")).with_hint(*hint))
+        }
+        None => Ok(()),
+    }
+}
+
+#[derive(Default)]
+struct Clauses {
+    unread: Vec<Unread>,
+}
+
+impl Visitor for Clauses {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        const ANSWER: &str = "leave it out; \\format sets the form of answers";
+        let clauses = [
+            (!query.locks.is_empty(), "FOR UPDATE", "leave it out: a query locks nothing"),
+            (query.for_clause.is_some(), "FOR XML or JSON", ANSWER),
+            (query.format_clause.is_some(), "FORMAT", ANSWER),
+            (query.settings.is_some(), "SETTINGS", "leave it out; SET changes a setting of the session"),
+        ];
+        self.add(&clauses, query);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
+        let walk = match select.connect_by.first() {
+            Some(ConnectByKind::StartWith { .. }) => "START WITH",
+            _ => "CONNECT BY",
+        };
+        let (GroupByExpr::All(modifiers) | GroupByExpr::Expressions(_, modifiers)) = &select.group_by;
+        let modifier = match modifiers.first() {
+            Some(GroupByWithModifier::Cube) => "GROUP BY .. WITH CUBE",
+            Some(GroupByWithModifier::Totals) => "GROUP BY .. WITH TOTALS",
+            Some(GroupByWithModifier::GroupingSets(_)) => "GROUP BY columns GROUPING SETS",
+            Some(GroupByWithModifier::Rollup) | None => "GROUP BY .. WITH ROLLUP",
+        };
+        let clauses = [
+            (select.prewhere.is_some(), "PREWHERE", "write WHERE"),
+            (!select.connect_by.is_empty(), walk, "write WITH RECURSIVE"),
+            (!modifiers.is_empty(), modifier, "write GROUP BY ROLLUP (..), CUBE (..) or GROUPING SETS (..)"),
+        ];
+        self.add(&clauses, select);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, relation: &TableFactor) -> ControlFlow<()> {
+        const ROWS: &str = "leave it out; WHERE says which rows of the table are read";
+        match relation {
+            TableFactor::Table { sample, partitions, with_ordinality, with_hints, index_hints, .. } => {
+                let hinted = !with_hints.is_empty() || !index_hints.is_empty();
+                let clauses = [
+                    (sample.is_some(), "TABLESAMPLE", ROWS),
+                    (!partitions.is_empty(), "PARTITION of a table", ROWS),
+                    (*with_ordinality, "WITH ORDINALITY", "number the rows by row_number() OVER ()"),
+                    (hinted, "a hint for a table", "leave it out"),
+                ];
+                self.add(&clauses, relation);
+            }
+            TableFactor::Derived { sample: Some(_), .. } => self.add(&[(true, "TABLESAMPLE", ROWS)], relation),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Clauses {
+    /// Adds those of the `clauses` of `part` that are there, each with what does instead of it.
+    fn add(&mut self, clauses: &[(bool, &'static str, &'static str)], part: &impl Spanned) {
+        let there = clauses.iter().filter(|(is_there, ..)| *is_there);
+        self.unread.extend(there.map(|&(_, clause, hint)| Unread { clause, hint, span: part.span() }));
+    }
+}

@@ -8,4 +8,5 @@ pub mod checkpoint;
 pub mod clustering;
 pub mod log;
 pub mod retention;
+pub mod spelling;
 pub mod state;

@@ -20,6 +20,7 @@ use super::rules::check_rules;
 use crate::delta::action::{Action, Format, Metadata, Protocol};
 use crate::delta::clustering::FEATURES;
 use crate::delta::log::{DeltaLog, PutOutcome};
+use crate::delta::spelling::Spellings;
 use crate::delta::state::TableState;
 
 /// The property that would make Delta forget positions: a flow could then land records twice.
@@ -279,13 +280,21 @@ pub const ENGINE_INFO: &str = concat!("alluvium/", env!("CARGO_PKG_VERSION"));
 /// # Errors
 /// `Internal` when an action cannot be written as JSON.
 pub fn encode(info: &serde_json::Value, actions: &[Action]) -> Result<Bytes> {
+    encode_spelled(info, actions, &Spellings::default())
+}
+
+/// As [`encode`], for a table whose log spells the paths of files like this.
+///
+/// # Errors
+/// As of [`encode`].
+pub fn encode_spelled(info: &serde_json::Value, actions: &[Action], spellings: &Spellings) -> Result<Bytes> {
     let failed = |cause| Error::internal("cannot write a commit as JSON").with_source(cause);
     let mut bytes = br#"{"commitInfo":"#.to_vec();
     serde_json::to_writer(&mut bytes, info).map_err(failed)?;
     bytes.push(b'}');
     for action in actions {
         bytes.push(b'\n');
-        serde_json::to_writer(&mut bytes, action).map_err(failed)?;
+        bytes.extend(spellings.line(action).map_err(failed)?);
     }
     bytes.push(b'\n');
     Ok(bytes.into())

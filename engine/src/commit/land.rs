@@ -17,7 +17,7 @@ pub use swap::Swapped;
 
 use self::look::Look;
 
-use super::create::{ENGINE_INFO, encode};
+use super::create::{ENGINE_INFO, encode_spelled};
 use super::definitions::{check_keeper, check_key, is_held, with_definition};
 use super::positions::AppIds;
 use super::{Attempts, Landed, Outcome};
@@ -212,7 +212,7 @@ impl Landing {
         let lineage = complete(&signature.lineage, staged, &draft);
         let actions = self.actions(staged, &draft, signature)?;
         let info = self.info(&lineage, signature.operation, &draft);
-        let bytes = encode(&info, &actions)?;
+        let bytes = encode_spelled(&info, &actions, &self.state.spellings)?;
         let version = self.state.version + 1;
         if !self.is_newest().await? {
             self.attempts.conflicts += 1;

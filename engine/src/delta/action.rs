@@ -9,6 +9,8 @@ pub use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove, StorageType, 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::spelling::Spelling;
+
 /// Columns that files have bounds for, by position: Delta's own default.
 pub const INDEXED_COLUMNS: usize = 32;
 
@@ -28,23 +30,34 @@ pub enum Action {
     Protocol(Protocol),
     /// What a feature keeps in the log under a name of its own.
     DomainMetadata(DomainMetadata),
+    /// How the log spells the path of the data file that follows; never written.
+    #[serde(skip)]
+    Spelling(Spelling),
 }
 
 impl Action {
-    /// Reads an action out of a line's JSON; `None` for kinds that a writer need not understand.
+    /// Reads an action out of a line's JSON, behind the spelling of its file's path where there are several; nothing for kinds
+    /// that a writer need not understand.
     ///
     /// # Errors
     /// When an action of a known kind does not have its form.
-    pub fn parse(kind: &str, body: Value) -> Result<Option<Self>, serde_json::Error> {
-        Ok(Some(match kind {
-            "add" => Self::Add(serde_json::from_value(body)?),
+    pub fn parse(kind: &str, body: Value) -> Result<Vec<Self>, serde_json::Error> {
+        Ok(vec![match kind {
+            "add" => return Self::parse_add(body),
             "remove" => Self::Remove(serde_json::from_value(body)?),
             "txn" => Self::Txn(serde_json::from_value(body)?),
             "metaData" => Self::MetaData(serde_json::from_value(body)?),
             "protocol" => Self::Protocol(serde_json::from_value(body)?),
             "domainMetadata" => Self::DomainMetadata(serde_json::from_value(body)?),
-            _ => return Ok(None),
-        }))
+            _ => return Ok(Vec::new()),
+        }])
+    }
+
+    fn parse_add(body: Value) -> Result<Vec<Self>, serde_json::Error> {
+        let spelled = body.get("path").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let add: Add = serde_json::from_value(body)?;
+        let spelling = Spelling::of(&spelled, &add)?;
+        Ok(spelling.map(Self::Spelling).into_iter().chain([Self::Add(add)]).collect())
     }
 }
 

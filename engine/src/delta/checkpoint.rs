@@ -53,19 +53,19 @@ pub struct Sidecar {
 
 impl DeltaLog {
     /// Reads the newest checkpoint: its version and its protocol, metadata, files and transactions; `None` when there is
-    /// none. It is the one that the log's hint names; where that is gone, a newer one has lost its hint, and is found by a
-    /// LIST.
+    /// none. The log's hint only says from where on to look: a newer one may have lost its hint, and whoever has cleaned up
+    /// to it may have left the one before and none of the versions between.
     ///
     /// # Errors
     /// `Unavailable` when the store does not answer, `Data` when the checkpoint cannot be read.
     pub async fn read_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
-        let Some(version) = self.last_checkpoint().await? else { return Ok(None) };
+        let Some(hinted) = self.last_checkpoint().await? else { return Ok(None) };
         let reader = Reader { store: self.store(), location: self.location() };
-        match choose(version, reader.list(version).await?) {
-            Some(checkpoint) => reader.whole(&checkpoint).await.map(|actions| Some((version, actions))),
+        match choose_newest(reader.list_from(hinted).await?) {
+            Some((version, checkpoint)) => reader.whole(&checkpoint).await.map(|actions| Some((version, actions))),
             None => match self.find_checkpoint().await? {
                 Some(found) => Ok(Some(found)),
-                None => Err(self.no_checkpoint(version)),
+                None => Err(self.no_checkpoint(hinted)),
             },
         }
     }
@@ -76,20 +76,10 @@ impl DeltaLog {
     /// As of [`read_checkpoint`](Self::read_checkpoint).
     pub async fn find_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
         let reader = Reader { store: self.store(), location: self.location() };
-        let mut by_version: BTreeMap<Version, Vec<ObjectMeta>> = BTreeMap::new();
-        for file in reader.list_all().await? {
-            let name = file.location.filename().unwrap_or_default();
-            let version = name.split_once(".checkpoint.").and_then(|(version, _)| version.parse().ok());
-            if let Some(version) = version {
-                by_version.entry(version).or_default().push(file);
-            }
+        match choose_newest(reader.list_all().await?) {
+            Some((version, checkpoint)) => reader.whole(&checkpoint).await.map(|actions| Some((version, actions))),
+            None => Ok(None),
         }
-        for (version, files) in by_version.into_iter().rev() {
-            if let Some(checkpoint) = choose(version, files) {
-                return reader.whole(&checkpoint).await.map(|actions| Some((version, actions)));
-            }
-        }
-        Ok(None)
     }
 
     /// Reads the checkpoint of `version`.
@@ -129,15 +119,23 @@ impl Reader<'_> {
     /// Lists the files of the checkpoints of `version`.
     async fn list(&self, version: Version) -> Result<Vec<ObjectMeta>> {
         let prefix = format!("{version:020}.checkpoint");
-        let (folder, before) = (Path::from("_delta_log"), Path::from(format!("_delta_log/{version:020}")));
-        let listed = self.store.list_with_offset(Some(&folder), &before);
-        self.outside_of_sidecars(listed, |name| name.starts_with(&prefix)).await
+        self.outside_of_sidecars(self.listed_from(version), |name| name.starts_with(&prefix)).await
+    }
+
+    /// Lists the files of the checkpoints from `version` on.
+    async fn list_from(&self, version: Version) -> Result<Vec<ObjectMeta>> {
+        self.outside_of_sidecars(self.listed_from(version), is_of_checkpoint).await
     }
 
     /// Lists the files of all checkpoints.
     async fn list_all(&self) -> Result<Vec<ObjectMeta>> {
         let listed = self.store.list(Some(&Path::from("_delta_log")));
-        self.outside_of_sidecars(listed, |name| name.contains(".checkpoint.")).await
+        self.outside_of_sidecars(listed, is_of_checkpoint).await
+    }
+
+    fn listed_from(&self, version: Version) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        let (folder, before) = (Path::from("_delta_log"), Path::from(format!("_delta_log/{version:020}")));
+        self.store.list_with_offset(Some(&folder), &before)
     }
 
     async fn outside_of_sidecars(
@@ -264,6 +262,23 @@ impl Reader<'_> {
 /// Tells whether a file lies in the folder of sidecars.
 pub fn is_sidecar(path: &Path) -> bool {
     path.as_ref().contains("_delta_log/_sidecars/")
+}
+
+fn is_of_checkpoint(name: &str) -> bool {
+    name.contains(".checkpoint.")
+}
+
+/// Returns the newest version among `files` of which there is a whole checkpoint, and the one to read.
+fn choose_newest(files: Vec<ObjectMeta>) -> Option<(Version, Checkpoint)> {
+    let mut by_version: BTreeMap<Version, Vec<ObjectMeta>> = BTreeMap::new();
+    for file in files {
+        let name = file.location.filename().unwrap_or_default();
+        let version = name.split_once(".checkpoint.").and_then(|(version, _)| version.parse().ok());
+        if let Some(version) = version {
+            by_version.entry(version).or_default().push(file);
+        }
+    }
+    by_version.into_iter().rev().find_map(|(version, files)| Some((version, choose(version, files)?)))
 }
 
 /// Returns the checkpoint of `version` to read among `files`: one file before parts, and parts only when all are there.

@@ -9,6 +9,7 @@ use alluvium_catalog::{Error, Result};
 
 use super::action::{Action, Add, DomainMetadata, Metadata, Protocol, deleted_records, live_records};
 use super::log::{DeltaLog, LogEntry, Version};
+use super::spelling::Spellings;
 
 /// A table at a version.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub struct TableState {
     pub txns: BTreeMap<String, i64>,
     /// What features keep in the log, by domain.
     pub domains: BTreeMap<String, String>,
+    /// How the log spells the paths of files of other writers.
+    pub spellings: Spellings,
     counted: Counted,
 }
 
@@ -203,7 +206,15 @@ impl TableState {
                 Action::DomainMetadata(DomainMetadata { domain, configuration, .. }) => {
                     self.domains.insert(domain.clone(), configuration.clone());
                 }
+                Action::Spelling(spelling) => self.spellings.note(spelling),
                 Action::Remove(_) => {}
+            }
+        }
+        for action in actions {
+            if let Action::Remove(remove) = action
+                && !self.files.contains_key(&remove.path)
+            {
+                self.spellings.forget(&remove.path);
             }
         }
     }

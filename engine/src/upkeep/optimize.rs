@@ -137,6 +137,11 @@ fn to_cluster_again(state: &TableState, at: &Location, extent: Extent) -> Result
             Err(Error::invalid(format!("the table at {at} has no clustering columns to rewrite all of it by"))
                 .with_hint("declare them (CREATE STREAMING TABLE .. CLUSTER BY), or leave FULL out"))
         }
+        // Rows of two partitions would become rows of one.
+        Extent::Full if !state.metadata.partition_columns.is_empty() => {
+            Err(Error::invalid(format!("the table at {at} is both partitioned and clustered"))
+                .with_hint("leave FULL out: its files are compacted partition by partition then"))
+        }
         Extent::Full => Ok(state.files.keys().cloned().collect()),
     }
 }

@@ -17,7 +17,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::checkpoints::whole_checkpoints;
 use crate::commit::create::check_features;
-use crate::delta::action::{Action, Add};
+use crate::delta::action::{Action, Add, StorageType};
 use crate::delta::log::{DeltaLog, Version, commit_version};
 use crate::delta::retention::interval;
 use crate::delta::state::TableState;
@@ -111,7 +111,8 @@ pub async fn vacuum(
     let nested = nested_tables(&listed);
     let mut vacuumed = Vacuumed { oldest_version: named.first, ..Vacuumed::default() };
     let mut doomed: Vec<ObjectMeta> = Vec::new();
-    for file in listed.into_iter().filter(|file| is_data_file(&file.location, &nested)) {
+    let partitioned_by = &state.metadata.partition_columns;
+    for file in listed.into_iter().filter(|file| is_data_file(&file.location, &nested, partitioned_by)) {
         if file.last_modified < cutoff && !named.paths.contains(file.location.as_ref()) {
             vacuumed.files += 1;
             vacuumed.bytes += file.size;
@@ -265,11 +266,30 @@ fn adds(actions: &[Action]) -> impl Iterator<Item = &Add> {
 
 /// Returns the paths that a data file stands for: its own, as it is and as the store writes it, and its vector's.
 fn names_of(log: &DeltaLog, add: &Add) -> Result<Vec<String>> {
-    let mut names = vec![add.path.clone(), Path::from(add.path.as_str()).to_string()];
-    if let Some(descriptor) = &add.deletion_vector {
-        names.extend(vector_file(descriptor, log.location())?.map(|path| path.to_string()));
+    let mut names = names_below(&add.path, log.location())?;
+    match &add.deletion_vector {
+        Some(vector) if vector.storage_type == StorageType::AbsolutePath => {
+            names.extend(names_below(&vector.path_or_inline_dv, log.location())?);
+        }
+        Some(vector) => names.extend(vector_file(vector, log.location())?.map(|path| path.to_string())),
+        None => {}
     }
     Ok(names)
+}
+
+/// Returns how a file that the log names by `path` may be called below the table. The protocol allows URLs and paths from the
+/// root of the store, too; a file that lies elsewhere, as in a shallow clone, has no name here.
+///
+/// # Errors
+/// `Data` for an absolute path that cannot be understood: it may be that of a file of this table.
+fn names_below(path: &str, at: &Location) -> Result<Vec<String>> {
+    if !path.contains("://") && !path.starts_with('/') && !path.starts_with("file:/") {
+        return Ok(vec![path.to_owned(), Path::from(path).to_string()]);
+    }
+    let unclear = || Error::data(format!("cannot tell whether {path} lies in the table at {at}, whose log names it"));
+    let named: Location = path.parse().map_err(|cause: Error| unclear().with_source(cause))?;
+    let below = named.path().prefix_match(at.path()).filter(|_| at.contains(&named));
+    Ok(below.map(|parts| parts.collect::<Path>().to_string()).into_iter().collect())
 }
 
 /// Returns the folders below the table's that hold tables of their own.
@@ -282,9 +302,13 @@ fn nested_tables(listed: &[ObjectMeta]) -> HashSet<String> {
 }
 
 /// Tells whether a file is one that a writer of Delta makes beside the log, in this table.
-fn is_data_file(path: &Path, nested: &HashSet<String>) -> bool {
+fn is_data_file(path: &Path, nested: &HashSet<String>, partitioned_by: &[String]) -> bool {
     let text = path.as_ref();
-    let is_hidden = text.split('/').any(|segment| segment.starts_with(['_', '.']));
+    // The folder of a partition is one of data, whatever the name of its column begins with.
+    let is_partition = |segment: &str| {
+        segment.split_once('=').is_some_and(|(name, _)| partitioned_by.iter().any(|column| column == name))
+    };
+    let is_hidden = text.split('/').any(|segment| segment.starts_with(['_', '.']) && !is_partition(segment));
     let name = path.filename().unwrap_or_default();
     let is_known = name.ends_with(".parquet") || (name.starts_with("deletion_vector_") && name.ends_with(".bin"));
     is_known && !is_hidden && !nested.iter().any(|folder| text.starts_with(folder.as_str()))
@@ -370,9 +394,29 @@ mod tests {
             (".hidden/part-1.parquet", false),
             ("inner/t/part-1.parquet", false),
             ("inner/u/part-1.parquet", true),
+            ("_day=2026-03-01/part-1.parquet", true),
+            ("_night=2026-03-01/part-1.parquet", false),
         ] {
-            assert_eq!(is_data_file(&Path::from(path), &nested), expected, "{path}");
+            assert_eq!(is_data_file(&Path::from(path), &nested, &["_day".to_owned()]), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn a_file_that_the_log_names_by_an_absolute_path_is_one_of_the_table() -> Result<()> {
+        let check = |at: &str, path: &str, expected: &[&str]| -> Result<()> {
+            assert_eq!(names_below(path, &at.parse()?)?, expected, "{path} of {at}");
+            Ok(())
+        };
+        check("s3://lake/t", "day=1/a b.parquet", &["day=1/a b.parquet", "day=1/a b.parquet"])?;
+        check("s3://lake/t", "s3://lake/t/day=1/a.parquet", &["day=1/a.parquet"])?;
+        check("s3://lake/t", "s3a://lake/t/a.parquet", &["a.parquet"])?;
+        check("s3://lake/t", "s3://lake/other/a.parquet", &[])?;
+        check("s3://lake/t", "s3://elsewhere/t/a.parquet", &[])?;
+        for path in ["/lake/t/a.parquet", "file:/lake/t/a.parquet", "file:///lake/t/a.parquet"] {
+            check("file:///lake/t", path, &["a.parquet"])?;
+        }
+        assert!(names_below("gs://lake/t/a.parquet", &"s3://lake/t".parse()?).is_err());
+        Ok(())
     }
 
     #[test]

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
-use arrow::array::{ArrayRef, BooleanArray, BooleanBufferBuilder, RecordBatch, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, ListArray, MapArray, RecordBatch, StructArray,
+    new_null_array,
+};
 use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -52,19 +55,58 @@ pub(crate) fn live_rows(batch: &RecordBatch, first: u64, deleted: &RoaringTreema
         .map_err(|cause| Error::internal("cannot leave out deleted rows").with_source(cause))
 }
 
-/// Returns `rows` in the columns of `schema`: one that the file lacks is NULL, one of another layout is cast.
+/// Returns `rows` in the columns of `schema`: one that the file lacks is NULL, as is a member of a struct, one of another
+/// layout is cast.
 ///
 /// # Errors
 /// When a column cannot be cast with all of its values, or is NULL where it must not be.
 pub(crate) fn conform(rows: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    // A value that does not fit would be NULL, and lost for good: the file that it comes from is replaced.
-    let options = CastOptions { safe: false, ..CastOptions::default() };
     let columns = schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-        Some(column) => cast_with_options(column, field.data_type(), &options),
+        Some(column) => conform_column(column, field.data_type()),
         None => Ok(new_null_array(field.data_type(), rows.num_rows())),
     });
     RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<Vec<ArrayRef>, _>>()?)
+}
+
+/// Returns `column` as `wanted`. Members of structs go by their names, wherever the structs stand: an owner may add some to a
+/// table, and files from before lack them. Arrow's own cast takes all members by their places where one is missing.
+fn conform_column(column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, ArrowError> {
+    // A value that does not fit would be NULL, and lost for good: the file that it comes from is replaced.
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    Ok(match (column.data_type(), wanted) {
+        (found, wanted) if found == wanted => Arc::clone(column),
+        (DataType::Struct(_), DataType::Struct(members)) => {
+            let found = column.as_struct();
+            let columns = members.iter().map(|member| match found.column_by_name(member.name()) {
+                Some(column) => conform_column(column, member.data_type()),
+                None => Ok(new_null_array(member.data_type(), found.len())),
+            });
+            let (columns, nulls) = (columns.collect::<Result<Vec<ArrayRef>, _>>()?, found.nulls().cloned());
+            Arc::new(StructArray::try_new_with_length(members.clone(), columns, nulls, found.len())?)
+        }
+        (DataType::List(_), DataType::List(element)) => {
+            let found = column.as_list::<i32>();
+            let values = conform_column(found.values(), element.data_type())?;
+            let (offsets, nulls) = (found.offsets().clone(), found.nulls().cloned());
+            Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, nulls)?)
+        }
+        (DataType::LargeList(element), DataType::List(_)) => {
+            conform_column(&cast_with_options(column, &DataType::List(Arc::clone(element)), &options)?, wanted)?
+        }
+        (DataType::Map(..), DataType::Map(entries, is_sorted)) => {
+            let found = column.as_map();
+            let DataType::Struct(pair) = entries.data_type() else {
+                return Err(ArrowError::SchemaError("a map has no entries".to_owned()));
+            };
+            // A key and a value, whatever they are called.
+            let columns = found.entries().columns().iter().zip(pair);
+            let columns = columns.map(|(column, member)| conform_column(column, member.data_type()));
+            let pairs = StructArray::try_new(pair.clone(), columns.collect::<Result<Vec<ArrayRef>, _>>()?, None)?;
+            let (offsets, nulls) = (found.offsets().clone(), found.nulls().cloned());
+            Arc::new(MapArray::try_new(Arc::clone(entries), offsets, pairs, nulls, *is_sorted)?)
+        }
+        _ => cast_with_options(column, wanted, &options)?,
+    })
 }
 
 /// Returns `schema`, which the reader takes from `parquet`, with microseconds for INT96; `None` where there is no INT96.
@@ -106,8 +148,9 @@ fn field_in_micros(field: &FieldRef, leaves: &mut std::slice::Iter<'_, ColumnDes
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{AsArray, Int64Array};
-    use arrow::datatypes::{Field, UInt64Type};
+    use arrow::array::{Int32Array, Int64Array};
+    use arrow::buffer::{NullBuffer, OffsetBuffer};
+    use arrow::datatypes::{Field, Fields, Int64Type, UInt64Type};
 
     use super::*;
 
@@ -127,6 +170,54 @@ mod tests {
                 "{n_rows} from {first}"
             );
         }
+        Ok(())
+    }
+
+    #[test]
+    fn members_that_a_file_lacks_are_null_and_the_others_go_by_their_names() -> TestResult {
+        let old = Fields::from(vec![Field::new("b", DataType::Int32, true), Field::new("a", DataType::Int64, true)]);
+        let members = vec![
+            Field::new("a", DataType::Int64, true),
+            Field::new("added", DataType::Utf8, true),
+            Field::new("b", DataType::Int64, true),
+        ];
+        let members = Fields::from(members);
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(Int32Array::from(vec![1, 2])), Arc::new(Int64Array::from(vec![10, 20]))];
+        // The second of them is NULL.
+        let nulls = Some(NullBuffer::from(vec![true, false]));
+        let homes: ArrayRef = Arc::new(StructArray::try_new(old.clone(), columns, nulls)?);
+        let each = || OffsetBuffer::from_lengths([1, 1]);
+        let list_of = |fields: &Fields| Arc::new(Field::new_list_field(DataType::Struct(fields.clone()), true));
+        let lists: ArrayRef = Arc::new(ListArray::try_new(list_of(&old), each(), Arc::clone(&homes), None)?);
+        let pair_of = |fields: &Fields| {
+            Fields::from(vec![
+                Field::new("key", DataType::Int32, false),
+                Field::new("value", DataType::Struct(fields.clone()), true),
+            ])
+        };
+        let map_of = |fields: &Fields| Arc::new(Field::new("entries", DataType::Struct(pair_of(fields)), false));
+        let keys: ArrayRef = Arc::new(Int32Array::from(vec![7, 8]));
+        let pairs = StructArray::try_new(pair_of(&old), vec![keys, Arc::clone(&homes)], None)?;
+        let maps: ArrayRef = Arc::new(MapArray::try_new(map_of(&old), each(), pairs, None, false)?);
+        let rows = RecordBatch::try_from_iter([("home", homes), ("all", lists), ("by_number", maps)])?;
+        let schema: SchemaRef = Arc::new(Schema::new(vec![
+            Field::new("home", DataType::Struct(members.clone()), true),
+            Field::new("all", DataType::List(list_of(&members)), true),
+            Field::new("by_number", DataType::Map(map_of(&members), false), true),
+        ]));
+        let conformed = conform(&rows, &schema)?;
+        let all = conformed.column(1).as_list::<i32>().values();
+        for homes in [conformed.column(0), all, conformed.column(2).as_map().values()] {
+            let homes = homes.as_struct();
+            assert_eq!((homes.is_valid(0), homes.is_valid(1)), (true, false));
+            let number = |name: &str| Some(homes.column_by_name(name)?.as_primitive::<Int64Type>().value(0));
+            assert_eq!((number("a"), number("b")), (Some(10), Some(1)));
+            assert_eq!(homes.column_by_name("added").map(|column| column.null_count()), Some(2));
+        }
+        let must = members.iter().map(|member| member.as_ref().clone().with_nullable(member.name() != "added"));
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("home", DataType::Struct(must.collect()), true)]));
+        assert!(conform(&rows, &schema).is_err(), "a member that must not be NULL is");
         Ok(())
     }
 

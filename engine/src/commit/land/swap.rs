@@ -6,6 +6,7 @@
 //! for vacuum. A batch never loses to a swap: both land through the same [`Landing`], one after the other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alluvium_catalog::{Error, Result};
 use roaring::RoaringTreemap;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::Landing;
 use super::look::Look;
-use crate::commit::create::{ENGINE_INFO, encode};
+use crate::commit::create::{ENGINE_INFO, encode_spelled};
 use crate::delta::action::Action;
 use crate::delta::clustering::{Clustered, clustered};
 use crate::delta::log::{PutOutcome, Version};
@@ -23,6 +24,10 @@ use crate::write::vectors::VectorFolder;
 
 /// Puts of one version without an answer before a swap is given up; each has settled by reading back.
 const PUTS_MAX: u32 = 2;
+
+/// How long files may wait for their swap: a machine may sleep, and a table may be busy for others. Vacuum, whoever runs it, takes
+/// old files that no version names, in some tables after a day. The rest of it is for clocks that differ.
+const WAIT_MAX: Duration = Duration::from_secs(12 * 3_600);
 
 /// How a swap ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +54,9 @@ impl Landing {
     /// `Conflict` after a failed [`catch_up`](Self::catch_up): what the writer says of deleted rows would be old.
     pub async fn swap(&mut self, compaction: &Compaction) -> Result<Swapped> {
         self.check_whole()?;
+        if self.has_waited(compaction) {
+            return Ok(Swapped::GivenUp("its files are so old that a vacuum may have removed them".to_owned()));
+        }
         let vectors = VectorFolder {
             store: Arc::clone(self.log.store()),
             location: self.log.location().clone(),
@@ -60,6 +68,13 @@ impl Landing {
             Drawn::Shrinks(gone) => self.swap_rest(compaction, &gone, &vectors).await,
             Drawn::Stale(why) => Ok(Swapped::GivenUp(why)),
         }
+    }
+
+    /// Tells whether files of `compaction` may be gone by now.
+    fn has_waited(&self, compaction: &Compaction) -> bool {
+        let written_ms = compaction.outputs.iter().map(|output| output.add.modification_time).min();
+        let waited_ms = written_ms.and_then(|at_ms| u128::try_from(self.clock.now().0.saturating_sub(at_ms)).ok());
+        waited_ms.is_some_and(|waited_ms| waited_ms > WAIT_MAX.as_millis())
     }
 
     /// Swaps in what is left of `compaction` without the rows that are `gone` from each output.
@@ -106,7 +121,7 @@ impl Landing {
         info["timestamp"] = json!(self.clock.now().0);
         info["readVersion"] = json!(self.state.version);
         info["txnId"] = json!(write_id);
-        let bytes = encode(&info, &exchange.actions)?;
+        let bytes = encode_spelled(&info, &exchange.actions, &self.state.spellings)?;
         let version = self.state.version + 1;
         if !self.is_newest().await? {
             return Ok(None);

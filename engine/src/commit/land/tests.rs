@@ -10,7 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
-use crate::commit::create::Blueprint;
+use crate::commit::create::{Blueprint, encode};
 use crate::hop::{ChangeOrder, Changes, Spent};
 use crate::metrics::Metrics;
 use crate::write::append::AppendWriter;

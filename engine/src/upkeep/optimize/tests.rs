@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use serde_json::json;
 
 use super::super::fixture::Scene;
+use super::super::kernel;
 use super::*;
 use crate::commit::create::{Blueprint, encode};
 use crate::delta::action::{Action, Add};
+use crate::delta::clustering::{FEATURES, clustering_action};
 use crate::delta::log::PutOutcome;
 
 const TARGET_BYTES: u64 = 1 << 20;
@@ -98,5 +102,63 @@ async fn rows_that_compress_well_become_few_files_of_a_fair_size() -> Result<()>
         assert_eq!(state.n_rows(), Some(FILES * ROWS));
         assert_eq!(optimized(&scene).await?.commits, 0, "what is done is left alone");
     }
+    Ok(())
+}
+
+/// Adds a file to the table as Spark does, which leaves letters outside of ASCII as they are.
+async fn add_as_spark(scene: &Scene) -> Result<()> {
+    let (log, version) = (scene.log()?, scene.state().await?.version + 1);
+    let folder = DataFolder {
+        store: Arc::clone(log.store()),
+        location: scene.location.clone(),
+        partitioned_by: Vec::new(),
+        clock: Arc::clone(&scene.clock),
+    };
+    let file = folder.write(&rows(99)?).await?.remove(0);
+    let add = Add { path: "M\u{fc}nchen.parquet".to_owned(), ..file.add.clone() };
+    let to = Path::parse(&add.path).map_err(|cause| Error::internal("the path").with_source(cause))?;
+    let moved = log.store().rename(&Path::from(file.add.path.as_str()), &to).await;
+    moved.map_err(|cause| Error::internal("the file").with_source(cause))?;
+    let write_id = scene.clock.new_id();
+    let bytes = encode(&json!({"operation": "WRITE", "txnId": write_id}), &[Action::Add(add)])?;
+    let text = String::from_utf8_lossy(&bytes).replace("M%C3%BCnchen", "M\u{fc}nchen");
+    assert!(text.contains("M\u{fc}nchen.parquet"), "{text}");
+    assert_eq!(log.put(version, text.into_bytes().into(), write_id).await, PutOutcome::Landed);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_file_whose_path_another_writer_spells_in_its_own_way_is_gone_from_checkpoints_too() -> Result<()> {
+    let scene = table(3, |add| add).await?;
+    add_as_spark(&scene).await?;
+    assert_eq!(optimized(&scene).await?.files_before, 4);
+    let before = scene.state().await?;
+    assert!(before.files.keys().all(|path| !path.contains('\u{fc}')), "{:?}", before.files.keys());
+    // The kernel tells files apart by the spelling of their paths.
+    kernel::write_checkpoint(&scene.stores, &scene.location, false).await?;
+    let found = scene.log()?.read_checkpoint().await?;
+    let (version, actions) = found.ok_or_else(|| Error::internal("there is no checkpoint"))?;
+    let mut after = TableState::default();
+    after.apply(version, &actions);
+    assert_eq!((version, after.n_rows()), (before.version, Some(4 * ROWS)));
+    assert_eq!(sizes(&after), sizes(&before));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_that_claims_to_be_partitioned_and_clustered_is_not_rewritten_whole() -> Result<()> {
+    let scene = table(2, |add| add).await?;
+    let mut state = scene.state().await?;
+    state.protocol.min_writer_version = 7;
+    state.protocol.writer_features = Some(FEATURES.map(str::to_owned).to_vec());
+    state.metadata.partition_columns.push("c0".to_owned());
+    let columns =
+        clustering_action(&["c1".to_owned()]).map_err(|cause| Error::internal("columns").with_source(cause))?;
+    let actions = [Action::Protocol(state.protocol), Action::MetaData(state.metadata), Action::DomainMetadata(columns)];
+    let write_id = scene.clock.new_id();
+    let bytes = encode(&json!({"operation": "SOMETHING ELSE", "txnId": write_id}), &actions)?;
+    assert_eq!(scene.log()?.put(state.version + 1, bytes, write_id).await, PutOutcome::Landed);
+    let refused = optimize(scene.log()?, &Scene::aims(), Extent::Full, &scene.clock, |_| ()).await;
+    assert!(refused.is_err_and(|error| error.message().contains("both partitioned and clustered")));
     Ok(())
 }

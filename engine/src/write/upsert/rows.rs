@@ -186,16 +186,38 @@ impl RowReader {
     }
 }
 
-/// Returns a column of a file: stored, or the value of its partition, or NULL where another writer left it out.
+/// Returns a column of a file: stored, or the value of its partition, or NULL where another writer left it out. An empty text
+/// in the log is NULL for every type. Source: Delta transaction log protocol, section "Partition Value Serialization".
 fn column_of(rows: &RecordBatch, values: &PartitionValues, name: &str, data_type: &DataType) -> Result<ArrayRef> {
     if let Some(column) = rows.column_by_name(name) {
         return Ok(Arc::clone(column));
     }
-    let Some(Some(value)) = values.get(name) else { return Ok(new_null_array(data_type, rows.num_rows())) };
-    let text: ArrayRef = Arc::new(StringArray::from(vec![value.as_str(); rows.num_rows()]));
+    let value = values.get(name).and_then(Option::as_deref).filter(|value| !value.is_empty());
+    let Some(value) = value else { return Ok(new_null_array(data_type, rows.num_rows())) };
+    let text: ArrayRef = Arc::new(StringArray::from(vec![value; rows.num_rows()]));
     // A value that is no such value would be NULL, and the key another.
     let options = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(&text, data_type, &options).map_err(|cause| {
         Error::data(format!("partition value '{value}' of column '{name}' cannot be read")).with_source(cause)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_partition_value_is_null_for_every_type_and_one_that_is_no_value_is_an_error() -> Result<()> {
+        let ids: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+        let rows = RecordBatch::try_from_iter([("id", ids)]);
+        let rows = rows.map_err(|cause| Error::internal("rows").with_source(cause))?;
+        let values = |value: &str| PartitionValues::from([("part".to_owned(), Some(value.to_owned()))]);
+        for data_type in [DataType::Utf8, DataType::Binary, DataType::Int64, DataType::Date32, DataType::Boolean] {
+            let column = column_of(&rows, &values(""), "part", &data_type)?;
+            assert_eq!((column.data_type(), column.null_count()), (&data_type, 2));
+        }
+        assert_eq!(column_of(&rows, &values(" "), "part", &DataType::Utf8)?.null_count(), 0);
+        assert!(column_of(&rows, &values("x"), "part", &DataType::Int64).is_err());
+        Ok(())
+    }
 }

@@ -1,6 +1,6 @@
 //! Reading Delta tables: our provider beside deltalake's, with deletion vectors and without, as ratios within one run.
 //!
-//! `cargo bench --workspace --bench scan [-- ROWS]`
+//! `cargo bench --workspace --bench scan [-- [ROWS] [QUERY]]`, where `QUERY` is in the names of those to be asked.
 //!
 //! The same files make two tables: one has all rows, the other has 5 % of the rows of each file deleted by vectors,
 //! scattered by chance. A third one has the live rows in files of their own, without vectors. Each query is asked of the
@@ -122,11 +122,15 @@ fn threads() -> usize {
 
 fn main() -> Outcome {
     alluvium::heap::settle();
-    let n_rows = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(ROWS);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(n_rows))
+    // Cargo adds one of its own.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let n_rows = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(ROWS);
+    let asked = arguments.iter().find(|argument| argument.parse::<u64>().is_err());
+    let asked = asked.map(String::as_str).unwrap_or_default();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(n_rows, asked))
 }
 
-async fn run(n_rows: u64) -> Outcome {
+async fn run(n_rows: u64, asked: &str) -> Outcome {
     let folder = tempfile::tempdir()?;
     let stores = Stores::new(StorageSettings { local_fsync: false, ..StorageSettings::default() });
     let location: Location = folder.path().to_str().ok_or("the folder is not UTF-8")?.parse()?;
@@ -144,7 +148,7 @@ async fn run(n_rows: u64) -> Outcome {
     headings.extend(subjects.iter().map(|subject| subject.name));
     headings.extend(["vectors/whole", "vectors/rewritten", "ours/theirs", "vectors/theirs whole"]);
     let mut table = TextTable::new(&headings);
-    for (name, query) in QUERIES {
+    for (name, query) in QUERIES.into_iter().filter(|(name, _)| name.contains(asked)) {
         check_contents(&subjects, query).await?;
         let [whole, vectors, rewritten, their_whole, their_vectors] = best_of_rounds(&subjects, query).await?;
         let cell = |value: f64| format!("{value:.2}");

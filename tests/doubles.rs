@@ -207,6 +207,8 @@ async fn a_row_that_another_writer_takes_away_or_changes_is_followed() -> TestRe
     let ours = [put(9, "older"), put(10, "ours")];
     let update = |column, value| Visit::Update { up_to: KEY, column, value };
     let renamed = || update("note", Value::Text("renamed".to_owned()));
+    // It says of the row's order what it likes, and changes nothing of it.
+    let merged = || Visit::Merge(vec![row(Some(30), "merged")]);
     let cases = [
         // A delete by another writer is not remembered. A row that was late when it was staged is not written.
         Case::new(&ours, Visit::Delete { up_to: KEY }, None).then(&[]),
@@ -216,6 +218,9 @@ async fn a_row_that_another_writer_takes_away_or_changes_is_followed() -> TestRe
         Case::new(&ours, renamed(), Some("renamed")).then(&[put(5, "late")]),
         Case::new(&ours, renamed(), Some("again")).then(&[put(11, "again")]),
         Case::new(&ours, renamed(), None).then(&[Change::Tombstone]),
+        Case::new(&ours, merged(), Some("merged")).then(&[put(5, "late")]),
+        Case::new(&ours, merged(), Some("again")).then(&[put(11, "again")]),
+        Case::new(&ours, merged(), None).then(&[Change::Tombstone]),
     ];
     check(&[Kind::Plain, Kind::Hidden, Kind::Rewritten, Kind::Clustered], &cases).await?;
     let moved = || update("day", Value::Text("friday".to_owned()));

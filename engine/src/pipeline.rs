@@ -58,6 +58,8 @@ enum Ended {
     Dropped,
     /// It would rewrite more of the table than one commit may: reading begins again, in smaller batches.
     Exceeded(Excess),
+    /// There was none: upkeep had something to commit.
+    Tended,
 }
 
 /// What a batch that has landed came to.
@@ -192,8 +194,8 @@ impl FlowRun {
             tokio::select! {
                 biased;
                 ended = self.back.done() => {
-                    let has_landed = self.settle(&ended??);
-                    if !has_landed && !self.go_back(std::mem::take(&mut waiting), shutdown).await? {
+                    let goes_on = self.settle(&ended??);
+                    if !goes_on && !self.go_back(std::mem::take(&mut waiting), shutdown).await? {
                         return Ok(());
                     }
                 }
@@ -201,7 +203,10 @@ impl FlowRun {
                     Ok(ready) => waiting.ready = Some(ready),
                     Err(error) => waiting.ending = Some(Ending::BatchFailed(error)),
                 },
-                _ = looks.tick() => self.show(),
+                _ = looks.tick() => {
+                    self.show();
+                    self.tend()?;
+                }
                 fetch = self.source.fetch(), if may_fetch => waiting.ending = self.take(fetch)?,
             }
         }
@@ -213,6 +218,17 @@ impl FlowRun {
         let state = if self.source.is_ready() { FlowState::Running } else { FlowState::Starting };
         self.metrics.set_state(name, state);
         self.metrics.lag(name, &self.flow.definition.source.topic, &self.source.lag());
+    }
+
+    /// Has the back half commit what upkeep has ready, while no batch is there for it.
+    fn tend(&mut self) -> Result<()> {
+        if !self.back.resting().is_some_and(|back| back.has_upkeep_ended()) {
+            return Ok(());
+        }
+        self.back.begin(|mut back| async move {
+            let tended = back.tend().await.map(|()| Ended::Tended);
+            (back, tended)
+        })
     }
 
     /// Hands what the source has to the front half; returns why the flow ends, when the source is at its end.
@@ -241,9 +257,10 @@ impl FlowRun {
         })
     }
 
-    /// Takes in how the back half has done with a batch; tells whether it landed.
+    /// Takes in how the back half has done with a batch; tells whether what follows it may land.
     fn settle(&mut self, ended: &Ended) -> bool {
         match ended {
+            Ended::Tended => true,
             Ended::Landed(advance) => {
                 self.splitter.landed(advance.span.records(), advance.spending);
                 self.advance(advance);

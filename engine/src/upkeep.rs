@@ -113,6 +113,27 @@ impl Upkeep {
         }
     }
 
+    /// Tells whether there is something to do for [`tend`](Self::tend).
+    pub fn has_ended(&self) -> bool {
+        self.overtaken.is_some() || self.compactions.has_ended()
+    }
+
+    /// Swaps a compaction in that has ended, where no batch comes after which to do it: its files would grow old, and
+    /// vacuum takes old files that no version names.
+    ///
+    /// # Errors
+    /// As of [`Landing::catch_up`], where other commits came first.
+    pub async fn tend(&mut self, landing: &mut Landing) -> Result<()> {
+        if let Some((ended, tries)) = self.overtaken.take() {
+            // No batch has followed the others.
+            landing.catch_up().await?;
+            self.swap_in(ended, tries, landing).await;
+        } else if let Some(ended) = self.compactions.take_ended(self.parts.clock.as_ref()).await {
+            self.swap_in(ended, 0, landing).await;
+        }
+        Ok(())
+    }
+
     /// Waits for what is under way, at most `limit` for each, and swaps a compaction in that ends meanwhile. What takes
     /// longer is dropped, which costs its work and no more.
     pub async fn close(&mut self, landing: &mut Landing, limit: Duration) {

@@ -231,7 +231,7 @@ impl History {
         self.model.advance(&self.ledger, &replay.positions());
         self.model.check(&rows)?;
         self.met.versions = replay.operations.len();
-        self.met.compactions = replay.operations.values().filter(|operation| *operation == "OPTIMIZE").count();
+        self.met.compactions = replay.compactions;
         let stored_as =
             |wanted: &str| replay.files.values().filter(|add| add["deletionVector"]["storageType"] == wanted).count();
         self.met.inline_vectors += stored_as("i");

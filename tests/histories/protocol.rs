@@ -39,6 +39,8 @@ pub(crate) struct Replay {
     pub(crate) marking: BTreeSet<u64>,
     /// The operation of each version, from the first that was replayed on.
     pub(crate) operations: BTreeMap<u64, String>,
+    /// Compactions of ours: delta-rs calls its own by the same word.
+    pub(crate) compactions: usize,
     /// Sidecars of deletes that the log names.
     pub(crate) sidecars: BTreeSet<String>,
     /// The run of the engine that has landed the newest version as a batch; none where that is anything else.
@@ -108,6 +110,7 @@ impl Replay {
         let actions = |kind: &'static str| lines.iter().filter_map(move |line| line.get(kind));
         let ours = actions("commitInfo").find(|info| is_ours(info));
         let moves_rows = ours.map(|info| info["operation"] == "OPTIMIZE");
+        self.compactions += usize::from(moves_rows == Some(true));
         for remove in actions("remove") {
             let path = remove["path"].as_str().unwrap_or_default();
             match self.files.remove(path) {

@@ -94,6 +94,22 @@ impl DeadLetters {
         Self { upkeep: Some(Upkeep::new(parts, version)), ..self }
     }
 
+    /// Tells whether upkeep has something to commit that needs no rejects.
+    pub fn has_upkeep_ended(&self) -> bool {
+        self.upkeep.as_ref().is_some_and(Upkeep::has_ended)
+    }
+
+    /// Commits what upkeep has ready.
+    ///
+    /// # Errors
+    /// As of [`Upkeep::tend`].
+    pub async fn tend(&mut self) -> Result<()> {
+        match &mut self.upkeep {
+            Some(upkeep) => upkeep.tend(&mut self.landing).await,
+            None => Ok(()),
+        }
+    }
+
     /// Ends the upkeep under way, at most after `limit`.
     pub async fn close(&mut self, limit: Duration) {
         if let Some(upkeep) = &mut self.upkeep {

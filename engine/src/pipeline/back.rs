@@ -84,6 +84,24 @@ impl Back {
         self.landing.catch_up().await
     }
 
+    /// Tells whether upkeep has something to commit that needs no batch.
+    pub(super) fn has_upkeep_ended(&self) -> bool {
+        self.upkeep.has_ended()
+            || self.dead_letters.as_ref().is_some_and(|(dead_letters, _)| dead_letters.has_upkeep_ended())
+    }
+
+    /// Commits what upkeep has ready.
+    ///
+    /// # Errors
+    /// As of [`Upkeep::tend`].
+    pub(super) async fn tend(&mut self) -> Result<()> {
+        self.upkeep.tend(&mut self.landing).await?;
+        match &mut self.dead_letters {
+            Some((dead_letters, _)) => dead_letters.tend().await,
+            None => Ok(()),
+        }
+    }
+
     /// Ends the upkeep under way.
     pub(super) async fn close(&mut self) {
         /// A checkpoint or a compaction of a large table takes seconds; losing one costs nothing but its work.

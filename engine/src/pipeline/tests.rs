@@ -42,6 +42,8 @@ const UPSERT: &str = "
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Second {
     Fetch,
+    /// It waits for more behind the last one, too, where others say that they have drained.
+    FetchOnAndOn,
     /// It hands the batch out, then loses all partitions and gets them back.
     LosesPartitions(Then),
     Fails,
@@ -276,7 +278,8 @@ impl Place {
     ) -> Result<(FlowRun, Arc<Mutex<Vec<String>>>)> {
         let prepared = Box::pin(FlowRun::prepare(Arc::clone(flow), &self.world)).await?;
         let limits = BatchLimits { rows_max, ..BatchLimits::default() };
-        let settings = MemorySettings { once: true, limits, ..MemorySettings::new(self.topic.clone()) };
+        let once = second != Second::FetchOnAndOn;
+        let settings = MemorySettings { once, limits, ..MemorySettings::new(self.topic.clone()) };
         let inner = MemorySource::open(&self.broker, settings, prepared.positions())?;
         let events = Arc::new(Mutex::new(Vec::new()));
         let source = Watched {
@@ -330,6 +333,33 @@ async fn the_next_batch_is_fetched_while_one_lands() -> Result<()> {
     assert_eq!(events.get(..2), Some(&first_two.map(str::to_owned)[..]), "{events:?}");
     let landed: Vec<_> = events.iter().filter(|event| event.starts_with("land")).collect();
     assert_eq!(landed, ["land 0@[0,2)", "land 0@[2,4)", "land 0@[4,6)"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_compaction_is_swapped_in_though_no_batch_comes_after_it() -> Result<()> {
+    const LIMIT: Duration = Duration::from_secs(30);
+    // The files of nine batches: they are looked over after the first, and after eight more.
+    let place = Place::of(SQL, (0..18).map(|id| format!(r#"{{"id":{id}}}"#))).await?;
+    let (mut run, _) = place.open(Second::FetchOnAndOn).await?;
+    let log = crate::delta::log::DeltaLog::open(&place.world.stores, &place.flow.definition.table.location)?;
+    let swapped = async {
+        loop {
+            let state = crate::delta::state::TableState::load(&log).await?;
+            if let Some(state) = state.filter(|state| state.version > 9) {
+                return Ok(state);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let state = tokio::select! {
+        ended = run.run(&place.shutdown) => Err(Error::internal(format!("the flow has ended: {ended:?}"))),
+        state = tokio::time::timeout(LIMIT, swapped) => {
+            state.map_err(|source| Error::internal("nothing is swapped in").with_source(source))?
+        }
+    }?;
+    run.close(&place.shutdown).await?;
+    assert_eq!((run.tally().commits, state.version, state.files.len(), state.n_rows()), (9, 10, 1, Some(18)));
     Ok(())
 }
 

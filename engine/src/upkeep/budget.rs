@@ -15,6 +15,8 @@ pub struct Budget {
     hourly_bytes: u64,
     /// No work begins before this moment, epoch milliseconds.
     rests_until_ms: i64,
+    /// When the last work ended, epoch milliseconds.
+    ended_ms: i64,
     /// Work of the last hour: when it ended and what it read.
     spent: VecDeque<(i64, u64)>,
 }
@@ -26,12 +28,18 @@ impl Budget {
             wall_percent: wall_percent.clamp(1, 100),
             hourly_bytes,
             rests_until_ms: i64::MIN,
+            ended_ms: i64::MIN,
             spent: VecDeque::new(),
         }
     }
 
     /// Returns the bytes that work which begins now may read; `None` when no work may begin.
     pub fn allowance(&mut self, now_ms: i64) -> Option<u64> {
+        if now_ms < self.ended_ms {
+            // The clock was set back: what was spent by the former one would be so until it is there again.
+            self.spent.clear();
+            (self.ended_ms, self.rests_until_ms) = (now_ms, now_ms);
+        }
         while self.spent.front().is_some_and(|(at_ms, _)| *at_ms <= now_ms - HOUR_MS) {
             self.spent.pop_front();
         }
@@ -46,6 +54,7 @@ impl Budget {
     pub fn spend(&mut self, begun_ms: i64, ended_ms: i64, bytes: u64) {
         let took_ms = u64::try_from(ended_ms.saturating_sub(begun_ms)).unwrap_or(0);
         let rest_ms = took_ms.saturating_mul(100 - self.wall_percent) / self.wall_percent;
+        self.ended_ms = ended_ms;
         self.rests_until_ms = ended_ms.saturating_add(i64::try_from(rest_ms).unwrap_or(i64::MAX));
         if bytes > 0 {
             self.spent.push_back((ended_ms, bytes));
@@ -64,6 +73,17 @@ mod tests {
         budget.spend(0, 100, 0);
         assert_eq!(budget.allowance(399), None);
         assert_eq!(budget.allowance(400), Some(1_000));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_ends_the_rest() {
+        let mut budget = Budget::new(25, 1_000);
+        budget.spend(10_000_000, 20_000_000, 1_000);
+        assert_eq!(budget.allowance(20_000_000), None);
+        assert_eq!(budget.allowance(19_999_999), Some(1_000));
+        budget.spend(19_999_999, 20_000_099, 400);
+        assert_eq!(budget.allowance(20_000_398), None);
+        assert_eq!(budget.allowance(20_000_399), Some(600));
     }
 
     #[test]

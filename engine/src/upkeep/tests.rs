@@ -341,6 +341,29 @@ async fn files_of_which_a_compaction_made_no_fewer_are_not_taken_again_beside_ba
 }
 
 #[tokio::test]
+async fn a_compaction_that_others_have_overtaken_follows_them_while_no_batch_comes() -> Result<()> {
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 0..4 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a"))]).await?;
+    }
+    let settings = UpkeepSettings { files_min: 2, wall_percent: 100, checksums: false, ..UpkeepSettings::default() };
+    let (mut upkeep, _) = scene.upkeep(settings, 1_000)?;
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    let mut other = scene.open().await?;
+    upsert(&scene, &mut other, &mut model, &[(0, 2, Some("b")), (1, 2, None)]).await?;
+    upkeep.swap_in(Ended { result: Ok(compaction), took: Duration::ZERO }, 0, &mut landing).await;
+    assert!(upkeep.has_ended(), "it is kept for the next time");
+    upkeep.tend(&mut landing).await?;
+    assert!(!upkeep.has_ended());
+    assert_eq!((landing.state().version, landing.state().files.len()), (6, 2));
+    upkeep.tend(&mut landing).await?;
+    assert_eq!(landing.state().version, 6, "there is nothing more to do");
+    assert_eq!(scene.rows().await?, rows_of(&model));
+    Ok(())
+}
+
+#[tokio::test]
 async fn nothing_is_compacted_beyond_the_budget() -> Result<()> {
     let scene = Scene::appends()?;
     let mut landing = scene.open().await?;
@@ -352,6 +375,34 @@ async fn nothing_is_compacted_beyond_the_budget() -> Result<()> {
     }
     upkeep.close(&mut landing, Duration::from_secs(20)).await;
     assert_eq!(scene.state().await?.files.len(), 6);
+    Ok(())
+}
+
+#[tokio::test]
+async fn compactions_beside_batches_rest_in_proportion_to_their_length() -> Result<()> {
+    let clock = Arc::new(ManualClock::new(1, SystemClock.now()));
+    let scene = Scene { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Scene::appends()? };
+    let mut landing = scene.open().await?;
+    let settings = UpkeepSettings { files_min: 2, wall_percent: 25, checksums: false, ..UpkeepSettings::default() };
+    let (mut upkeep, _) = scene.upkeep(settings, 1_000)?;
+    for id in 0..2 {
+        scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
+    }
+    upkeep.landed(&mut landing).await;
+    // A compaction of 40 s rests for 120 s.
+    clock.advance(Duration::from_secs(40));
+    upkeep.close(&mut landing, Duration::from_secs(20)).await;
+    assert_eq!(scene.state().await?.files.len(), 1, "two files have become one");
+    for id in 2..4 {
+        scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
+    }
+    clock.advance(Duration::from_secs(119));
+    upkeep.landed(&mut landing).await;
+    assert!(!upkeep.compactions.is_busy(), "the rest is not over");
+    clock.advance(Duration::from_secs(1));
+    upkeep.landed(&mut landing).await;
+    assert!(upkeep.compactions.is_busy(), "the rest is over");
+    upkeep.close(&mut landing, Duration::from_secs(20)).await;
     Ok(())
 }
 
@@ -804,6 +855,29 @@ async fn vacuum_beside_batches_goes_by_the_longer_of_two_retentions() -> Result<
     Ok(())
 }
 
+#[tokio::test]
+async fn files_that_have_waited_until_a_vacuum_may_have_removed_them_are_not_swapped_in() -> Result<()> {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let clock = Arc::new(ManualClock::new(1, SystemClock.now()));
+    let scene = Scene { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Scene::appends()? };
+    let mut landing = scene.open().await?;
+    for id in 0..8 {
+        scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
+    }
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    // No record has come for half a day, and the one that comes ends the wait.
+    clock.advance(12 * HOUR + Duration::from_millis(1));
+    scene.land(&mut landing, &[(8, 1, Some("a"))]).await?;
+    let swapped = landing.swap(&compaction).await?;
+    assert!(matches!(&swapped, Swapped::GivenUp(why) if why.contains("vacuum")), "{swapped:?}");
+    assert_eq!((scene.state().await?.version, scene.rows().await?.len()), (9, 9));
+    let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
+    clock.advance(11 * HOUR);
+    assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { .. }));
+    assert_eq!(scene.rows().await?.len(), 9);
+    Ok(())
+}
+
 /// Writes a checkpoint and loads the table from it alone.
 async fn checkpointed(scene: &Scene) -> Result<(TableState, TableState)> {
     let before = scene.state().await?;
@@ -816,7 +890,7 @@ async fn checkpointed(scene: &Scene) -> Result<(TableState, TableState)> {
 }
 
 #[tokio::test]
-async fn a_checkpoint_without_its_hint_is_found_when_the_one_before_is_gone() -> Result<()> {
+async fn a_checkpoint_without_its_hint_is_found_whether_the_one_before_is_gone_or_not() -> Result<()> {
     let failed = |cause| Error::internal("store").with_source(cause);
     let scene = Scene::upserts()?;
     let (mut landing, mut model) = (scene.open().await?, Model::new());
@@ -828,15 +902,14 @@ async fn a_checkpoint_without_its_hint_is_found_when_the_one_before_is_gone() ->
     upsert(&scene, &mut landing, &mut model, &[(1, 2, Some("b")), (2, 2, None)]).await?;
     let (before, _) = checkpointed(&scene).await?;
     upsert(&scene, &mut landing, &mut model, &[(3, 1, Some("c"))]).await?;
-    // Another engine has cleaned up to the second checkpoint, whose hint was never written.
-    for name in ["0.json", "1.json", "1.checkpoint.parquet", "2.json"] {
-        let path = object_store::path::Path::from(format!("_delta_log/{}{name}", "0".repeat(19)));
-        object_store::ObjectStoreExt::delete(&store, &path).await.map_err(failed)?;
-    }
-    for hinted in [Some(old), None] {
-        match hinted {
-            Some(old) => drop(object_store::ObjectStoreExt::put(&store, &hint, old.into()).await.map_err(failed)?),
-            None => object_store::ObjectStoreExt::delete(&store, &hint).await.map_err(failed)?,
+    // Another engine cleans up to the second checkpoint, whose hint was never written: the first one, which is younger than
+    // the version behind it, goes last.
+    object_store::ObjectStoreExt::put(&store, &hint, old.into()).await.map_err(failed)?;
+    let in_log = |name: &str| object_store::path::Path::from(format!("_delta_log/{}{name}", "0".repeat(19)));
+    let versions = ["0.json", "1.json", "2.json"].map(in_log).to_vec();
+    for gone in [versions, vec![in_log("1.checkpoint.parquet")], vec![hint]] {
+        for path in &gone {
+            object_store::ObjectStoreExt::delete(&store, path).await.map_err(failed)?;
         }
         let state = scene.state().await?;
         assert_eq!((before.version, state.version), (2, 3));

@@ -42,6 +42,11 @@ impl<T: Send + 'static> Turns<T> {
         self.under_way.is_some()
     }
 
+    /// Tells whether a turn has ended and was not taken.
+    pub(super) fn has_ended(&self) -> bool {
+        self.under_way.as_ref().is_some_and(|turn| turn.task.is_finished())
+    }
+
     /// Returns the bytes that a turn which begins now may read; `None` when none may begin.
     pub(super) fn allowance(&mut self, clock: &dyn Clock) -> Option<u64> {
         self.budget.allowance(clock.now().0)
@@ -60,7 +65,7 @@ impl<T: Send + 'static> Turns<T> {
 
     /// Returns the turn that has ended, if one has; waits for nothing.
     pub(super) async fn take_ended(&mut self, clock: &dyn Clock) -> Option<Ended<T>> {
-        if !self.under_way.as_ref()?.task.is_finished() {
+        if !self.has_ended() {
             return None;
         }
         self.finish(clock, Duration::MAX).await

@@ -1041,6 +1041,32 @@ async fn sidecars_of_deletes_go_when_their_time_is_over() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_delete_binds_late_rows_until_its_retention_is_over_and_no_longer() -> Result<()> {
+    let retention = Duration::from_secs(3_600);
+    // A process that goes on, one that starts from a snapshot, and one that starts from sidecars alone.
+    for starts in [None, Some(true), Some(false)] {
+        let clock = Arc::new(ManualClock::new(1, Timestamp(1_800_000_000_000)));
+        let settings = UpsertSettings { retention, snapshot_interval: 1_000, ..UpsertSettings::default() };
+        let mut history = History::begin_at(Arc::clone(&clock) as Arc<dyn Clock>, settings).await?;
+        assert!(takes(&mut history, 1).await?);
+        land_untold(&mut history, &[(1, Change::Delete { sequence: 20 })]).await?;
+        clock.advance(retention - Duration::from_secs(1));
+        if let Some(is_orderly) = starts {
+            history.restart(is_orderly).await?;
+        }
+        assert!(!takes(&mut history, 10).await?, "a late row within the retention, starts: {starts:?}");
+        clock.advance(Duration::from_secs(62));
+        match starts {
+            Some(is_orderly) => history.restart(is_orderly).await?,
+            // It looks once a minute, behind a batch.
+            None => drop(land_untold(&mut history, &upserts([2], 1)).await?),
+        }
+        assert!(takes(&mut history, 10).await?, "a late row after the retention, starts: {starts:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn of_the_deletes_in_many_sidecars_the_last_of_a_key_binds_after_a_start() -> Result<()> {
     const ROUNDS: i64 = 40;
     let mut history = History::begin(UpsertSettings::default()).await?;

@@ -1,5 +1,7 @@
 //! Queries by key while another process lands batches: what its key index answers is what a scan answers, at a version
-//! that stood while the question was asked; and an engine that is gone is not missed.
+//! that stood while the question was asked; and an engine that is gone is not missed. Keys of every type are in `shapes`.
+
+mod shapes;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

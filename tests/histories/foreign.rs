@@ -42,6 +42,44 @@ pub(crate) enum Visit {
     Each(Vec<Self>),
 }
 
+/// What a visit comes to, of those that histories draw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum VisitKind {
+    Append,
+    Delete,
+    Update,
+    Merge,
+    Optimize,
+    Restore,
+    Checkpoint,
+}
+
+impl VisitKind {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Append, Self::Delete, Self::Update, Self::Merge, Self::Optimize, Self::Restore, Self::Checkpoint];
+
+    /// Returns the kind of the visit that ends the history of `seed`: seeds in a row bring each.
+    pub(crate) fn of_seed(seed: u64) -> Self {
+        Self::ALL[usize::try_from(seed).unwrap_or_default() % Self::ALL.len()]
+    }
+}
+
+impl Visit {
+    /// Returns what the visit comes to; nothing where that is more than one thing.
+    pub(crate) fn kind(&self) -> Option<VisitKind> {
+        Some(match self {
+            Self::Append(_) => VisitKind::Append,
+            Self::Delete { .. } | Self::DeleteNote(_) => VisitKind::Delete,
+            Self::Update { .. } => VisitKind::Update,
+            Self::Merge(_) => VisitKind::Merge,
+            Self::Optimize => VisitKind::Optimize,
+            Self::Restore { .. } => VisitKind::Restore,
+            Self::Checkpoint => VisitKind::Checkpoint,
+            Self::Each(_) => return None,
+        })
+    }
+}
+
 /// What a column is set to.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {

@@ -17,7 +17,7 @@ use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 
 use super::damage::{damage_beside, damage_on_disk};
-use super::foreign::{self, Visit};
+use super::foreign::{self, Visit, VisitKind};
 use super::keys::{Keys, Spelling};
 use super::met::Met;
 use super::model::{Ledger, Model, Positions, Record};
@@ -42,6 +42,8 @@ struct Visited {
     version: u64,
     /// Whether a process lived, and may have staged a batch before it.
     is_beside: bool,
+    /// What it came to, where it made a version or a checkpoint.
+    done: Option<VisitKind>,
 }
 
 /// A table and what it has to be.
@@ -186,11 +188,14 @@ impl History {
     }
 
     fn take_in(&mut self, visited: Option<Visited>) -> TestResult {
-        let Some(Visited { at, before, after, version, is_beside }) = visited else {
+        let Some(Visited { at, before, after, version, is_beside, done }) = visited else {
             self.met.refused += 1;
             return Ok(());
         };
         self.met.visits += 1;
+        if let Some(kind) = done {
+            *self.met.done.entry(kind).or_default() += 1;
+        }
         self.model.advance(&self.ledger, &at);
         // The batch that landed next may have been staged before, also where the visitor came before a compaction.
         let next = if is_beside { self.next_positions(version)? } else { None };
@@ -337,5 +342,10 @@ async fn visited(witness: Arc<Witness>, keys: &Keys, visit: &Visit, is_beside: b
         return Ok(None);
     }
     let version = after.newest();
-    Ok(Some(Visited { at: replay.positions(), before, after: rows, version, is_beside }))
+    let is_done = |kind: &VisitKind| match kind {
+        VisitKind::Checkpoint => outcome.is_ok(),
+        _ => after.operations.len() > n_versions,
+    };
+    let done = visit.kind().filter(is_done);
+    Ok(Some(Visited { at: replay.positions(), before, after: rows, version, is_beside, done }))
 }

@@ -26,7 +26,7 @@ pub(crate) const IDS: i64 = 17;
 const NAMES: [&str; 3] = ["id", "region", "shard"];
 
 /// What keys are made of. There are 16, and five kinds of tables: seeds in a row meet each pair.
-const SHAPES: [&[KeyType]; 16] = [
+pub(crate) const SHAPES: [&[KeyType]; 16] = [
     &[KeyType::Text],
     &[KeyType::Text, KeyType::Int],
     &[KeyType::Timestamp],
@@ -131,6 +131,13 @@ impl Keys {
     pub(crate) fn members(&self, id: i64, spelling: Spelling) -> String {
         let member = |column: &Column| format!("\"{}\":{}", column.name, column.json(id, spelling));
         self.columns.iter().map(member).collect::<Vec<_>>().join(",")
+    }
+
+    /// Returns the conditions in SQL that a row is of a key, one for each column. Of the ways to write a value, `spelling`
+    /// counts off one.
+    pub(crate) fn conditions(&self, id: i64, spelling: usize) -> Vec<String> {
+        let condition = |column: &Column| format!("{} = {}", column.name, column.literal(id, spelling));
+        self.columns.iter().map(condition).collect()
     }
 
     /// Returns the key of a record: an object, or only the value of a single column.
@@ -252,6 +259,11 @@ impl Column {
 
     fn json(&self, id: i64, spelling: Spelling) -> String {
         self.key_type.json(self.text(id), spelling)
+    }
+
+    fn literal(&self, id: i64, spelling: usize) -> String {
+        let mut literals = self.key_type.literals(self.text(id));
+        literals.swap_remove(spelling % literals.len())
     }
 
     fn of(&self, ids: &[i64]) -> TestResult<ArrayRef> {

@@ -1,11 +1,17 @@
 //! What histories have met: a test whose histories meet no trouble shows nothing.
 
+use std::collections::BTreeMap;
+
+use super::foreign::VisitKind;
+
 /// What has come about, to tell a history that met nothing from one that met all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Met {
     pub(crate) versions: usize,
     pub(crate) compactions: usize,
     pub(crate) visits: usize,
+    /// Of these, visits that made a version or a checkpoint, by what they come to.
+    pub(crate) done: BTreeMap<VisitKind, usize>,
     /// Visits that delta-rs refused to do.
     pub(crate) refused: usize,
     pub(crate) faults: usize,
@@ -27,6 +33,9 @@ impl Met {
         self.versions += other.versions;
         self.compactions += other.compactions;
         self.visits += other.visits;
+        for (kind, n_visits) in &other.done {
+            *self.done.entry(*kind).or_default() += n_visits;
+        }
         self.refused += other.refused;
         self.faults += other.faults;
         self.deaths += other.deaths;
@@ -36,5 +45,10 @@ impl Met {
         self.checkpoints += other.checkpoints;
         self.damaged_beside += other.damaged_beside;
         self.damaged_on_disk += other.damaged_on_disk;
+    }
+
+    /// Returns the kinds of visits of which none made a version or a checkpoint.
+    pub(crate) fn undone(&self) -> Vec<VisitKind> {
+        VisitKind::ALL.into_iter().filter(|kind| !self.done.contains_key(kind)).collect()
     }
 }

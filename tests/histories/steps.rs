@@ -4,7 +4,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::foreign::{Value, Visit};
+use super::foreign::{Value, Visit, VisitKind};
 use super::keys::IDS;
 use super::model::{Change, Record};
 use super::place::{Kind, Life, PARTITIONS};
@@ -185,6 +185,21 @@ impl Dice {
             10 => Visit::Restore { back: self.random.random_range(1..6) },
             _ => Visit::Checkpoint,
         }
+    }
+
+    /// Draws a visit of a kind that finds something to do in almost any table: it comes to most keys, and back to the version
+    /// before, whose files are there unless a vacuum came last.
+    pub(crate) fn visit_of(&mut self, kind: VisitKind) -> Step {
+        let up_to = self.random.random_range(KEYS / 2..KEYS);
+        Step::Visit(match kind {
+            VisitKind::Append => Visit::Append(self.rows()),
+            VisitKind::Delete => Visit::Delete { up_to },
+            VisitKind::Update => Visit::Update { up_to, column: "note", value: Value::Text(self.note()) },
+            VisitKind::Merge => Visit::Merge(self.rows_of_distinct_keys()),
+            VisitKind::Optimize => Visit::Optimize,
+            VisitKind::Restore => Visit::Restore { back: 1 },
+            VisitKind::Checkpoint => Visit::Checkpoint,
+        })
     }
 
     fn rows(&mut self) -> Vec<Row> {

@@ -4,7 +4,7 @@
 //! A kind says what its log must show, so that no kind silently becomes another one. The kinds themselves stand in
 //! `kinds`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -375,17 +375,7 @@ impl Shows {
 }
 
 /// Returns a table at its newest version.
-async fn state(lake: &Lake, kind: &Kind) -> TestResult<TableState> {
+pub(super) async fn state(lake: &Lake, kind: &Kind) -> TestResult<TableState> {
     let log = DeltaLog::open(&lake.stores(), &lake.table(&kind.table())?)?;
     Ok(TableState::load(&log).await?.ok_or_else(|| format!("there is no table {}", kind.name))?)
-}
-
-/// Returns the schema of each table as its log has it: every column, hidden ones too.
-pub(super) async fn schemas(lake: &Lake, kinds: &[Kind]) -> TestResult<BTreeMap<&'static str, Value>> {
-    let mut schemas = BTreeMap::new();
-    for kind in kinds {
-        let schema = state(lake, kind).await?.metadata.schema_string;
-        schemas.insert(kind.name, serde_json::from_str(&schema)?);
-    }
-    Ok(schemas)
 }

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{
-    BinaryArray, BooleanArray, Date32Array, Decimal128Array, Int32Array, Int64Array, StringArray,
-    TimestampMicrosecondArray, new_null_array,
+    BinaryArray, BooleanArray, Date32Array, Decimal128Array, Int8Array, Int16Array, Int32Array, Int64Array,
+    StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow::datatypes::TimeUnit;
 use proptest::prelude::*;
@@ -50,8 +50,11 @@ fn decimals(values: &[i128], precision: u8) -> Result<ArrayRef> {
 fn every_type_of_key_has_its_form() -> Result<()> {
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![0, -1, 1, i64::MAX, i64::MIN]));
     let small: ArrayRef = Arc::new(Int32Array::from(vec![0, -1, 1, i32::MAX, i32::MIN]));
+    let short: ArrayRef = Arc::new(Int16Array::from(vec![0, -1, 1, i16::MAX, i16::MIN]));
+    let tiny: ArrayRef = Arc::new(Int8Array::from(vec![0, -1, 1, i8::MAX, i8::MIN]));
     let days: ArrayRef = Arc::new(Date32Array::from(vec![5, 4, 3, 2, 1]));
     let moments: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![5, 4, 3, 2, -1]).with_timezone("UTC"));
+    let wall_clock: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![5, 4, 3, 2, -1]));
     let bits: ArrayRef = Arc::new(BooleanArray::from(vec![true, false]));
     let words: ArrayRef = Arc::new(StringArray::from(vec!["", "\0", "a", "a\0", "1234567"]));
     let long: ArrayRef = Arc::new(StringArray::from(vec![
@@ -62,9 +65,10 @@ fn every_type_of_key_has_its_form() -> Result<()> {
         "x".repeat(36).as_str(),
     ]));
     let blobs: ArrayRef = Arc::new(BinaryArray::from(vec![&b""[..], b"\xff", b"\xff\xff"]));
-    for column in [&numbers, &small, &days, &moments, &bits, &words, &blobs, &decimals(&[0, -1, 1], 18)?] {
+    for column in [&numbers, &small, &short, &tiny, &bits, &days, &moments, &wall_clock, &words, &blobs] {
         check(std::slice::from_ref(column), is_narrow)?;
     }
+    check(&[decimals(&[0, -1, 1], 18)?], is_narrow)?;
     check(&[Arc::clone(&small), Arc::clone(&days)], is_narrow)?;
     check(&[decimals(&[0, -1, 1, i128::MAX / 4], 38)?], is_wide)?;
     check(&[Arc::clone(&numbers), Arc::clone(&moments)], is_wide)?;

@@ -1,7 +1,8 @@
 //! Finds out which keys a query asks for: filters that leave, for every key column, a few values.
 //!
-//! Only what is certain counts: a column itself beside literals of its own type, `=`, `IN` and `OR` of these. Whatever else
-//! a filter does, it stays in the plan, so that the keys found here may be too many but never too few.
+//! Only what is certain counts: a column itself beside literals of its own type, `=`, `IN` and `OR` of these, and a BOOLEAN
+//! column or its negation as a condition. Whatever else a filter does, it stays in the plan, so that the keys found here may
+//! be too many but never too few.
 
 use std::sync::Arc;
 
@@ -52,6 +53,9 @@ impl KeyColumn<'_> {
     fn values(self, filter: &Expr) -> Option<Vec<ScalarValue>> {
         let mut values = match filter {
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => vec![self.equal(left, right)?],
+            // What is left of `column = TRUE` and of `column = FALSE` in a plan that was simplified.
+            Expr::Column(_) if self.is_condition(filter) => vec![ScalarValue::from(true)],
+            Expr::Not(negated) if self.is_condition(negated) => vec![ScalarValue::from(false)],
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
                 self.values(left).or_else(|| self.values(right))?
             }
@@ -85,6 +89,10 @@ impl KeyColumn<'_> {
 
     fn is(self, expression: &Expr) -> bool {
         matches!(expression, Expr::Column(column) if column.name == self.name)
+    }
+
+    fn is_condition(self, expression: &Expr) -> bool {
+        *self.data_type == DataType::Boolean && self.is(expression)
     }
 
     /// Returns the value of a literal that is compared with the column as it is. A value of another type is compared by
@@ -123,6 +131,7 @@ mod tests {
             Field::new("price", DataType::Decimal128(18, 2), false),
             Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, zone), false),
             Field::new("weight", DataType::Float64, false),
+            Field::new("is_on", DataType::Boolean, false),
         ])
     }
 
@@ -168,6 +177,19 @@ mod tests {
         check(&[one_of(0..7), col("part").in_list((0..7).map(lit).collect(), false)], &["id", "part"], None);
         check(&[col("id").in_list(vec![lit(1_i64)], true)], &["id"], None);
         check(&[col("id").eq(lit(1_i64)).or(col("part").eq(lit(2)))], &["id"], None);
+    }
+
+    #[test]
+    fn a_truth_value_is_a_condition_itself() {
+        check(&[col("is_on")], &["is_on"], Some(&["true"]));
+        check(&[!col("is_on")], &["is_on"], Some(&["false"]));
+        check(&[col("is_on").eq(lit(false))], &["is_on"], Some(&["false"]));
+        check(&[!col("is_on"), col("id").eq(lit(7_i64))], &["id", "is_on"], Some(&["7 false"]));
+        check(&[col("is_on").or(!col("is_on"))], &["is_on"], Some(&["true", "false"]));
+        check(&[col("is_on").or(col("id").eq(lit(7_i64)))], &["is_on"], None);
+        check(&[!col("is_on").eq(lit(true))], &["is_on"], None);
+        check(&[col("id")], &["id"], None);
+        check(&[col("is_on")], &["id"], None);
     }
 
     #[test]

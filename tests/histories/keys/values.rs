@@ -102,6 +102,33 @@ impl KeyType {
         }
     }
 
+    /// Returns the ways in which SQL writes a value beside a column of the type.
+    pub(super) fn literals(self, text: &str) -> Vec<String> {
+        let quoted = format!("'{}'", text.replace('\'', "''"));
+        let cast = format!("CAST({quoted} AS {})", self.sql());
+        match self {
+            Self::TinyInt | Self::SmallInt | Self::Int | Self::BigInt => vec![text.to_owned(), quoted, cast],
+            Self::Boolean => vec![text.to_owned(), cast],
+            Self::Text | Self::Uuid => vec![quoted, cast],
+            Self::Binary => vec![format!("X{quoted}"), format!("x{}", quoted.to_uppercase())],
+            Self::Date => vec![quoted.clone(), format!("DATE {quoted}"), cast],
+            Self::Timestamp | Self::TimestampNtz => {
+                let mut literals = vec![format!("TIMESTAMP {quoted}"), cast];
+                if has_nanoseconds(text) {
+                    literals.push(quoted);
+                }
+                literals
+            }
+            Self::Decimal | Self::WideDecimal => {
+                let mut literals = vec![quoted, cast];
+                if is_exact(text) {
+                    literals.push(text.to_owned());
+                }
+                literals
+            }
+        }
+    }
+
     pub(super) fn is_number(self) -> bool {
         self.data_type().is_numeric()
     }
@@ -118,6 +145,17 @@ impl KeyType {
     pub(super) fn has_bounds(self) -> bool {
         !matches!(self, Self::Boolean | Self::Binary)
     }
+}
+
+/// Tells whether a time may be compared with plain text: DataFusion compares the two in nanoseconds since 1970, in 64 bits.
+fn has_nanoseconds(text: &str) -> bool {
+    text.split('-').next().and_then(|year| year.parse::<u16>().ok()).is_some_and(|year| (1678..2262).contains(&year))
+}
+
+/// Tells whether a decimal may be written as a bare number, which is a DOUBLE: DataFusion compares it with 15 digits after
+/// the point, and below nine it has as many.
+fn is_exact(text: &str) -> bool {
+    text.parse::<f64>().is_ok_and(|number| number.abs() < 9.0)
 }
 
 const INTS: [&str; 17] = [

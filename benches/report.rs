@@ -55,9 +55,32 @@ impl TextTable {
 /// What `tests/services` starts.
 const SERVICES: &str = include_str!("../tests/services.d/versions");
 
-/// Returns the line that a benchmark begins with: the program and its version.
+/// Says which versions of libraries the program is built of.
+const LOCK: &str = include_str!("../Cargo.lock");
+
+/// Those that figures hang on. The last one has the version of librdkafka behind its own.
+const LIBRARIES: [&str; 6] = ["arrow", "parquet", "arrow-json", "datafusion", "deltalake", "rdkafka-sys"];
+
+/// Returns the line that a benchmark begins with: the program, its libraries, each with its version, and the machine.
 pub fn heading() -> String {
-    format!("alluvium {}\n", env!("CARGO_PKG_VERSION"))
+    let libraries: Vec<String> =
+        LIBRARIES.iter().filter_map(|name| Some(format!("{name} {}", locked_version(LOCK, name)?))).collect();
+    let n_cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let processor = processor().unwrap_or_else(|| "a processor without a name".to_owned());
+    format!("alluvium {}, {}; {n_cores} cores of {processor}\n", env!("CARGO_PKG_VERSION"), libraries.join(", "))
+}
+
+/// Returns the version of a library in the text of a `Cargo.lock`.
+fn locked_version<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
+    let (_, behind) = lock.split_once(&format!("\nname = \"{name}\"\nversion = \""))?;
+    behind.split('"').next()
+}
+
+/// Returns what the system calls the processor.
+fn processor() -> Option<String> {
+    let told = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let name = told.lines().find(|line| line.starts_with("model name"))?.split_once(':')?.1;
+    Some(name.trim().to_owned())
 }
 
 /// Returns the version of a server as `tests/services` starts it, such as that of `KAFKA`.
@@ -138,6 +161,14 @@ mod tests {
             assert!(service_version(name).is_some_and(|version| version.contains('.')), "{name}");
         }
         assert_eq!(service_version("GO"), None);
+    }
+
+    #[test]
+    fn the_versions_of_libraries_are_known() {
+        for name in LIBRARIES {
+            assert!(locked_version(LOCK, name).is_some_and(|version| version.contains('.')), "{name}");
+        }
+        assert_eq!(locked_version(LOCK, "no-such-library"), None);
     }
 
     #[test]

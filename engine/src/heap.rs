@@ -9,10 +9,10 @@
 //! beside the first allocation of another thread: [`settle`] is called once, before there are other threads.
 #![expect(unsafe_code, reason = "glibc has no safe call that bounds what it keeps; the argument stands above")]
 
-/// Pieces of this size and more go back to the system when they are freed: the records of a batch do. To take and clear
-/// their pages anew for each batch costs, so that smaller pieces, such as columns, come out of an arena.
+/// Pieces of this size and more go back to the system when they are freed: the records of a batch do, 25 MB of them. To take
+/// and clear their pages anew for each batch costs, so that smaller pieces, such as columns, come out of an arena.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-const MAPPED_FROM: libc::c_int = 32 << 20;
+const MAPPED_FROM: libc::c_int = 16 << 20;
 
 /// So much that is free at the end of an arena stays there.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -72,6 +72,8 @@ pub struct UpsertWriter {
     index: Arc<KeyIndex>,
     /// What it has taken of what all indexes of the process may take.
     share: IndexShare,
+    /// What it took when memory was given back last.
+    gave_back_bytes: u64,
     /// Lets others look into it between changes.
     lender: IndexLender,
     cache: OrderCache,
@@ -138,6 +140,7 @@ impl UpsertWriter {
             settings,
             index: Arc::default(),
             share,
+            gave_back_bytes: 0,
             lender: IndexLender::new(),
             forgot_ms,
             swept_ms: forgot_ms,

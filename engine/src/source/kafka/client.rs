@@ -27,7 +27,7 @@ use super::refusal::Refusal;
 const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "alluvium"),
     // The queue between librdkafka and a batch: the one part of memory in flight that batch limits do not cover.
-    ("queued.max.messages.kbytes", "16384"),
+    ("queued.max.messages.kbytes", "8192"),
     ("queued.min.messages", "100000"),
     // The pause when that queue is full. The default of 1 s holds a reader down to one queue a second.
     ("fetch.queue.backoff.ms", "5"),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use alluvium_catalog::Result;
 
 use super::UpsertWriter;
+use crate::heap;
 
 impl UpsertWriter {
     /// Checks that the index may take what it takes, by itself and beside those of other flows. What it takes only because
@@ -16,6 +17,7 @@ impl UpsertWriter {
     pub(super) async fn check_memory(&mut self) -> Result<()> {
         /// A snapshot of the largest index is on a local disk by then. One that a slow store holds up longer is given up.
         const SNAPSHOT_LIMIT: Duration = Duration::from_secs(60);
+        self.give_back_growth();
         let fits = self.fits();
         if fits.is_ok() || !self.index.has_layers() {
             return fits;
@@ -38,6 +40,19 @@ impl UpsertWriter {
     pub(super) fn take_share(&mut self) -> Result<()> {
         let bytes = self.index.footprint().bytes;
         self.share.resize(bytes, || format!("{bytes} bytes"))
+    }
+
+    /// Gives what the allocator keeps back to the system whenever the index has grown by as much: an index that grows fast
+    /// stands beside batches at full speed, and what these leave free is not to be held beside it.
+    fn give_back_growth(&mut self) {
+        /// Rare enough to cost nothing that shows.
+        const GROWTH_BYTES: u64 = 32 << 20;
+        let bytes = self.index.footprint().bytes;
+        if bytes >= self.gave_back_bytes + GROWTH_BYTES {
+            self.gave_back_bytes = bytes;
+            // Beside the batch, which need not wait for it.
+            drop(tokio::task::spawn_blocking(heap::give_back));
+        }
     }
 
     fn fits(&mut self) -> Result<()> {

@@ -45,13 +45,13 @@ pub(super) fn reads(query: &Query, state: &SessionState) -> Reads {
     let is_common = |name: &ObjectName| common.iter().any(|known| name.to_string() == known.to_string());
     let lookups = lookups.into_iter().filter(|name| !is_common(name)).collect();
     let mut batches = Batches { state, offences };
-    batches.offences.extend(unread(query).into_iter().map(unread_offence));
+    batches.offences.extend(unread(query).iter().map(unread_offence));
     let _ = query.visit(&mut batches);
     Reads { streams, lookups, offences: batches.offences }
 }
 
-fn unread_offence(unread: Unread) -> Offence {
-    let Unread { clause, hint, span } = unread;
+fn unread_offence(unread: &Unread) -> Offence {
+    let Unread { clause, hint, span } = *unread;
     Offence { code: code::UNSUPPORTED, message: format!("{clause} is not supported yet"), hint: Some(hint), span }
 }
 

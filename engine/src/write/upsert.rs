@@ -8,6 +8,7 @@
 //! A key is looked up once a draft: what was found when the batch was staged holds until the index changes, and what was
 //! drawn up for a commit is what is applied when it has landed.
 
+mod ahead;
 mod cap;
 mod changes;
 mod columns;
@@ -90,6 +91,8 @@ pub struct UpsertWriter {
     drafted: Version,
     /// When that version was the newest, epoch milliseconds: what others have deleted since is not in the index.
     stood_ms: i64,
+    /// Whether the last batch had late rows.
+    met_late: bool,
     /// Files written anew for the draft at hand: after a conflict, those of which nothing has changed are taken again.
     rewrites: Vec<Arc<Rewrite>>,
     /// The sidecar that was written last for the batch at hand, if not the one of its staging.
@@ -150,6 +153,7 @@ impl UpsertWriter {
             version: state.version,
             drafted: state.version,
             stood_ms: forgot_ms,
+            met_late: false,
             rewrites: Vec::new(),
             sidecar: None,
             is_whole: true,
@@ -230,6 +234,8 @@ impl Writer for UpsertWriter {
             marks: Vec::new(),
         };
         let is_delete = |index: usize| changes.deletes.as_ref().is_some_and(|deletes| deletes.value(index));
+        let rows = BooleanBuffer::collect_bool(n_changes, |index| !is_delete(index));
+        let ahead = self.write_ahead(&changes, &rows)?;
         let verdicts = self.decide(&columns, &is_delete).await?;
         self.rewrites.clear();
         self.sidecar = None;
@@ -242,13 +248,13 @@ impl Writer for UpsertWriter {
             }
         }
         let is_kept = BooleanBuffer::collect_bool(n_changes, |index| {
-            matches!(verdicts.each[index], Verdict::New | Verdict::Supersedes(_)) && !is_delete(index)
+            matches!(verdicts.each[index], Verdict::New | Verdict::Supersedes(_)) && rows.value(index)
         });
-        let rows = self.stored_rows(&changes, &is_kept)?;
+        self.met_late = is_kept != rows;
         let kept: Vec<u32> = is_kept.set_indices_u32().collect();
         // One does not wait for the other: where each is flushed to disk, a small batch is nothing but waits.
         let (files, marks, tombstones) = tokio::try_join!(
-            self.folder.write(&rows),
+            self.write_kept(&changes, (&is_kept, &rows), ahead),
             self.mark_ahead(&verdicts),
             self.remember_deletes(&columns.key_columns, &verdicts.deletes),
         )?;

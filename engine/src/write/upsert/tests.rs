@@ -22,7 +22,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataWriter};
 use proptest::prelude::*;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::draw::removal;
 use super::*;
@@ -1716,5 +1716,86 @@ async fn a_start_from_the_snapshot_of_an_idle_process_knows_what_others_have_del
     let started = start(&history, settings).await?;
     assert_eq!(started.snapshots.saved(), Some(version), "it began with the snapshot of the idle one");
     assert_eq!(known(&started), (0, 1), "keys, and deletes that are remembered");
+    Ok(())
+}
+
+/// Counts data files that are written, and lets nobody read a thing before there are as many as it is told.
+#[derive(Debug, Default)]
+struct WritesFirst {
+    n_written: watch::Sender<usize>,
+    n_awaited: AtomicUsize,
+}
+
+#[async_trait]
+impl Hook for WritesFirst {
+    async fn before_write(&self, location: &Path) -> object_store::Result<()> {
+        if location.as_ref().starts_with("part-") {
+            self.n_written.send_modify(|n_written| *n_written += 1);
+        }
+        Ok(())
+    }
+
+    async fn before_read(&self) {
+        let n_awaited = self.n_awaited.load(Ordering::SeqCst);
+        // The sender is this very hook's, so the wait ends with the count.
+        self.n_written.subscribe().wait_for(|n_written| *n_written >= n_awaited).await.ok();
+    }
+}
+
+/// Lands records whose orders are read from files, and returns how many data files that wrote. Where the rows are to be
+/// written ahead, nothing is read before they are.
+async fn written_for(
+    store: &HookedStore<WritesFirst>,
+    history: &mut History,
+    records: &[(i64, Change)],
+    is_ahead: bool,
+) -> Result<usize> {
+    let (changes, signature) = (history.changes(records)?, history.signature()?);
+    let n_before = *store.hook.n_written.borrow();
+    store.hook.n_awaited.store(n_before + usize::from(is_ahead), Ordering::SeqCst);
+    let staging = tokio::time::timeout(Duration::from_secs(20), history.landing.writer().stage(changes));
+    let staged = staging.await.map_err(|_| Error::internal("the look-up waits for rows, and they for it"))??;
+    for (offset, (key, change)) in (history.next..).zip(records) {
+        history.note(*key, *change, offset);
+    }
+    history.next += records.len() as i64;
+    match history.landing.land(&staged, &signature).await? {
+        Outcome::Landed(_) => history.check().await?,
+        other => return Err(failed(format!("{other:?}"))),
+    }
+    let n_after = *store.hook.n_written.borrow();
+    Ok(n_after - n_before)
+}
+
+#[tokio::test]
+async fn rows_are_written_while_keys_are_looked_up_and_once_more_where_some_are_late() -> Result<()> {
+    let upsert = |key, sequence| (key, Change::Upsert { sequence });
+    for mode in [UpsertMode::MergeOnRead, UpsertMode::CopyOnWrite] {
+        let options = UpsertOptions { mode, cap: None };
+        let settings = UpsertSettings { options, order_cache_bytes: 0, ..UpsertSettings::default() };
+        let store = Arc::<HookedStore<WritesFirst>>::default();
+        let mut history = History::begin_in(Arc::clone(&store) as _, Arc::new(SystemClock), settings).await?;
+        // Between the orders of key 1 and key 9, a change's own order decides, and is read.
+        history.land(&[upsert(1, 10), upsert(2, 50), upsert(3, 60), upsert(9, 90)], &BTreeSet::new()).await?;
+        let is_rewritten = usize::from(mode == UpsertMode::CopyOnWrite);
+        let newer = [upsert(2, 51), upsert(20, 10), upsert(21, 90)];
+        assert_eq!(written_for(&store, &mut history, &newer, true).await?, 1 + is_rewritten);
+        // Deletes store no row, and the rows beside them are written ahead all the same.
+        let deletes = [(3, Change::Delete { sequence: 70 }), upsert(22, 10), upsert(23, 90)];
+        assert_eq!(written_for(&store, &mut history, &deletes, true).await?, 1 + is_rewritten);
+        let late = [upsert(2, 40), upsert(24, 10), upsert(25, 90)];
+        assert_eq!(written_for(&store, &mut history, &late, true).await?, 2, "with the late row, and without it");
+        assert_eq!(
+            written_for(&store, &mut history, &late, false).await?,
+            1,
+            "looked up first: late rows come together"
+        );
+        let newer = [upsert(2, 52), upsert(26, 10), upsert(27, 90)];
+        assert_eq!(written_for(&store, &mut history, &newer, false).await?, 1 + is_rewritten);
+        let newer = [upsert(2, 53), upsert(28, 10), upsert(29, 90)];
+        assert_eq!(written_for(&store, &mut history, &newer, true).await?, 1 + is_rewritten);
+        history.restart(false).await?;
+        history.land(&[upsert(2, 54)], &BTreeSet::new()).await?;
+    }
     Ok(())
 }

@@ -95,7 +95,7 @@ impl TransformStage {
         self.settle_rejects(&mut fate, &rejects)?;
         spent.transform = begun.elapsed();
         let (inherited, after_delete, keyed) = match standing {
-            Some(standing) => (Some(standing.inherited), Some(standing.after_delete), Some(standing.keyed)),
+            Some(standing) => (Some(standing.inherited), standing.after_delete, Some(standing.keyed)),
             None => (None, None, None),
         };
         let Shaped { rows, partitions, offsets, sequence, deletes } = shaped;

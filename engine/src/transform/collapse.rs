@@ -3,12 +3,14 @@
 //! Keys and orders are compared as columns, and the winners' go on to the writer: nothing is allocated a row, and
 //! nothing is computed twice.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Result};
 use alluvium_sql::Shaped;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, UInt32Array};
-use arrow::compute::{FilterBuilder, FilterPredicate, take};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{FilterBuilder, take};
 use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef};
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -41,8 +43,8 @@ struct Winner {
 pub(crate) struct Standing {
     /// Whether the row is a tombstone without a sequence of its own.
     pub(crate) inherited: BooleanArray,
-    /// The offset of the last such tombstone of the key that came before the row, if one did.
-    pub(crate) after_delete: Int64Array,
+    /// The offset of the last such tombstone of the key that came before the row, if one did; nothing where none did at all.
+    pub(crate) after_delete: Option<Int64Array>,
     /// The keys and orders of the rows.
     pub(crate) keyed: Keyed,
 }
@@ -64,101 +66,105 @@ impl Collapse {
         let columns: Vec<_> = self.places.iter().map(|place| Arc::clone(shaped.rows.column(*place))).collect();
         let keys = self.keys.pack(&columns)?;
         let orders = self.orders.of(&shaped.sequence, None, &shaped.offsets, &shaped.partitions)?;
-        let winners = in_order(&winners(&keys, &orders), keys.len());
-        let is_whole = winners.len() == keys.len();
-        let inherited = winners.iter().map(|winner| Some(orders.get(winner.row as usize).inherited)).collect();
-        let after_delete = winners.iter().map(|winner| winner.after_delete).collect();
-        if is_whole {
+        let left = Left::of(&keys, &orders);
+        let inherited = |row: usize| orders.get(row).inherited;
+        if left.n_rows == keys.len() {
+            // Nothing stands over anything.
+            let inherited = BooleanBuffer::collect_bool(keys.len(), inherited).into();
             let keyed = Keyed { keys, orders };
-            return Ok((shaped, Standing { inherited, after_delete, keyed }));
+            return Ok((shaped, Standing { inherited, after_delete: None, keyed }));
         }
-        let left = Left::new(&winners, keys.len());
-        let keyed =
-            Keyed { keys: keys.take(left.rows.values()), orders: orders.take(&left.rows, left.sequence_rows())? };
-        Ok((left.pick(&shaped)?, Standing { inherited, after_delete, keyed }))
+        let rows = left.rows();
+        let inherited = BooleanBuffer::collect_bool(rows.len(), |at| inherited(rows.value(at) as usize)).into();
+        let (sequence_rows, after_delete) = (left.sequence_rows(&rows), left.after_delete(&rows));
+        let sequence_of = sequence_rows.as_ref().unwrap_or(&rows);
+        let keyed = Keyed { keys: keys.take(rows.values()), orders: orders.take(&rows, sequence_of)? };
+        Ok((left.pick(&shaped, sequence_rows.as_ref())?, Standing { inherited, after_delete, keyed }))
     }
 }
 
-/// Returns the newest change of each key, in no order.
-fn winners(keys: &Keys, orders: &Orders) -> Vec<Winner> {
-    let mut winners: Vec<Winner> = Vec::with_capacity(keys.len());
-    let mut places: HashTable<u32> = HashTable::with_capacity(keys.len());
-    for (row, hash) in (0_u32..).zip(keys.hashes()) {
-        let key = keys.get(row as usize);
-        let row_of = |place: u32| winners.get(place as usize).map_or(0, |winner: &Winner| winner.row as usize);
-        let challenger = Winner { row, sequence_row: row, after_delete: None };
-        let entry = places.entry(
-            *hash,
-            |place| keys.get(row_of(*place)) == key,
-            |place| keys.hashes().get(row_of(*place)).copied().unwrap_or_default(),
-        );
-        match entry {
-            Entry::Vacant(vacant) => {
-                vacant.insert(u32::try_from(winners.len()).unwrap_or(u32::MAX));
-                winners.push(challenger);
-            }
-            Entry::Occupied(occupied) => {
-                let Some(holder) = winners.get_mut(*occupied.get() as usize) else { continue };
-                let (mine, theirs) = (challenger.order(orders), holder.order(orders));
-                // Of rows of one record with one sequence the later stands.
-                if mine.supersedes(&theirs) || mine == theirs {
-                    let replaced = std::mem::replace(holder, challenger);
-                    holder.take_over(&replaced, orders);
-                } else {
-                    holder.take_over(&challenger, orders);
-                }
-            }
-        }
-    }
-    winners
-}
-
-/// Returns `winners`, which are among `n_rows`, in the order of their rows.
-fn in_order(winners: &[Winner], n_rows: usize) -> Vec<Winner> {
-    let mut places = vec![u32::MAX; n_rows];
-    for (place, winner) in (0_u32..).zip(winners) {
-        places[winner.row as usize] = place;
-    }
-    places.iter().filter_map(|place| winners.get(*place as usize)).copied().collect()
-}
-
-/// The rows that are left of a batch, in its order.
+/// The rows of a batch that are left: the newest change of each key.
 struct Left {
-    rows: UInt32Array,
-    /// The rows whose sequences they have, where these are not their own.
-    sequence_rows: Option<UInt32Array>,
-    /// Copies them run by run: as a rule few rows of a batch are superseded within it.
-    copy: FilterPredicate,
+    is_left: BooleanBuffer,
+    n_rows: usize,
+    /// Those that have taken something over, by row: few, since it takes a tombstone.
+    heirs: HashMap<u32, Winner>,
 }
 
 impl Left {
-    /// Returns what `winners`, in the order of their rows, leave of `n_rows`.
-    fn new(winners: &[Winner], n_rows: usize) -> Self {
-        let rows = UInt32Array::from_iter_values(winners.iter().map(|winner| winner.row));
-        let sequence_rows = winners
-            .iter()
-            .any(|winner| winner.sequence_row != winner.row)
-            .then(|| UInt32Array::from_iter_values(winners.iter().map(|winner| winner.sequence_row)));
-        let mut is_left = BooleanBufferBuilder::new(n_rows);
-        is_left.append_n(n_rows, false);
-        rows.values().iter().for_each(|row| is_left.set_bit(*row as usize, true));
-        let copy = FilterBuilder::new(&BooleanArray::new(is_left.finish(), None)).optimize().build();
-        Self { rows, sequence_rows, copy }
+    /// Finds them.
+    fn of(keys: &Keys, orders: &Orders) -> Self {
+        let mut is_left = BooleanBufferBuilder::new(keys.len());
+        is_left.append_n(keys.len(), true);
+        let mut heirs: HashMap<u32, Winner> = HashMap::new();
+        // The row that stands of each key.
+        let mut standing: HashTable<u32> = HashTable::with_capacity(keys.len());
+        for (row, hash) in (0_u32..).zip(keys.hashes()) {
+            let key = keys.get(row as usize);
+            let entry = standing.entry(
+                *hash,
+                |held| keys.get(*held as usize) == key,
+                |held| keys.hashes().get(*held as usize).copied().unwrap_or_default(),
+            );
+            let mut occupied = match entry {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(row);
+                    continue;
+                }
+                Entry::Occupied(occupied) => occupied,
+            };
+            let (challenger, held) = (Winner::new(row), *occupied.get());
+            // Asked before it is hashed: batches without tombstones have none.
+            let heir = if heirs.is_empty() { None } else { heirs.remove(&held) };
+            let holder = heir.unwrap_or(Winner::new(held));
+            let (mine, theirs) = (challenger.order(orders), holder.order(orders));
+            // Of rows of one record with one sequence the later stands.
+            let (mut stands, falls) = match mine.supersedes(&theirs) || mine == theirs {
+                true => (challenger, holder),
+                false => (holder, challenger),
+            };
+            stands.take_over(&falls, orders);
+            if stands.is_heir() {
+                heirs.insert(stands.row, stands);
+            }
+            is_left.set_bit(falls.row as usize, false);
+            *occupied.get_mut() = stands.row;
+        }
+        Self { is_left: is_left.finish(), n_rows: standing.len(), heirs }
     }
 
-    fn sequence_rows(&self) -> &UInt32Array {
-        self.sequence_rows.as_ref().unwrap_or(&self.rows)
+    fn rows(&self) -> UInt32Array {
+        UInt32Array::from_iter_values(self.is_left.set_indices_u32())
     }
 
-    fn pick(&self, shaped: &Shaped) -> Result<Shaped> {
+    /// Returns the rows whose sequences `rows` have, unless all have their own.
+    fn sequence_rows(&self, rows: &UInt32Array) -> Option<UInt32Array> {
+        let is_own = |heir: &Winner| heir.sequence_row == heir.row;
+        if self.heirs.values().all(is_own) {
+            return None;
+        }
+        let sequence_row = |row: &u32| self.heirs.get(row).map_or(*row, |heir| heir.sequence_row);
+        Some(UInt32Array::from_iter_values(rows.values().iter().map(sequence_row)))
+    }
+
+    /// Returns the offset of the last tombstone without sequence that came before each of `rows`, unless none did.
+    fn after_delete(&self, rows: &UInt32Array) -> Option<Int64Array> {
+        let after_delete = |row: &u32| self.heirs.get(row).and_then(|heir| heir.after_delete);
+        let any = self.heirs.values().any(|heir| heir.after_delete.is_some());
+        any.then(|| rows.values().iter().map(after_delete).collect())
+    }
+
+    /// Copies the rows run by run: as a rule few rows of a batch are superseded within it.
+    fn pick(&self, shaped: &Shaped, sequence_rows: Option<&UInt32Array>) -> Result<Shaped> {
+        let copy = FilterBuilder::new(&BooleanArray::new(self.is_left.clone(), None)).optimize().build();
         let internal = |cause| Error::internal("cannot collapse a batch by key").with_source(cause);
-        let copied = |column: &dyn Array| self.copy.filter(column).map_err(internal);
-        let sequence = |column: &ArrayRef| match &self.sequence_rows {
+        let copied = |column: &dyn Array| copy.filter(column).map_err(internal);
+        let sequence = |column: &ArrayRef| match sequence_rows {
             Some(rows) => take(column, rows, None).map_err(internal),
             None => copied(column),
         };
         Ok(Shaped {
-            rows: self.copy.filter_record_batch(&shaped.rows).map_err(internal)?,
+            rows: copy.filter_record_batch(&shaped.rows).map_err(internal)?,
             partitions: copied(&shaped.partitions)?.as_primitive::<Int32Type>().clone(),
             offsets: copied(&shaped.offsets)?.as_primitive::<Int64Type>().clone(),
             sequence: shaped.sequence.iter().map(sequence).collect::<Result<_>>()?,
@@ -172,6 +178,15 @@ impl Left {
 }
 
 impl Winner {
+    fn new(row: u32) -> Self {
+        Self { row, sequence_row: row, after_delete: None }
+    }
+
+    /// Tells whether it has taken anything over.
+    fn is_heir(&self) -> bool {
+        self.sequence_row != self.row || self.after_delete.is_some()
+    }
+
     /// Returns its order, with the sequence that it took over where it had none of its own.
     #[inline]
     fn order<'a>(&self, orders: &'a Orders) -> OrderRef<'a> {

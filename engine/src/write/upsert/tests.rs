@@ -287,7 +287,7 @@ impl History {
         let next = Offset(self.next + records.len() as i64);
         let range = OffsetRange { first: Offset(self.next), next, records: n_records };
         span.extend(Partition(0), range).map_err(|misfit| Error::internal(misfit.to_string()))?;
-        let (inherited, after_delete) = (Some(standing.inherited), Some(standing.after_delete));
+        let (inherited, after_delete) = (Some(standing.inherited), standing.after_delete);
         Ok(Changes {
             rows,
             order: ChangeOrder { partitions, offsets, sequence, inherited, after_delete },

@@ -61,7 +61,9 @@ impl Bounds<'_> {
         let (name, data_type) = (field.name(), field.data_type());
         let mut column = ColumnStatistics::new_unknown();
         let member = |members: Option<&Map<String, Value>>| members.and_then(|members| members.get(name)).cloned();
-        if let Some(nulls) = member(self.nulls).and_then(|nulls| usize::try_from(nulls.as_u64()?).ok()) {
+        // deltalake wrote for a list and a map how many of their elements are none, empty lists included.
+        let nulls = member(self.nulls).filter(|_| !data_type.is_nested());
+        if let Some(nulls) = nulls.and_then(|nulls| usize::try_from(nulls.as_u64()?).ok()) {
             column.null_count = if self.is_exact { Precision::Exact(nulls) } else { Precision::Inexact(nulls) };
         }
         let precise = |bound: Option<ScalarValue>| match bound {
@@ -112,6 +114,8 @@ fn widened(bound: ScalarValue) -> Option<ScalarValue> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn column(data_type: DataType, low: &str, high: &str, rest: &str) -> ColumnStatistics {
@@ -169,6 +173,22 @@ mod tests {
         assert_eq!(small.max_value, Precision::Exact(ScalarValue::Decimal128(Some(1_230), 18, 2)));
         let large = column(DataType::Decimal128(20, 2), "1.05", "12345678901234568.0", "");
         assert_eq!(large.max_value, Precision::Absent);
+    }
+
+    /// Two empty lists have two elements that are none in the footer of their file.
+    #[test]
+    fn nulls_of_nested_columns_are_not_believed() {
+        let list = DataType::new_list(DataType::Int64, true);
+        let pair = vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Int64, true)];
+        let entries = Field::new("entries", DataType::Struct(pair.into()), false);
+        let schema = Schema::new(vec![
+            Field::new("l", list, true),
+            Field::new("m", DataType::Map(Arc::new(entries), false), true),
+            Field::new("a", DataType::Int64, true),
+        ]);
+        let read = FileStatistics::read(r#"{"numRecords":2,"nullCount":{"l":2,"m":2,"a":2}}"#, &schema, false);
+        let nulls: Vec<_> = read.columns.iter().map(|column| column.null_count).collect();
+        assert_eq!(nulls, [Precision::Absent, Precision::Absent, Precision::Exact(2)]);
     }
 
     #[test]

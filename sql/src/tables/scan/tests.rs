@@ -663,6 +663,33 @@ async fn a_nan_in_a_file_of_another_writer_is_no_match_of_filters_that_it_does_n
     Ok(())
 }
 
+/// Of two empty lists deltalake told that two elements are none: a column of nothing but NULLs, it seemed.
+#[tokio::test]
+async fn lists_without_elements_are_no_nulls_whatever_another_writer_tells_of_elements() -> TestResult {
+    use arrow::array::ListArray;
+    use arrow::buffer::OffsetBuffer;
+    use datafusion::parquet::arrow::ArrowWriter;
+
+    let element = Arc::new(Field::new("element", DataType::Int64, true));
+    let none: ArrayRef = Arc::new(Int64Array::from(Vec::<i64>::new()));
+    let lists = ListArray::try_new(element, OffsetBuffer::from_lengths([0, 0]), none, None)?;
+    let columns: [(&str, ArrayRef, bool); 2] =
+        [("id", Arc::new(Int64Array::from(vec![1, 2])), true), ("l", Arc::new(lists), true)];
+    let batch = RecordBatch::try_from_iter_with_nullable(columns)?;
+    let mut writer = ArrowWriter::try_new(Vec::<u8>::new(), batch.schema(), None)?;
+    writer.write(&batch)?;
+    let lake = Lake::new()?;
+    let location = of_another_writer(&lake, &batch.schema(), &writer.into_inner()?, 2).await?;
+    let mut add = actions(&location, 1)?.pop().ok_or("no file was added")?;
+    add["add"]["stats"] = json!(json!({"numRecords": 2, "nullCount": {"id": 0, "l": 2}}).to_string());
+    write_commit(&location, 2, &[add])?;
+    let table = lake.reader.open(&location, Version::Latest).await?;
+    assert_eq!(answer(&table, "SELECT count(l) FROM t").await?, ["2"]);
+    assert_eq!(answer(&table, "SELECT id FROM t WHERE l IS NOT NULL ORDER BY id").await?, ["1", "2"]);
+    assert_eq!(answer(&table, "SELECT l, id FROM t ORDER BY id").await?, ["[]|1", "[]|2"]);
+    Ok(())
+}
+
 /// A file with a column that Spark keeps as INT96, on its own and as a member: the last day that there is, and the first.
 fn with_int96() -> TestResult<Vec<u8>> {
     use datafusion::parquet::data_type::{Int64Type, Int96, Int96Type};

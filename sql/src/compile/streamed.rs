@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::plan::stream_argument;
 use crate::diagnostic::code;
-use crate::unread::{Unread, unread};
+use crate::unread::{Unread, called, unread};
 
 /// Something in a query that a flow cannot do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -296,15 +296,4 @@ fn fickle_offence(function: &Function, state: &SessionState) -> Option<Offence> 
         ),
     };
     Some(Offence { code: code::PER_BATCH, message, hint: Some(hint), span: function.name.span() })
-}
-
-/// Returns the name by which the planner looks the function up.
-fn called(function: &Function) -> String {
-    match function.name.0.as_slice() {
-        [part] => match part.as_ident() {
-            Some(ident) if ident.quote_style.is_some() => ident.value.clone(),
-            _ => part.to_string().to_lowercase(),
-        },
-        _ => function.name.to_string(),
-    }
 }

@@ -525,6 +525,7 @@ async fn clauses_that_nothing_reads_are_refused() {
         (append("START WITH order_id = 1 CONNECT BY PRIOR order_id = order_id"), "START WITH"),
         (lookup("TABLESAMPLE (10 PERCENT)"), "TABLESAMPLE"),
         (lookup("PARTITION (p0)"), "PARTITION of a table"),
+        (append("WHERE abs(order_id) FILTER (WHERE order_id > 1) > 0"), "FILTER of a function of one row"),
         (ORDERS.replace("STREAM(orders_raw))", "STREAM(orders_raw) PREWHERE amount > 0)"), "PREWHERE"),
     ] {
         let shown = refused(&[&case]).await;

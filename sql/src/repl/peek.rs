@@ -107,6 +107,7 @@ fn plain_limit(query: &Query) -> Option<usize> {
         || query.order_by.is_some()
         || select.selection.is_some()
         || select.having.is_some()
+        || select.qualify.is_some()
         || select.distinct.is_some()
         || is_grouped;
     if !is_one_relation || reads_further || select.projection.iter().any(is_computed) {
@@ -207,6 +208,7 @@ mod tests {
             "SELECT count(*) FROM s LIMIT 5",
             "SELECT a FROM s GROUP BY a LIMIT 5",
             "SELECT DISTINCT a FROM s LIMIT 5",
+            "SELECT a FROM s QUALIFY row_number() OVER (PARTITION BY a ORDER BY b) = 1 LIMIT 5",
             "SELECT * FROM s ORDER BY a LIMIT 5",
             "SELECT * FROM s LIMIT 5 OFFSET 5",
             "SELECT * FROM (SELECT count(*) FROM s) LIMIT 5",

@@ -13,8 +13,24 @@ use super::catalogs::QueryCatalogs;
 use super::{failure, pin, table_name};
 use crate::tables::TableReader;
 
-/// The setting by which the reader of parquet files takes over all filters.
-const ROW_FILTERS: &str = "datafusion.execution.parquet.pushdown_filters";
+/// Settings by which later queries would be answered wrongly, and what does instead of setting them.
+const DECIDED: [(&str, &str); 7] = [
+    // The reader of parquet files takes NaN for a match of filters that it does not match.
+    (
+        "datafusion.execution.parquet.pushdown_filters",
+        "rows of Delta tables are filtered by the reader wherever that is right",
+    ),
+    // Nanoseconds wrap around after the year 2262.
+    ("datafusion.execution.parquet.coerce_int96", "times of INT96 are read in microseconds, which hold all of them"),
+    // MIN and MAX would skip rows behind a batch of nothing but NULLs. The second switches the first.
+    ("datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown", "MIN and MAX would miss rows"),
+    ("datafusion.optimizer.enable_dynamic_filter_pushdown", "set enable_join_.. and enable_topk_.. of it instead"),
+    // Versions and hidden columns are looked for in `default`.
+    ("datafusion.catalog.default_schema", "write schema.table"),
+    ("datafusion.catalog.default_catalog", "write schema.table"),
+    // Files that are added to a folder would not be seen.
+    ("datafusion.runtime.list_files_cache_limit", "folders are listed by each query, so that it sees all their files"),
+];
 
 /// Makes ready what a statement needs to reach, and refuses an external table under the name of another.
 ///
@@ -99,19 +115,23 @@ fn refusal(node: &LogicalPlan, catalogs: &QueryCatalogs) -> Option<Error> {
 }
 
 /// Refuses what would make later queries answer wrongly: a prepared plan reads its tables at the versions that were newest
-/// when it was prepared, and the reader of parquet files takes NaN for a match of filters that it does not match.
+/// when it was prepared, and some settings are not for a session to change.
 fn statement_refusal(statement: &Statement) -> Option<Error> {
     match statement {
         Statement::Prepare(_) | Statement::Execute(_) | Statement::Deallocate(_) => Some(
             Error::invalid("a session keeps no prepared statements")
                 .with_hint("send the query itself: it reads tables at the version that is newest then"),
         ),
-        Statement::SetVariable(set) if set.variable == ROW_FILTERS => Some(
-            Error::invalid(format!("cannot set {ROW_FILTERS}: a session decides it for each query"))
-                .with_hint("rows of Delta tables are filtered by the reader wherever that is right"),
-        ),
+        Statement::SetVariable(set) => setting_refusal("set", &set.variable),
+        Statement::ResetVariable(reset) => setting_refusal("reset", &reset.variable),
         _ => None,
     }
+}
+
+fn setting_refusal(verb: &str, setting: &str) -> Option<Error> {
+    let (_, hint) = DECIDED.iter().find(|(decided, _)| *decided == setting)?;
+    let error = Error::invalid(format!("cannot {verb} {setting}: a session decides it for each query"));
+    Some(error.with_hint(*hint))
 }
 
 /// Refuses to drop a table that is not the session's own: DataFusion looks among those only, and would not find it.

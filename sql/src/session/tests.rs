@@ -217,6 +217,14 @@ async fn joins_by_names_do_not_meet_hidden_columns_that_are_named() -> TestResul
     Ok(())
 }
 
+async fn check_unread(session: &Session, sql: &str, clause: &str) -> TestResult {
+    let error = refusal(session, sql).await?;
+    assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid, "{sql}: {}", error.chain());
+    assert_eq!(error.message(), format!("{clause} is not supported yet"), "{sql}");
+    assert!(error.hint().is_some(), "{sql}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn clauses_that_nothing_reads_are_refused() -> TestResult {
     let lake = lake().await?;
@@ -234,13 +242,70 @@ async fn clauses_that_nothing_reads_are_refused() -> TestResult {
         ("SELECT name, count(*) FROM silver.orders GROUP BY name WITH TOTALS", "GROUP BY .. WITH TOTALS"),
         ("SELECT id FROM silver.orders FOR UPDATE", "FOR UPDATE"),
     ] {
-        let error = refusal(&session, sql).await?;
-        assert_eq!(error.kind(), alluvium_catalog::ErrorKind::Invalid, "{sql}: {}", error.chain());
-        assert_eq!(error.message(), format!("{clause} is not supported yet"), "{sql}");
-        assert!(error.hint().is_some(), "{sql}");
+        check_unread(&session, sql, clause).await?;
     }
     let rolled = "SELECT count(*) AS n FROM silver.orders WHERE id < 3 GROUP BY ROLLUP (name) ORDER BY n";
     check(&session, rolled, &["n", "1", "1", "2"]).await
+}
+
+/// DataFusion reads of such a CTE the two sides of its UNION: the first query here would never end.
+#[tokio::test]
+async fn what_a_cte_of_with_recursive_loses_is_refused() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let counted = |cte: &str| format!("WITH RECURSIVE r AS ({cte}) SELECT count(*) AS n FROM r");
+    let numbers = "SELECT 1 AS n UNION ALL SELECT n + 1 AS n FROM r";
+    let ids = "SELECT id FROM names UNION ALL SELECT id FROM silver.orders";
+    for (cte, clause) in [
+        (format!("{numbers} LIMIT 3"), "LIMIT in a CTE of WITH RECURSIVE"),
+        (format!("{ids} LIMIT 1 OFFSET 1"), "LIMIT in a CTE of WITH RECURSIVE"),
+        (format!("{ids} ORDER BY id"), "ORDER BY in a CTE of WITH RECURSIVE"),
+        (format!("WITH names AS (SELECT 7 AS id) {ids}"), "WITH in a CTE of WITH RECURSIVE"),
+        (format!("{ids} |> WHERE id = 1"), "|> in a CTE of WITH RECURSIVE"),
+    ] {
+        check_unread(&session, &counted(&cte), clause).await?;
+    }
+    check(&session, &counted(&format!("{numbers} WHERE n < 9")), &["n", "9"]).await?;
+    check(&session, &counted(&format!("({ids}) LIMIT 3")), &["n", "3"]).await?;
+    check(&session, &counted("SELECT id FROM silver.orders LIMIT 2"), &["n", "2"]).await
+}
+
+#[tokio::test]
+async fn what_a_call_or_a_star_says_and_nothing_reads_is_refused() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    let windows = "FROM silver.orders WINDOW w AS (PARTITION BY name)";
+    for (sql, clause) in [
+        (format!("SELECT sum(id) OVER (w ORDER BY id) {windows}"), "a window made of another one"),
+        (format!("SELECT sum(id) OVER v {windows}, v AS (w ORDER BY id)"), "a window made of another one"),
+        (format!("SELECT name {windows} ORDER BY count(*) OVER w"), "OVER window in ORDER BY"),
+        (
+            "SELECT name, count(*), row_number() OVER (ORDER BY name) FROM silver.orders GROUP BY name \
+             QUALIFY count(*) OVER w > 1 WINDOW w AS (ORDER BY name)"
+                .to_owned(),
+            "OVER window in QUALIFY",
+        ),
+        ("SELECT abs(sum(id)) OVER (PARTITION BY name) FROM silver.orders".to_owned(), "OVER of a function of one row"),
+        ("SELECT abs(sum(id)) FILTER (WHERE id > 1) FROM silver.orders".to_owned(), "FILTER of a function of one row"),
+        ("SELECT UPPER(DISTINCT name) FROM silver.orders".to_owned(), "DISTINCT in a function of one row"),
+        (
+            "SELECT row_number() FILTER (WHERE id > 1) OVER (ORDER BY id) FROM silver.orders".to_owned(),
+            "FILTER or DISTINCT of a window function",
+        ),
+        ("SELECT sum(1)(id) FROM silver.orders".to_owned(), "a call with two lists of arguments"),
+        ("SELECT * ILIKE 'i%' FROM names".to_owned(), "* ILIKE"),
+        ("SELECT n.* ILIKE 'i%' FROM names n".to_owned(), "* ILIKE"),
+        (
+            "SELECT * FROM silver.orders |> AGGREGATE count(*) AS n DESC GROUP BY name".to_owned(),
+            "ASC or DESC in |> AGGREGATE",
+        ),
+    ] {
+        check_unread(&session, &sql, clause).await?;
+    }
+    let named = "SELECT id, sum(id) OVER w AS s FROM silver.orders WINDOW w AS (PARTITION BY name) ORDER BY id";
+    check(&session, named, &["id|s", "1|1", "2|2", "3|3"]).await?;
+    let filtered = "SELECT abs(sum(id) FILTER (WHERE id > 1)) AS n, count(DISTINCT name) AS m FROM silver.orders";
+    check(&session, filtered, &["n|m", "5|3"]).await
 }
 
 #[tokio::test]
@@ -308,6 +373,26 @@ async fn filters_are_not_left_to_the_reader_of_files_by_a_setting() -> TestResul
         "cannot set datafusion.execution.parquet.pushdown_filters: a session decides it for each query"
     );
     session.sql("SET datafusion.execution.batch_size = 100").await?.collect().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn settings_that_would_make_answers_wrong_are_not_changed() -> TestResult {
+    let lake = lake().await?;
+    let session = open(&lake)?;
+    for setting in [
+        "datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown",
+        "datafusion.optimizer.enable_dynamic_filter_pushdown",
+        "datafusion.execution.parquet.coerce_int96",
+        "datafusion.catalog.default_schema",
+        "datafusion.runtime.list_files_cache_limit",
+    ] {
+        for (sql, verb) in [(format!("SET {setting} = 'true'"), "set"), (format!("RESET {setting}"), "reset")] {
+            let error = refusal(&session, &sql).await?;
+            assert_eq!(error.message(), format!("cannot {verb} {setting}: a session decides it for each query"));
+            assert!(error.hint().is_some(), "{sql}");
+        }
+    }
     Ok(())
 }
 

@@ -29,10 +29,10 @@ pub(crate) struct Unread {
     pub(crate) span: Span,
 }
 
-/// Returns the clauses of `query` that nothing would read, those of its subqueries included.
-pub(crate) fn unread(query: &Query) -> Vec<Unread> {
+/// Returns the clauses of `part`, a query or an expression, that nothing would read, those of its subqueries included.
+pub(crate) fn unread(part: &impl Visit) -> Vec<Unread> {
     let mut clauses = Clauses::default();
-    let _ = query.visit(&mut clauses);
+    let _ = part.visit(&mut clauses);
     clauses.unread
 }
 

@@ -59,6 +59,7 @@ fn unread_offence(unread: &Unread) -> Offence {
 pub(super) fn expression_offences(expression: &Expr, state: &SessionState) -> Vec<Offence> {
     let mut calls = Calls { state, depth: 0, offences: fickle_offences(expression, state) };
     let _ = expression.visit(&mut calls);
+    calls.offences.extend(unread(expression).iter().map(unread_offence));
     if has_subquery(expression) {
         let message = "a subquery cannot stand here".to_owned();
         let hint = Some("join the table in the flow's query");

@@ -527,6 +527,14 @@ async fn clauses_that_nothing_reads_are_refused() {
         (lookup("PARTITION (p0)"), "PARTITION of a table"),
         (append("WHERE abs(order_id) FILTER (WHERE order_id > 1) > 0"), "FILTER of a function of one row"),
         (ORDERS.replace("STREAM(orders_raw))", "STREAM(orders_raw) PREWHERE amount > 0)"), "PREWHERE"),
+        (
+            ORDERS.replace("status = 'DELETED'", "upper(DISTINCT status) = 'DELETED'"),
+            "DISTINCT in a function of one row",
+        ),
+        (
+            ORDERS.replace("struct(updated_at", "struct(abs(order_id) FILTER (WHERE order_id > 1)"),
+            "FILTER of a function of one row",
+        ),
     ] {
         let shown = refused(&[&case]).await;
         assert!(shown.contains(&format!("{clause} is not supported yet")), "{case}: {shown}");

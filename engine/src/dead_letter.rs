@@ -17,6 +17,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
+use crate::calendar::micros;
 use crate::hop::{Headers, Reject};
 
 /// Returns the columns of every dead-letter table.
@@ -44,7 +45,7 @@ pub fn dead_letter_schema() -> SchemaRef {
 /// 2 GiB of raw values has no Arrow form.
 pub fn dead_letter_rows(flow: &Flow, topic: &Topic, rejects: &[Reject]) -> Result<RecordBatch> {
     let n_rows = rejects.len();
-    let timestamps = rejects.iter().map(|reject| reject.timestamp_ms.and_then(|millis| millis.checked_mul(1000)));
+    let timestamps = rejects.iter().map(|reject| reject.timestamp_ms.and_then(micros));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::new_repeated(topic.as_str(), n_rows)),
         Arc::new(Int32Array::from_iter_values(rejects.iter().map(|reject| reject.partition.0))),
@@ -122,7 +123,9 @@ mod tests {
             class: RejectClass::Tombstone,
             ..full.clone()
         };
-        let rows = dead_letter_rows(&flow, &"shop.orders".parse()?, &[full, bare])?;
+        // Its producer counts microseconds: as milliseconds they are of the year 57971, which no reader knows.
+        let hasty = Reject { timestamp_ms: Some(1_767_225_600_123_000), ..bare.clone() };
+        let rows = dead_letter_rows(&flow, &"shop.orders".parse()?, &[full, bare, hasty])?;
         assert_eq!(rows.schema(), dead_letter_schema());
         let mut writer = LineDelimitedWriter::new(Vec::new());
         writer.write(&rows).map_err(|source| Error::internal("cannot show the rows").with_source(source))?;
@@ -132,11 +135,13 @@ mod tests {
             r#""headers":[{"name":"a","value":"00"},{"name":"a"}],"value":"7b","class":"malformed","#,
             r#""message":"not valid JSON","flow":"orders_upsert","sql_hash":"cafe"}"#,
             "\n",
+        ];
+        let unstamped = [
             r#"{"topic":"shop.orders","partition":3,"offset":41,"headers":[],"class":"tombstone","#,
             r#""message":"not valid JSON","flow":"orders_upsert","sql_hash":"cafe"}"#,
             "\n",
         ];
-        assert_eq!(shown, expected.concat());
+        assert_eq!(shown, expected.concat() + &unstamped.concat().repeat(2));
         Ok(())
     }
 }

@@ -19,10 +19,17 @@ pub struct Records {
     arena: Vec<u8>,
     entries: Vec<Entry>,
     headers: Vec<(u32, Headers)>,
+    header_bytes: usize,
 }
 
 /// The headers of one record, in order; a name may repeat, a value may be null.
 pub type Headers = Vec<(String, Option<Bytes>)>;
+
+/// Returns the bytes that `headers` take in memory: to have many costs more than what they say.
+pub(crate) fn header_bytes(headers: &[(String, Option<Bytes>)]) -> usize {
+    let told = |(name, value): &(String, Option<Bytes>)| name.len() + value.as_ref().map_or(0, Bytes::len);
+    headers.iter().map(told).sum::<usize>() + size_of_val(headers)
+}
 
 /// Where a record stands in the arena: its key, and right behind it its value. There are as many as records, so that what
 /// is optional is packed into `has`.
@@ -65,6 +72,7 @@ impl Records {
     pub fn push(&mut self, record: Record<'_>, headers: Headers) {
         let Record { partition, offset, timestamp_ms, key, value } = record;
         if !headers.is_empty() {
+            self.header_bytes += header_bytes(&headers);
             self.headers.push((u32::try_from(self.entries.len()).unwrap_or(u32::MAX), headers));
         }
         let key_start = self.arena.len();
@@ -102,6 +110,11 @@ impl Records {
     /// Returns the bytes of keys and values.
     pub fn bytes(&self) -> usize {
         self.arena.len()
+    }
+
+    /// Returns the bytes that the records take in memory: of keys and values, and of headers, which may be most of them.
+    pub fn bytes_held(&self) -> usize {
+        self.arena.len() + self.header_bytes
     }
 
     /// Returns the record at `index`.
@@ -142,6 +155,7 @@ impl Records {
             }
         }
         self.entries = kept;
+        self.header_bytes = kept_headers.iter().map(|(_, own)| header_bytes(own)).sum();
         self.headers = kept_headers;
     }
 

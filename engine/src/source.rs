@@ -12,6 +12,7 @@ mod assignment;
 mod goal;
 mod identity;
 mod intake;
+mod outset;
 mod start;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 
 pub use goal::Goal;
 pub use identity::SourceIdentity;
+pub use outset::Outset;
 
 use crate::hop::Fetched;
 

@@ -21,7 +21,7 @@ use crate::lookup::Lookups;
 use crate::metrics::{FlowState, Metrics};
 use crate::pipeline::{FlowParts, FlowRun, Tally, ensure_table};
 use crate::shutdown::Shutdown;
-use crate::source::Goal;
+use crate::source::{Goal, Outset};
 use crate::write::index::IndexBudget;
 
 /// What flows have in common: stores, catalog, time, numbers and limits.
@@ -194,7 +194,7 @@ async fn make_looked_up_tables(flows: &[Arc<Flow>], world: &World) {
 async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shutdown: &Shutdown) -> FlowSummary {
     let mut total = Tally::default();
     let mut restarts = 0;
-    let goal = Goal::default();
+    let (goal, outset) = (Goal::default(), Outset::default());
     // Since when no batch has landed, once a service fails.
     let mut troubled_since = None;
     let halted = loop {
@@ -203,6 +203,7 @@ async fn keep_running(flow: Arc<Flow>, world: &World, options: &RunOptions, shut
             flow: Arc::clone(&flow),
             once: options.once,
             goal: goal.clone(),
+            outset: outset.clone(),
             // From its first commit on, the table holds what was accepted. Nobody has seen what differs from it later.
             accepts_source: total.commits == 0 && options.accepted.contains(flow.name()),
             stop: shutdown.drain_token(),

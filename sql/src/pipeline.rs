@@ -201,7 +201,7 @@ pub enum KeyFormat {
 pub struct BatchLimits {
     /// Records.
     pub rows_max: usize,
-    /// Bytes of keys and values.
+    /// Bytes of keys, values and headers.
     pub bytes_max: usize,
     /// Time since the batch's first record.
     pub interval: Duration,

@@ -285,6 +285,11 @@ mod tests {
 
     /// Lands what is rejected of a batch of the offsets from 0 to `next` of both partitions; returns how many rows it added.
     async fn land(letters: &mut DeadLetters, next: i64, rejected: &[(i32, i64)]) -> Result<Option<u64>> {
+        let rejects: Vec<Reject> = rejected.iter().copied().map(reject).collect();
+        land_all(letters, next, &rejects).await
+    }
+
+    async fn land_all(letters: &mut DeadLetters, next: i64, rejects: &[Reject]) -> Result<Option<u64>> {
         let mut span = Span::new();
         for partition in [0, 1] {
             let range = OffsetRange { first: Offset(0), next: Offset(next), records: u64::try_from(next).unwrap_or(0) };
@@ -292,8 +297,7 @@ mod tests {
         }
         let lineage =
             Lineage::begin(letters.flow.name().clone(), "hash", "test", SystemClock.new_id(), SystemClock.new_id());
-        let rejects: Vec<Reject> = rejected.iter().copied().map(reject).collect();
-        let landed = letters.land(&rejects, &span, &lineage).await?;
+        let landed = letters.land(rejects, &span, &lineage).await?;
         Ok(landed.map(|landed| landed.fate.dead_lettered))
     }
 
@@ -315,6 +319,19 @@ mod tests {
         let mut letters = open(flow()?, &store).await?;
         assert_eq!(land(&mut letters, 20, &[(0, 2), (0, 5), (1, 2), (1, 7), (1, 15)]).await?, None);
         assert_eq!(land(&mut letters, 20, &[(0, 15)]).await?, Some(1));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_reject_of_a_topic_made_anew_lands_where_one_of_the_old_topic_stands() -> Result<()> {
+        let flow = append_flow(&[value("id", DataType::Int64)])?;
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut letters = open(flow, &store).await?;
+        let stamped = |timestamp_ms| [Reject { timestamp_ms, ..reject((0, 2)) }];
+        for timestamp_ms in [Some(1_767_225_600_123), Some(1_767_225_600_124), None] {
+            assert_eq!(land_all(&mut letters, 10, &stamped(timestamp_ms)).await?, Some(1), "{timestamp_ms:?}");
+            assert_eq!(land_all(&mut letters, 10, &stamped(timestamp_ms)).await?, None, "{timestamp_ms:?}");
+        }
         Ok(())
     }
 

@@ -3,17 +3,21 @@
 //! The positions alone do not tell. They say how far the dead letters of an attempt reached that did not become part of the
 //! table; this attempt may reject others, because the flow's SQL was changed in between, or says something else each time
 //! (`now()`). So what lies below the positions is looked for. That happens to one batch after a crash, and to no other.
+//!
+//! A record is known by its timestamp, too: a topic that was made anew under its name has other records at the same offsets,
+//! and its rejects go to the same table, which has positions of the old one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use alluvium_catalog::{Error, Name, Offset, Partition, Result, Topic};
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use roaring::RoaringTreemap;
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::calendar::micros;
 use crate::delta::action::Add;
 use crate::delta::log::DeltaLog;
 use crate::delta::state::TableState;
@@ -46,7 +50,9 @@ pub(super) async fn landed<'a>(
     whose: Whose<'_>,
     (rejects, looked): (&[&Reject], &'a mut Looked),
 ) -> Result<&'a HashSet<(Partition, Offset)>> {
-    let wanted: HashSet<(Partition, Offset)> = rejects.iter().map(|reject| (reject.partition, reject.offset)).collect();
+    let stamp = |reject: &Reject| reject.timestamp_ms.and_then(micros);
+    let wanted: HashMap<(Partition, Offset), Option<i64>> =
+        rejects.iter().map(|reject| ((reject.partition, reject.offset), stamp(reject))).collect();
     let offsets = || rejects.iter().map(|reject| reject.offset.0);
     let (Some(least), Some(greatest)) = (offsets().min(), offsets().max()) else { return Ok(&looked.found) };
     let reading = Reading {
@@ -62,7 +68,9 @@ pub(super) async fn landed<'a>(
         }
         let mut rows = reading.open(add, &RoaringTreemap::new()).await?;
         while let Some(batch) = rows.next().await? {
-            looked.found.extend(places(&batch, whose)?.into_iter().filter(|place| wanted.contains(place)));
+            let own = places(&batch, whose)?.into_iter();
+            let same = own.filter(|(place, at)| wanted.get(place) == Some(at));
+            looked.found.extend(same.map(|(place, _)| place));
         }
         looked.paths.insert(add.path.clone());
     }
@@ -75,6 +83,7 @@ fn columns() -> SchemaRef {
         Field::new("topic", DataType::Utf8, true),
         Field::new("partition", DataType::Int32, true),
         Field::new("offset", DataType::Int64, true),
+        Field::new("timestamp", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
     ]))
 }
 
@@ -94,18 +103,23 @@ fn may_hold(add: &Add, least: i64, greatest: i64) -> bool {
     stats.is_none_or(|stats| stats.min_values.offset <= greatest && stats.max_values.offset >= least)
 }
 
+/// Where a record stands, and its timestamp in microseconds.
+type Stamped = ((Partition, Offset), Option<i64>);
+
 /// Returns where the rows of `batch` come from that are dead letters of `whose`.
-fn places(batch: &RecordBatch, whose: Whose<'_>) -> Result<Vec<(Partition, Offset)>> {
-    let [flows, topics, partitions, offsets] = batch.columns() else {
+fn places(batch: &RecordBatch, whose: Whose<'_>) -> Result<Vec<Stamped>> {
+    let [flows, topics, partitions, offsets, stamps] = batch.columns() else {
         return Err(Error::internal("the dead letters were read in other columns"));
     };
     let (flows, topics) = (flows.as_string::<i32>(), topics.as_string::<i32>());
     let (partitions, offsets) = (partitions.as_primitive::<Int32Type>(), offsets.as_primitive::<Int64Type>());
+    let stamps = stamps.as_primitive::<TimestampMicrosecondType>();
     let is_own = |row: &usize| {
         let is = |column: &arrow::array::StringArray, text: &str| column.is_valid(*row) && column.value(*row) == text;
         is(flows, whose.flow.as_str()) && is(topics, whose.topic.as_str())
     };
-    let place = |row: usize| (Partition(partitions.value(row)), Offset(offsets.value(row)));
+    let stamp = |row: usize| stamps.is_valid(row).then(|| stamps.value(row));
+    let place = |row: usize| ((Partition(partitions.value(row)), Offset(offsets.value(row))), stamp(row));
     Ok((0..batch.num_rows()).filter(is_own).map(place).collect())
 }
 

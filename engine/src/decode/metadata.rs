@@ -14,7 +14,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, FieldRef};
 
 use super::fault::{Fault, OUTSIDE_YEARS, shown};
-use crate::calendar::MICROS;
+use crate::calendar::micros;
 use crate::hop::{Records, RejectClass};
 
 /// One `METADATA FROM` column.
@@ -162,12 +162,6 @@ pub(super) fn offsets(records: &Records, indices: &[u32]) -> Int64Array {
 fn header<'a>(records: &'a Records, index: usize, name: &str) -> Option<&'a [u8]> {
     let last = records.headers(index).iter().rev().find(|(own, _)| own == name)?;
     last.1.as_deref()
-}
-
-/// Returns the microseconds of a record's timestamp; none in a year that no table holds, where the stamps of a producer
-/// that counts microseconds are.
-fn micros(millis: i64) -> Option<i64> {
-    millis.checked_mul(1000).filter(|micros| MICROS.contains(micros))
 }
 
 /// Returns a record's index as `usize`, which holds every `u32` on the machines that this runs on.

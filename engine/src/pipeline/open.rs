@@ -23,7 +23,7 @@ use crate::delta::log::DeltaLog;
 use crate::invariant::Watch;
 use crate::record::{Recorder, register};
 use crate::source::kafka::{KafkaSettings, KafkaSource};
-use crate::source::{Goal, Source, SourceIdentity, TablePositions};
+use crate::source::{Goal, Outset, Source, SourceIdentity, TablePositions};
 use crate::supervise::World;
 use crate::transform::TransformStage;
 use crate::upkeep::{Upkeep, UpkeepParts};
@@ -41,6 +41,8 @@ pub struct FlowParts {
     pub once: bool,
     /// The ends that the partitions had when the flow was first opened.
     pub goal: Goal,
+    /// Where partitions were begun since the flow was first opened.
+    pub outset: Outset,
     /// Whether the table's positions hold for the topic even if cluster or topic are others than before, and the flow
     /// takes an upsert table over from the one that keeps it.
     pub accepts_source: bool,
@@ -83,6 +85,7 @@ impl FlowRun {
             limits: flow.batch,
             once: parts.once,
             goal: parts.goal,
+            outset: parts.outset,
             stop: parts.stop,
             ..KafkaSettings::new(connection, topic, group_id(&flow))
         };

@@ -164,7 +164,7 @@ impl Intake {
 
     /// Tells whether the batch has reached its rows or bytes.
     pub(crate) fn is_full(&self) -> bool {
-        self.records.len() >= self.limits.rows_max || self.records.bytes() >= self.limits.bytes_max
+        self.records.len() >= self.limits.rows_max || self.records.bytes_held() >= self.limits.bytes_max
     }
 
     /// Returns when the batch has to be closed, if one is open.
@@ -210,6 +210,8 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use bytes::Bytes;
 
     use super::*;
 
@@ -271,6 +273,18 @@ mod tests {
         let record = Record { partition: P, offset: Offset(0), timestamp_ms: None, key: None, value: Some(&value) };
         by_bytes.take(record, Headers::new);
         assert!(by_bytes.is_full());
+    }
+
+    #[test]
+    fn headers_fill_a_batch_and_leave_it_with_their_partition() {
+        let mut intake = intake(&[(0, 0), (1, 0)], None);
+        for (partition, length) in [(Partition(1), 1), (P, 90)] {
+            let record = Record { partition, offset: Offset(0), timestamp_ms: None, key: None, value: None };
+            let taken = intake.take(record, || vec![("h".to_owned(), Some(Bytes::from(vec![0; length])))]);
+            assert_eq!((taken, intake.is_full()), (Taken::Kept, partition == P));
+        }
+        intake.stop(P);
+        assert!(intake.is_open() && !intake.is_full());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod client;
 mod connect;
 mod describe;
 mod fault;
+mod headers;
 mod peek;
 mod poll;
 mod reach;
@@ -44,7 +45,7 @@ use self::connect::Unassigned;
 use self::poll::{Command, Delivery, FlowControl, Origin, Poller};
 use crate::source::assignment::Assignment;
 use crate::source::intake::Intake;
-use crate::source::{Fetch, Goal, Lag, Source, SourceIdentity, TablePositions};
+use crate::source::{Fetch, Goal, Lag, Outset, Source, SourceIdentity, TablePositions};
 
 /// Batches that wait between the poll thread and the engine.
 const BATCHES_WAITING_MAX: usize = 1;
@@ -76,6 +77,8 @@ pub struct KafkaSettings {
     pub once: bool,
     /// The ends that the partitions had when a source with this goal was first opened.
     pub goal: Goal,
+    /// Where partitions were begun, by this source or by those that were opened with this before.
+    pub outset: Outset,
     /// Asks the source to hand out what it has and stop.
     pub stop: CancellationToken,
     /// How long the brokers may take to answer when the source is opened.
@@ -93,6 +96,7 @@ impl KafkaSettings {
             limits: BatchLimits::default(),
             once: false,
             goal: Goal::default(),
+            outset: Outset::default(),
             stop: CancellationToken::new(),
             connect_limit: Duration::from_secs(30),
         }
@@ -338,7 +342,8 @@ impl Launch {
         let consumer = unassigned.into_consumer();
         let cluster = consumer.client().fetch_cluster_id(CLUSTER_ID_LIMIT);
         let identity = SourceIdentity { cluster, topic_id: topic_id.clone() };
-        let origin = Origin { n_partitions: partitions.len(), ends, topic_id, ..Origin::default() };
+        let n_partitions = settings.outset.enter(topic_id.as_deref(), partitions.len());
+        let origin = Origin { n_partitions, ends, topic_id };
         let (intake, flow) = (Intake::new(settings.limits), FlowControl::default());
         let poller =
             Poller { consumer, settings, shared, runtime, positions, commands, deliveries, origin, intake, flow };

@@ -1,8 +1,9 @@
 //! The id of a topic. librdkafka tells it by its admin API; rust-rdkafka 0.39 has no safe call for that.
 //!
-//! **Why `unsafe`, here and nowhere else:** a topic that was deleted and made again under its name, and has grown past the
+//! **Why `unsafe`:** a topic that was deleted and made again under its name, and has grown past the
 //! table's position, cannot be told from the old one by anything but its id. Without it the flow goes on among records
-//! that it never read (`tests/identity.rs` shows the halt). No other part of librdkafka is called past rust-rdkafka.
+//! that it never read (`tests/identity.rs` shows the halt). Beside the [`headers`](super::headers) of records, no other part
+//! of librdkafka is called past rust-rdkafka.
 //!
 //! **Why it is sound:** every object that is made is owned by an [`Owned`], which frees it once, by its own destructor, in
 //! the reverse order of making; what is borrowed from an event is read before the event is freed and not kept; the

@@ -13,8 +13,9 @@ use super::UNKNOWN_LIMIT;
 use super::client::Context;
 use super::connect::Unassigned;
 use super::fault::{Verdict, judge};
-use super::poll::{headers, list};
-use crate::hop::{Record, Records};
+use super::headers::headers;
+use super::poll::list;
+use crate::hop::{Record, Records, header_bytes};
 
 /// librdkafka wants a group's name to assign partitions by hand; the group is never joined and has no offsets.
 const GROUP: &str = "alluvium-peek";
@@ -26,7 +27,7 @@ const WAIT: Duration = Duration::from_millis(50);
 pub struct PeekLimits {
     /// The newest records of each partition.
     pub records_max: usize,
-    /// Bytes of keys and values in all; the record that reaches it is the last.
+    /// Bytes of keys, values and headers in all; the record that reaches it is the last.
     pub bytes_max: usize,
     /// Time in all. What came until then is returned, unless no broker answered.
     pub timeout: Duration,
@@ -121,10 +122,10 @@ impl Collected {
         let is_wanted = window.next <= offset && offset < window.end;
         window.next = window.next.max(offset.succ());
         if is_wanted {
-            let (key, value) = (message.key(), message.payload());
-            self.n_bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
+            let (key, value, headers) = (message.key(), message.payload(), headers(message));
+            self.n_bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + header_bytes(&headers);
             let record = Record { partition, offset, timestamp_ms: message.timestamp().to_millis(), key, value };
-            self.by_partition.entry(partition).or_default().push(record, headers(message));
+            self.by_partition.entry(partition).or_default().push(record, headers);
         }
     }
 

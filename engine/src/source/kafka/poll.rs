@@ -14,7 +14,7 @@ use std::time::Duration;
 use alluvium_catalog::{Error, ErrorKind, Offset, Partition, Result};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -23,13 +23,13 @@ use tokio::time::Instant;
 use super::client::Context;
 use super::connect::TopicView;
 use super::fault::{Verdict, judge};
+use super::headers::headers;
 use super::{KafkaSettings, Shared};
-use crate::hop::{Headers, Record};
+use crate::hop::Record;
 use crate::source::TablePositions;
 use crate::source::assignment::Epoch;
 use crate::source::intake::{Closed, Intake};
 use crate::source::start::check_range;
-use bytes::Bytes;
 
 /// The longest wait for a message: how late a command, a stop or a due batch may be noticed.
 const WAIT: Duration = Duration::from_millis(50);
@@ -63,16 +63,14 @@ pub(super) enum Command {
 }
 
 /// What is known since the source was opened, and decides where partitions begin and end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Origin {
-    /// Partitions below this number existed when the source was opened.
+    /// Partitions below this number existed when the flow first looked.
     pub(super) n_partitions: usize,
     /// The ends when the source was opened, for `--once`.
     pub(super) ends: Option<BTreeMap<Partition, Offset>>,
     /// The topic's id when the source was opened.
     pub(super) topic_id: Option<String>,
-    /// Where partitions began that the table had no position for.
-    pub(super) begun: BTreeMap<Partition, Offset>,
 }
 
 /// The state of the thread.
@@ -358,13 +356,6 @@ fn take(intake: &mut Intake, message: &BorrowedMessage<'_>) {
         value: message.payload(),
     };
     intake.take(record, || headers(message));
-}
-
-pub(super) fn headers(message: &BorrowedMessage<'_>) -> Headers {
-    let Some(headers) = message.headers() else { return Headers::new() };
-    let own =
-        |header: rdkafka::message::Header<'_, &[u8]>| (header.key.to_owned(), header.value.map(Bytes::copy_from_slice));
-    headers.iter().map(own).collect()
 }
 
 pub(super) fn list(

@@ -99,7 +99,7 @@ impl Poller {
         }
     }
 
-    fn starts(&mut self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Start>> {
+    fn starts(&self, partitions: &[Partition]) -> Result<BTreeMap<Partition, Start>> {
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -111,7 +111,7 @@ impl Poller {
             starts.insert(partition, start);
         }
         for (partition, start) in starts.iter().filter(|(partition, _)| !landed.contains_key(partition)) {
-            self.origin.begun.insert(*partition, start.at);
+            self.settings.outset.begin(*partition, start.at);
         }
         Ok(starts)
     }
@@ -129,7 +129,7 @@ impl Poller {
     }
 
     fn start_of(&self, partition: Partition, landed: Option<Offset>) -> Result<Start> {
-        let begun = self.origin.begun.get(&partition).copied();
+        let begun = self.settings.outset.begun(partition);
         let startup = &self.settings.startup;
         let stamped = match startup {
             Startup::Timestamp(time) if landed.or(begun).is_none() => self.view().stamped(partition, *time)?,

@@ -181,6 +181,21 @@ async fn startup_modes_begin_where_they_say() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_did_not_land_stays_when_the_source_is_opened_again() -> Result<()> {
+    let mut bench = Bench::new(1)?;
+    bench.settings.startup = Startup::Latest;
+    bench.produce(0, 3).await?;
+    let mut source = bench.open().await?;
+    assert_eq!(batch(&mut source).await?.span.to_string(), "0@[3,3)");
+    // Nothing of it lands, the source is closed, and the topic grows.
+    source.close().await?;
+    bench.produce(0, 2).await?;
+    let mut source = bench.open().await?;
+    assert_eq!(read_until(&mut source, &bench.table, &[(0, 5)]).await?, 2);
+    source.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn once_drains_to_the_ends_of_the_start() -> Result<()> {
     let mut bench = Bench::new(3)?;
     bench.settings.once = true;

@@ -246,7 +246,7 @@ impl Blueprint {
 /// # Errors
 /// `Invalid` when the table only takes new rows.
 pub fn check_takes_changes(log: &DeltaLog, state: &TableState) -> Result<()> {
-    if state.metadata.configuration.get("delta.appendOnly").is_none_or(|value| value != "true") {
+    if state.metadata.flag("delta.appendOnly") != Some(true) {
         return Ok(());
     }
     Err(Error::invalid(format!("the table at {} only takes new rows (delta.appendOnly)", log.location()))

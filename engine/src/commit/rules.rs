@@ -46,7 +46,7 @@ pub(super) fn check_rules(log: &DeltaLog, state: &TableState) -> Result<()> {
             ));
         }
     }
-    if configuration.get("delta.enableChangeDataFeed").is_some_and(|value| value == "true") {
+    if state.metadata.flag("delta.enableChangeDataFeed") == Some(true) {
         return Err(Error::invalid(format!("the table at {at} keeps a change data feed")).with_hint(
             "change data files are not written; let the table's owner unset delta.enableChangeDataFeed, or write into \
              another table",

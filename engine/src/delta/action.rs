@@ -86,6 +86,14 @@ pub struct Metadata {
     pub created_time: Option<i64>,
 }
 
+impl Metadata {
+    /// Returns what a property says that is true or false, in whatever letters, as Spark takes and keeps it; `None` where it
+    /// says neither.
+    pub fn flag(&self, property: &str) -> Option<bool> {
+        self.configuration.get(property)?.to_ascii_lowercase().parse().ok()
+    }
+}
+
 /// The format of a table's data files; Delta knows only parquet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -165,6 +173,17 @@ pub fn deleted_records(add: &Add) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_is_read_in_whatever_letters_it_is_kept() {
+        let flag = |said: &str| {
+            let configuration = BTreeMap::from([("delta.appendOnly".to_owned(), said.to_owned())]);
+            Metadata { configuration, ..Metadata::default() }.flag("delta.appendOnly")
+        };
+        let said = ["true", "True", "TRUE", "false", "FALSE", "yes", ""].map(flag);
+        assert_eq!(said, [Some(true), Some(true), Some(true), Some(false), Some(false), None, None]);
+        assert_eq!(Metadata::default().flag("delta.appendOnly"), None);
+    }
 
     #[test]
     fn features_ask_the_same_in_any_order() {

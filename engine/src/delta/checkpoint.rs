@@ -54,12 +54,13 @@ pub struct Sidecar {
 impl DeltaLog {
     /// Reads the newest checkpoint: its version and its protocol, metadata, files and transactions; `None` when there is
     /// none. The log's hint only says from where on to look: a newer one may have lost its hint, and whoever has cleaned up
-    /// to it may have left the one before and none of the versions between.
+    /// to it may have left the one before and none of the versions between. Without the hint all is looked through, whatever
+    /// versions there are: clean-up that was stopped half way may have left the first one, and not those behind it.
     ///
     /// # Errors
     /// `Unavailable` when the store does not answer, `Data` when the checkpoint cannot be read.
     pub async fn read_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
-        let Some(hinted) = self.last_checkpoint().await? else { return Ok(None) };
+        let Some(hinted) = self.last_checkpoint().await? else { return self.find_checkpoint().await };
         let reader = Reader { store: self.store(), location: self.location() };
         match choose_newest(reader.list_from(hinted).await?) {
             Some((version, checkpoint)) => reader.whole(&checkpoint).await.map(|actions| Some((version, actions))),
@@ -70,11 +71,17 @@ impl DeltaLog {
         }
     }
 
-    /// Reads the newest checkpoint that a LIST finds, whatever the log's hint says; `None` when there is none.
+    /// Returns the version of the newest checkpoint that a LIST finds; `None` when there is none.
     ///
     /// # Errors
-    /// As of [`read_checkpoint`](Self::read_checkpoint).
-    pub async fn find_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
+    /// `Unavailable` when the store does not answer.
+    pub(super) async fn listed_checkpoint(&self) -> Result<Option<Version>> {
+        let reader = Reader { store: self.store(), location: self.location() };
+        Ok(choose_newest(reader.list_all().await?).map(|(version, _)| version))
+    }
+
+    /// Reads the newest checkpoint that a LIST finds, whatever the log's hint says; `None` when there is none.
+    async fn find_checkpoint(&self) -> Result<Option<(Version, Vec<Action>)>> {
         let reader = Reader { store: self.store(), location: self.location() };
         match choose_newest(reader.list_all().await?) {
             Some((version, checkpoint)) => reader.whole(&checkpoint).await.map(|actions| Some((version, actions))),

@@ -193,10 +193,11 @@ impl DeltaLog {
         result.bytes().await.map(Some).map_err(|cause| self.unavailable("read", path.as_ref(), cause))
     }
 
-    /// Returns the version of the newest checkpoint, as the log's own hint has it; `None` when there is none.
+    /// Returns the version of the newest checkpoint, as the log's own hint has it; `None` when there is none. A LIST tells
+    /// where the hint cannot be read: some engines write it in place, and are met, or were killed, half way.
     ///
     /// # Errors
-    /// `Unavailable` when the store does not answer, `Data` when the hint is not JSON.
+    /// `Unavailable` when the store does not answer.
     pub async fn last_checkpoint(&self) -> Result<Option<Version>> {
         let path = Path::from("_delta_log/_last_checkpoint");
         let bytes = match self.store.get(&path).await {
@@ -204,9 +205,14 @@ impl DeltaLog {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(cause) => return Err(self.unavailable("read", path.as_ref(), cause)),
         };
-        let hint: Value = serde_json::from_slice(&bytes)
-            .map_err(|cause| Error::data(format!("{path} of {} is not JSON", self.location)).with_source(cause))?;
-        Ok(hint.get("version").and_then(Value::as_u64))
+        let hint: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        match hint.get("version").and_then(Value::as_u64) {
+            Some(version) => Ok(Some(version)),
+            None => {
+                tracing::warn!(table = %self.location, %path, "the hint of a checkpoint cannot be read");
+                self.listed_checkpoint().await
+            }
+        }
     }
 
     fn unavailable(&self, verb: &str, what: &str, cause: object_store::Error) -> Error {

@@ -58,16 +58,11 @@ impl TableState {
                 None => return Ok(None),
                 // Somebody has created the table between the two looks.
                 Some((0, _)) => tail = log.read_tail(0).await?,
-                // The hint is lost.
                 Some((oldest, newest)) => {
-                    let Some((version, actions)) = log.find_checkpoint().await? else {
-                        return Err(Error::data(format!(
-                            "the log of {} holds versions {oldest} to {newest} and no checkpoint that they follow",
-                            log.location()
-                        )));
-                    };
-                    state.apply(version, &actions);
-                    tail = log.read_tail(version + 1).await?;
+                    return Err(Error::data(format!(
+                        "the log of {} holds versions {oldest} to {newest} and no checkpoint that they follow",
+                        log.location()
+                    )));
                 }
             }
         }

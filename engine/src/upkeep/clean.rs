@@ -13,7 +13,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 
 use super::checkpoints::whole_checkpoints;
-use super::vacuum::store_time;
+use super::vacuum::{newest_at, store_time};
 use crate::delta::checkpoint::is_sidecar;
 use crate::delta::log::{DeltaLog, Version, commit_version};
 use crate::delta::retention::kept_log;
@@ -42,7 +42,7 @@ impl LogFile {
 /// not answer; what was removed before stays so. It is also `Unavailable` when the store's clock and this host's stand too
 /// far apart: nothing is removed then.
 pub async fn clean_log(log: &DeltaLog, state: &TableState, clock: &dyn Clock) -> Result<u64> {
-    if state.metadata.configuration.get("delta.enableExpiredLogCleanup").is_some_and(|value| value == "false") {
+    if state.metadata.flag("delta.enableExpiredLogCleanup") == Some(false) {
         return Ok(0);
     }
     let retention = kept_log(state, log.location())?;
@@ -56,7 +56,8 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState, clock: &dyn Clock) ->
     let (sidecars, files): (Vec<_>, Vec<_>) = listed.into_iter().partition(|file| is_sidecar(&file.location));
     let files: Vec<LogFile> = files.into_iter().filter_map(log_file).collect();
     let Some(hinted) = log.last_checkpoint().await? else { return Ok(0) };
-    let Some(safe) = safe_version(&files, cutoff, hinted) else { return Ok(0) };
+    // The latest that it can be: before all time no version is young.
+    let Some(safe) = safe_version(&files, (cutoff, DateTime::<Utc>::MIN_UTC), hinted) else { return Ok(0) };
     // The store is asked for its time only where something may go, since that takes a file.
     if !files.iter().any(|file| file.is_over(safe, cutoff)) && !sidecars.iter().any(|file| file.last_modified < cutoff)
     {
@@ -64,7 +65,7 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState, clock: &dyn Clock) ->
     }
     let now = store_time(log, clock).await?.min(newest);
     let Some(cutoff) = now.checked_sub_signed(retention) else { return Ok(0) };
-    let Some(safe) = safe_version(&files, cutoff, hinted) else { return Ok(0) };
+    let Some(safe) = safe_version(&files, (cutoff, now), hinted) else { return Ok(0) };
     let (old, kept): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.is_over(safe, cutoff));
     let mut doomed: Vec<Path> = old.into_iter().map(|file| file.meta.location).collect();
     doomed.extend(unnamed_sidecars(log, &kept, sidecars, cutoff).await?);
@@ -76,10 +77,11 @@ pub async fn clean_log(log: &DeltaLog, state: &TableState, clock: &dyn Clock) ->
 
 /// Returns the newest checkpoint from which every version that `cutoff` keeps can be read; `None` when there is none. It
 /// is never one after `hinted`, where every reader begins: the hint of a newer one may have been lost.
-fn safe_version(files: &[LogFile], cutoff: DateTime<Utc>, hinted: Version) -> Option<Version> {
+fn safe_version(files: &[LogFile], (cutoff, now): (DateTime<Utc>, DateTime<Utc>), hinted: Version) -> Option<Version> {
     let commits = files.iter().filter(|file| file.is_commit);
+    let commits: Vec<_> = commits.map(|file| (file.version, file.meta.last_modified)).collect();
     // The version that was the newest one at the cutoff is still within the retention.
-    let needed = commits.filter(|file| file.meta.last_modified < cutoff).map(|file| file.version).max()?;
+    let needed = newest_at(&commits, now, |at| at < cutoff)?;
     let last = needed.min(hinted);
     let names = files.iter().filter(|file| file.is_checkpoint).filter_map(|file| file.meta.location.filename());
     whole_checkpoints(names).into_iter().filter(|version| *version <= last).max()
@@ -141,7 +143,8 @@ mod tests {
 
     fn safe_by(files: &[(&str, i64)], cutoff_day: i64, hinted: Version) -> Option<Version> {
         let files: Vec<LogFile> = files.iter().filter_map(|(name, day)| file(name, *day)).collect();
-        safe_version(&files, DateTime::from_timestamp(cutoff_day * 86_400, 0)?, hinted)
+        let moment = |day: i64| DateTime::from_timestamp(day * 86_400, 0);
+        safe_version(&files, (moment(cutoff_day)?, moment(100)?), hinted)
     }
 
     #[test]
@@ -160,6 +163,25 @@ mod tests {
         assert_eq!(safe_by(&files, 6, 0), None);
         assert_eq!(safe(&files, 2), None);
         assert_eq!(safe(&files, 1), None);
+    }
+
+    #[test]
+    fn a_version_of_a_clock_that_was_behind_does_not_take_the_checkpoint_of_those_before_it() {
+        let files = [
+            ("00000000000000000000.json", 1),
+            ("00000000000000000001.json", 2),
+            ("00000000000000000001.checkpoint.parquet", 2),
+            ("00000000000000000002.json", 9),
+            ("00000000000000000003.json", 1),
+            ("00000000000000000003.checkpoint.parquet", 9),
+            ("00000000000000000004.json", 10),
+        ];
+        assert_eq!(safe(&files, 5), Some(1), "version 2, of day 9, is read from checkpoint 1");
+        assert_eq!(safe(&files, 10), Some(3));
+        let of_a_day_to_come = ("00000000000000000002.json", 101);
+        let later = [("00000000000000000003.json", 3), files[5]];
+        let ahead = [&files[..3], &[of_a_day_to_come], &later[..]].concat();
+        assert_eq!(safe(&ahead, 5), Some(3), "version 2 says nothing of version 3");
     }
 
     #[test]
@@ -185,8 +207,8 @@ mod tests {
         assert!(file("readme.txt", 1).is_none());
     }
 
-    #[tokio::test]
-    async fn a_retention_that_cannot_be_understood_removes_nothing() -> Result<()> {
+    /// Returns a log whose first version may go as soon as none has to be kept for a time.
+    async fn log_with_a_version_too_many() -> Result<DeltaLog> {
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let log = DeltaLog::with_stores("memory:///t".parse()?, Arc::clone(&store), Arc::clone(&store));
         let failed = |cause| Error::unavailable("test store").with_source(cause);
@@ -199,6 +221,25 @@ mod tests {
         store.put(&Path::from("_delta_log/_last_checkpoint"), hint.into()).await.map_err(failed)?;
         tokio::time::sleep(Duration::from_millis(20)).await;
         store.put(&Path::from("_delta_log/00000000000000000002.json"), "{}".into()).await.map_err(failed)?;
+        Ok(log)
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_to_stay_stays_in_whatever_letters_that_is_said() -> Result<()> {
+        let (log, mut state) = (log_with_a_version_too_many().await?, TableState::default());
+        for (said, expected) in [("FALSE", 0), ("False", 0), ("false", 0), ("True", 1)] {
+            state.metadata.configuration.extend(
+                [("delta.logRetentionDuration", "interval 0 seconds"), ("delta.enableExpiredLogCleanup", said)]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned())),
+            );
+            assert_eq!(clean_log(&log, &state, &SystemClock).await?, expected, "{said}");
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_retention_that_cannot_be_understood_removes_nothing() -> Result<()> {
+        let log = log_with_a_version_too_many().await?;
         let mut state = TableState::default();
         let mut retain = |text: &str| {
             state.metadata.configuration.insert("delta.logRetentionDuration".to_owned(), text.to_owned());

@@ -838,6 +838,20 @@ async fn vacuum_beside_batches_rests_in_proportion_to_its_length() -> Result<()>
 }
 
 #[tokio::test]
+async fn vacuum_beside_batches_does_not_wait_for_a_clock_that_was_set_back() -> Result<()> {
+    let mut table = VacuumedTable::open(VacuumedTable::settings(), BTreeMap::new()).await?;
+    let right = table.clock.now();
+    table.clock.advance(Duration::from_secs(240));
+    table.land(1).await?;
+    let orphan = table.orphan().await?;
+    age(&table.folder, 20)?;
+    table.clock.set(right);
+    table.land(2).await?;
+    assert_eq!(table.has([&orphan]).await?, [false], "the next one was due in five minutes by the clock as it is now");
+    Ok(())
+}
+
+#[tokio::test]
 async fn vacuum_beside_batches_goes_by_the_longer_of_two_retentions() -> Result<()> {
     for (of_table, setting_days) in [("interval 30 days", 7), ("interval 7 days", 30)] {
         let properties = BTreeMap::from([("delta.deletedFileRetentionDuration".to_owned(), of_table.to_owned())]);
@@ -917,6 +931,52 @@ async fn a_checkpoint_without_its_hint_is_found_whether_the_one_before_is_gone_o
         assert_eq!(reopened.positions(), landing.positions());
         reopened.catch_up().await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_hint_that_cannot_be_read_is_as_good_as_none() -> Result<()> {
+    let failed = |cause| Error::internal("store").with_source(cause);
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    let (store, hint) =
+        (scene.stores.open(&scene.location)?, object_store::path::Path::from("_delta_log/_last_checkpoint"));
+    upsert(&scene, &mut landing, &mut model, &[(1, 1, Some("a"))]).await?;
+    let (before, _) = checkpointed(&scene).await?;
+    // Another engine writes it in place, and it is empty meanwhile, or for good where that one is killed.
+    for (seq, torn) in (2..).zip(["", r#"{"version":"#, "{}"]) {
+        object_store::ObjectStoreExt::put(&store, &hint, torn.into()).await.map_err(failed)?;
+        assert_eq!(scene.log()?.last_checkpoint().await?, Some(before.version), "{torn:?}");
+        upsert(&scene, &mut landing, &mut model, &[(1, seq, Some("b")), (seq, 1, Some("c"))]).await?;
+        let reopened = scene.open().await?;
+        assert_eq!(reopened.positions(), landing.positions(), "{torn:?}");
+        assert_eq!(reopened.state().n_rows(), Some(rows_of(&model).len() as u64), "{torn:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_first_version_that_clean_up_has_left_is_not_taken_for_the_newest() -> Result<()> {
+    let failed = |cause| Error::internal("store").with_source(cause);
+    let scene = Scene::upserts()?;
+    let (mut landing, mut model) = (scene.open().await?, Model::new());
+    for id in 1..4 {
+        upsert(&scene, &mut landing, &mut model, &[(id, 1, Some("a"))]).await?;
+    }
+    checkpointed(&scene).await?;
+    upsert(&scene, &mut landing, &mut model, &[(4, 1, Some("a"))]).await?;
+    // Clean-up goes in no order of its own, and was stopped half way; then somebody has removed the hint.
+    let store = scene.stores.open(&scene.location)?;
+    for gone in ["00000000000000000001.json", "00000000000000000002.json", "_last_checkpoint"] {
+        let path = object_store::path::Path::from(format!("_delta_log/{gone}"));
+        object_store::ObjectStoreExt::delete(&store, &path).await.map_err(failed)?;
+    }
+    let state = scene.state().await?;
+    assert_eq!((state.version, state.n_rows()), (4, Some(4)));
+    let mut reopened = scene.open().await?;
+    assert_eq!(reopened.positions(), landing.positions());
+    upsert(&scene, &mut reopened, &mut model, &[(5, 1, Some("a"))]).await?;
+    assert_eq!(scene.state().await?.version, 5);
     Ok(())
 }
 

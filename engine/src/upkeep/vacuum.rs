@@ -107,7 +107,7 @@ pub async fn vacuum(
     let cutoff = cutoff.ok_or_else(|| Error::invalid(format!("nothing of {at} is as old as the retention")))?;
     // The list comes first: what is uploaded and committed after it is not in it.
     let listed: Vec<ObjectMeta> = log.store().list(None).try_collect().await.map_err(|cause| failed(log, cause))?;
-    let named = named_since(log, &state, &listed, cutoff).await?;
+    let named = named_since(log, &state, &listed, (cutoff, now)).await?;
     let nested = nested_tables(&listed);
     let mut vacuumed = Vacuumed { oldest_version: named.first, ..Vacuumed::default() };
     let mut doomed: Vec<ObjectMeta> = Vec::new();
@@ -184,9 +184,9 @@ async fn named_since(
     log: &DeltaLog,
     state: &TableState,
     listed: &[ObjectMeta],
-    cutoff: DateTime<Utc>,
+    since: (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<Named> {
-    let Start { checkpoint, first } = start(listed, cutoff);
+    let Start { checkpoint, first } = start(listed, since);
     let mut live: HashMap<String, Vec<String>> = HashMap::new();
     let mut next = 0;
     if let Some(version) = checkpoint {
@@ -221,7 +221,7 @@ async fn named_since(
 }
 
 /// Finds where to begin, so that every version since `cutoff` that the log still tells of is replayed.
-fn start(listed: &[ObjectMeta], cutoff: DateTime<Utc>) -> Start {
+fn start(listed: &[ObjectMeta], (cutoff, now): (DateTime<Utc>, DateTime<Utc>)) -> Start {
     let mut commits: Vec<(Version, DateTime<Utc>)> = Vec::new();
     let mut others: Vec<&str> = Vec::new();
     for file in listed {
@@ -234,7 +234,7 @@ fn start(listed: &[ObjectMeta], cutoff: DateTime<Utc>) -> Start {
         }
     }
     let checkpoints = whole_checkpoints(others.into_iter());
-    let at_cutoff = commits.iter().filter(|(_, at)| *at <= cutoff).map(|(version, _)| *version).max();
+    let at_cutoff = newest_at(&commits, now, |at| at <= cutoff);
     let below = checkpoints.iter().copied().filter(|version| at_cutoff.is_some_and(|at| *version <= at)).max();
     let begins = commits.iter().any(|(version, _)| *version == 0);
     let checkpoint = match below {
@@ -242,6 +242,20 @@ fn start(listed: &[ObjectMeta], cutoff: DateTime<Utc>) -> Start {
         below => below,
     };
     Start { checkpoint, first: at_cutoff.unwrap_or(0).max(checkpoint.unwrap_or(0)) }
+}
+
+/// Returns the newest of the versions that are old, as the moments tell at which the store has taken them; `None` where none
+/// is. What follows a version that is not old is none either, though a clock that was behind has dated it before; and a
+/// moment that is still to come, by a clock that was ahead, tells nothing of the versions behind it.
+pub(super) fn newest_at(
+    commits: &[(Version, DateTime<Utc>)],
+    now: DateTime<Utc>,
+    is_old: impl Fn(DateTime<Utc>) -> bool,
+) -> Option<Version> {
+    let young = commits.iter().filter(|(_, at)| !is_old(*at) && *at <= now).map(|(version, _)| *version).min();
+    let comes_first = |version: Version| young.is_none_or(|young| version < young);
+    let old = commits.iter().filter(|(version, at)| is_old(*at) && comes_first(*version));
+    old.map(|(version, _)| *version).max()
 }
 
 /// Takes the files of a version into `live`: the names that each data file stands for.
@@ -343,9 +357,9 @@ mod tests {
     fn check(files: &[(&str, i64)], cutoff_day: i64, expected: (Option<Version>, Version)) {
         let listed: Vec<ObjectMeta> =
             files.iter().map(|(name, day)| file(&format!("_delta_log/{name}"), *day)).collect();
-        let cutoff = DateTime::from_timestamp(cutoff_day * 86_400, 0).unwrap_or_default();
+        let [cutoff, now] = [cutoff_day, 100].map(|day| DateTime::from_timestamp(day * 86_400, 0).unwrap_or_default());
         let (checkpoint, first) = expected;
-        assert_eq!(start(&listed, cutoff), Start { checkpoint, first }, "{files:?} at day {cutoff_day}");
+        assert_eq!(start(&listed, (cutoff, now)), Start { checkpoint, first }, "{files:?} at day {cutoff_day}");
     }
 
     #[test]
@@ -363,6 +377,22 @@ mod tests {
         check(&whole, 0, (None, 0));
         check(&whole, 9, (Some(1), 3));
         check(&whole[2..], 1, (Some(1), 1));
+    }
+
+    #[test]
+    fn a_version_that_a_clock_has_dated_before_a_young_one_is_as_young() {
+        let behind = [
+            ("00000000000000000000.json", 1),
+            ("00000000000000000001.json", 2),
+            ("00000000000000000001.checkpoint.parquet", 2),
+            ("00000000000000000002.json", 9),
+            ("00000000000000000003.json", 1),
+            ("00000000000000000003.checkpoint.parquet", 9),
+        ];
+        check(&behind, 5, (Some(1), 1));
+        check(&behind, 9, (Some(3), 3));
+        let ahead = [behind[0], ("00000000000000000001.json", 101), behind[2], ("00000000000000000002.json", 3)];
+        check(&ahead, 5, (Some(1), 2));
     }
 
     #[test]

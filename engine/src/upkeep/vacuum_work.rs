@@ -36,13 +36,15 @@ impl VacuumWork {
         }
         let clock = self.parts.clock.as_ref();
         let now_ms = clock.now().0;
-        if !self.parts.settings.vacuum || self.turns.is_busy() || now_ms < self.due_ms {
+        let interval_ms = i64::try_from(self.parts.settings.vacuum_interval.as_millis()).unwrap_or(i64::MAX);
+        // One that is further ahead than an interval was due by a clock that has been set back since.
+        let is_due = now_ms >= self.due_ms || self.due_ms.saturating_sub(now_ms) > interval_ms;
+        if !self.parts.settings.vacuum || self.turns.is_busy() || !is_due {
             return Ok(());
         }
         if self.turns.allowance(clock).is_none() {
             return Ok(());
         }
-        let interval_ms = i64::try_from(self.parts.settings.vacuum_interval.as_millis()).unwrap_or(i64::MAX);
         self.due_ms = now_ms.saturating_add(interval_ms);
         let own = retention(landing.state(), landing.log().location(), None, false)?
             .max(self.parts.settings.vacuum_retention);

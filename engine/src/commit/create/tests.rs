@@ -125,6 +125,17 @@ async fn a_table_that_a_flow_cannot_write_is_refused_with_what_to_do() -> Result
 }
 
 #[tokio::test]
+async fn a_rule_holds_in_whatever_letters_spark_keeps_it() -> Result<()> {
+    for said in ["True", "TRUE"] {
+        let refused = open(&blueprint(true), property("delta.appendOnly", said)).await?;
+        assert!(refused.contains("only takes new rows"), "{said}: {refused}");
+        let refused = open(&blueprint(false), property("delta.enableChangeDataFeed", said)).await?;
+        assert!(refused.contains("keeps a change data feed"), "{said}: {refused}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_table_that_could_have_rules_and_has_none_is_taken() -> Result<()> {
     let append = blueprint(false);
     for writer in 2..=6 {

@@ -167,7 +167,8 @@ fn age(one: &Add, other: &Add) -> Ordering {
 fn by_low(one: &Add, other: &Add, by: &[String]) -> Ordering {
     let low = |add: &Add| {
         let stats: Value = serde_json::from_str(add.stats.as_deref()?).ok()?;
-        stats.get("minValues")?.get(by.first()?).cloned()
+        // Beside texts, a NULL would stand before one and behind a lower one: that is no order to sort by.
+        stats.get("minValues")?.get(by.first()?).filter(|bound| !bound.is_null()).cloned()
     };
     let ordering = match (low(one), low(other)) {
         (Some(Value::String(one)), Some(Value::String(other))) => one.cmp(&other),
@@ -283,6 +284,18 @@ mod tests {
         let expected = (Order::KeptApart(mark), vec!["q-1".to_owned(), "q-3".to_owned()]);
         assert_eq!(chosen(&files, &AIMS)?, Some(expected));
         check(&[("x", 10, 2), ("y", 9, 0)], &AIMS, &["x"])
+    }
+
+    #[test]
+    fn a_file_without_a_lower_bound_comes_first_also_where_its_log_says_null() {
+        let file = |path: &str, modification_time: i64, low: &str| {
+            let stats = Some(format!(r#"{{"minValues":{{"a":{low}}}}}"#));
+            Add { path: path.to_owned(), modification_time, stats, ..Add::default() }
+        };
+        let adds = [file("z", 1, r#""z""#), file("null", 2, "null"), file("a", 3, r#""a""#)];
+        let mut files: Vec<&Add> = adds.iter().collect();
+        files.sort_by(|one, other| by_low(one, other, &["a".to_owned()]));
+        assert_eq!(files.iter().map(|add| add.path.as_str()).collect::<Vec<_>>(), ["null", "a", "z"]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ COLUMNS = """
 """
 
 
-def session(scratch):
+def session(scratch, memory):
     from pyspark.sql import SparkSession
 
     jars = ":".join(os.path.join(JARS, name) for name in sorted(os.listdir(JARS)))
@@ -38,7 +38,7 @@ def session(scratch):
         "spark.driver.extraClassPath": jars,
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.memory": "4g",
+        "spark.driver.memory": memory,
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.databricks.delta.snapshotPartitions": "2",
@@ -87,10 +87,11 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--batches", default="1000,10000,100000")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", default="4g", help="of the JVM; 50,000,000 rows do not fit into 4g")
     asked = parser.parse_args()
     chance = random.Random(42)
     with tempfile.TemporaryDirectory() as scratch:
-        spark = session(scratch)
+        spark = session(scratch, asked.memory)
         table = os.path.join(scratch, "table")
         make_table(spark, table, asked.rows)
         number = 0

@@ -317,7 +317,7 @@ fn a_million_long_keys_take_40_bytes_each_and_a_quarter_more_than_their_length()
 /// Tables whose keys were counted have the same room, and would all grow at the same moment.
 #[test]
 fn keys_that_come_after_those_of_a_snapshot_take_24_bytes_each_too() {
-    const N_READ: u32 = 200_000;
+    const N_READ: u32 = 400_000;
     const STEP: u32 = 5_000;
     let mut index = KeyIndex::default();
     for (shard, table) in index.shards.iter_mut().enumerate() {

@@ -168,7 +168,8 @@ impl<S: Slot> Table<S> {
         }
         let kept = |slot: &&S| slot.place().is_some();
         let shard = former.iter().find(kept).map_or(0, |slot| shard_of(hash_of(slot)));
-        *self = Self::vacant(staggered(slots_of(n_kept + n_more, ROOM_PERCENT), shard));
+        let n_slots = slots_of(n_kept, ROOM_PERCENT).max(slots_of(n_kept + n_more, 100));
+        *self = Self::vacant(staggered(n_slots, shard));
         for piece in former.into_pieces() {
             for slot in piece.slots().iter().filter(kept) {
                 // Keys are distinct already, so any vacant slot will do.

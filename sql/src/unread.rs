@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
-pub(crate) use calls::called;
+pub(crate) use calls::{called, own_calls};
 
 /// A clause that nothing would read.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -125,6 +125,7 @@ mod tests {
     use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
 
+    use super::super::fixture::CLOCK_BEHIND;
     use super::*;
 
     fn file(name: &str, day: i64) -> Option<LogFile> {
@@ -167,15 +168,7 @@ mod tests {
 
     #[test]
     fn a_version_of_a_clock_that_was_behind_does_not_take_the_checkpoint_of_those_before_it() {
-        let files = [
-            ("00000000000000000000.json", 1),
-            ("00000000000000000001.json", 2),
-            ("00000000000000000001.checkpoint.parquet", 2),
-            ("00000000000000000002.json", 9),
-            ("00000000000000000003.json", 1),
-            ("00000000000000000003.checkpoint.parquet", 9),
-            ("00000000000000000004.json", 10),
-        ];
+        let files = [&CLOCK_BEHIND[..], &[("00000000000000000004.json", 10)]].concat();
         assert_eq!(safe(&files, 5), Some(1), "version 2, of day 9, is read from checkpoint 1");
         assert_eq!(safe(&files, 10), Some(3));
         let of_a_day_to_come = ("00000000000000000002.json", 101);

@@ -35,6 +35,16 @@ use crate::write::parquet::DataFolder;
 use crate::write::upsert::{UpsertColumns, UpsertSettings, UpsertWriter};
 use crate::write::vectors::VectorFolder;
 
+/// The files of a log and the days on which the store took them: the clock was behind when version 3 came.
+pub(super) const CLOCK_BEHIND: [(&str, i64); 6] = [
+    ("00000000000000000000.json", 1),
+    ("00000000000000000001.json", 2),
+    ("00000000000000000001.checkpoint.parquet", 2),
+    ("00000000000000000002.json", 9),
+    ("00000000000000000003.json", 1),
+    ("00000000000000000003.checkpoint.parquet", 9),
+];
+
 /// The rows of a table: note by id and sequence.
 pub(crate) type Rows = BTreeMap<(i64, i64), String>;
 

@@ -347,6 +347,7 @@ fn failed(log: &DeltaLog, cause: object_store::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::CLOCK_BEHIND;
     use super::*;
 
     fn file(name: &str, day: i64) -> ObjectMeta {
@@ -381,17 +382,10 @@ mod tests {
 
     #[test]
     fn a_version_that_a_clock_has_dated_before_a_young_one_is_as_young() {
-        let behind = [
-            ("00000000000000000000.json", 1),
-            ("00000000000000000001.json", 2),
-            ("00000000000000000001.checkpoint.parquet", 2),
-            ("00000000000000000002.json", 9),
-            ("00000000000000000003.json", 1),
-            ("00000000000000000003.checkpoint.parquet", 9),
-        ];
-        check(&behind, 5, (Some(1), 1));
-        check(&behind, 9, (Some(3), 3));
-        let ahead = [behind[0], ("00000000000000000001.json", 101), behind[2], ("00000000000000000002.json", 3)];
+        check(&CLOCK_BEHIND, 5, (Some(1), 1));
+        check(&CLOCK_BEHIND, 9, (Some(3), 3));
+        let [first, _, checkpoint, ..] = CLOCK_BEHIND;
+        let ahead = [first, ("00000000000000000001.json", 101), checkpoint, ("00000000000000000002.json", 3)];
         check(&ahead, 5, (Some(1), 2));
     }
 

@@ -15,7 +15,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::plan::stream_argument;
 use crate::diagnostic::code;
-use crate::unread::{Unread, called, unread};
+use crate::unread::{Unread, called, own_calls, unread};
 
 /// Something in a query that a flow cannot do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,15 +57,15 @@ fn unread_offence(unread: &Unread) -> Offence {
 
 /// Returns what `expression`, which stands outside a query, must not do.
 pub(super) fn expression_offences(expression: &Expr, state: &SessionState) -> Vec<Offence> {
-    let mut calls = Calls { state, depth: 0, offences: fickle_offences(expression, state) };
-    let _ = expression.visit(&mut calls);
-    calls.offences.extend(unread(expression).iter().map(unread_offence));
+    let mut offences = fickle_offences(expression, state);
+    offences.extend(call_offences(expression, state));
+    offences.extend(unread(expression).iter().map(unread_offence));
     if has_subquery(expression) {
         let message = "a subquery cannot stand here".to_owned();
         let hint = Some("join the table in the flow's query");
-        calls.offences.push(Offence { code: code::PLAN, message, hint, span: expression.span() });
+        offences.push(Offence { code: code::PLAN, message, hint, span: expression.span() });
     }
-    calls.offences
+    offences
 }
 
 #[derive(Default)]
@@ -184,13 +184,11 @@ impl Batches<'_> {
         if grouped {
             self.offend("GROUP BY", select.group_by.span(), Some(WINDOWS));
         }
-        let mut calls = Calls { state: self.state, depth: 0, offences: Vec::new() };
-        let _ = select.projection.visit(&mut calls);
-        let _ = select.having.visit(&mut calls);
-        let _ = select.qualify.visit(&mut calls);
         // One error for one question: the groups say it already.
         if !grouped {
-            self.offences.append(&mut calls.offences);
+            self.offences.extend(call_offences(&select.projection, self.state));
+            self.offences.extend(call_offences(&select.having, self.state));
+            self.offences.extend(call_offences(&select.qualify, self.state));
         }
     }
 
@@ -225,44 +223,24 @@ fn has_subquery(expression: &Expr) -> bool {
     expression.visit(&mut Find).is_break()
 }
 
-/// Finds calls of aggregate and window functions, but for those in subqueries.
-struct Calls<'a> {
-    state: &'a SessionState,
-    depth: usize,
-    offences: Vec<Offence>,
-}
-
-impl Visitor for Calls<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
-        if let Expr::Function(function) = expression
-            && self.depth == 0
-        {
-            let name = function.name.to_string();
-            let lower = name.to_lowercase();
-            if function.over.is_some() {
-                let what = format!("the window function {name}");
-                self.offences.push(per_batch(&what, function.name.span(), Some(UPSERT)));
-            } else if self.state.aggregate_functions().contains_key(&lower)
-                && !self.state.scalar_functions().contains_key(&lower)
-            {
-                let what = format!("the aggregate {name}");
-                self.offences.push(per_batch(&what, function.name.span(), Some(WINDOWS)));
-            }
+/// Returns what is wrong with the calls of aggregate and window functions in `part`, but for those in subqueries.
+fn call_offences(part: &impl Visit, state: &SessionState) -> Vec<Offence> {
+    let mut offences = Vec::new();
+    let _ = own_calls(part, |function| {
+        let name = function.name.to_string();
+        let lower = name.to_lowercase();
+        let is_aggregate =
+            state.aggregate_functions().contains_key(&lower) && !state.scalar_functions().contains_key(&lower);
+        if function.over.is_some() {
+            let what = format!("the window function {name}");
+            offences.push(per_batch(&what, function.name.span(), Some(UPSERT)));
+        } else if is_aggregate {
+            let what = format!("the aggregate {name}");
+            offences.push(per_batch(&what, function.name.span(), Some(WINDOWS)));
         }
         ControlFlow::Continue(())
-    }
+    });
+    offences
 }
 
 fn fickle_offences(expression: &Expr, state: &SessionState) -> Vec<Offence> {

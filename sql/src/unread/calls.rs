@@ -67,7 +67,11 @@ pub(super) fn clauses(function: &Function) -> [Clause; 7] {
 /// Returns `clause`, which is there where `part`, outside of its subqueries, names a window of the WINDOW clause. Names are
 /// looked up in SELECT alone; elsewhere the call is taken for one without OVER.
 pub(super) fn named_window(part: &impl Visit, clause: &'static str) -> Clause {
-    (part.visit(&mut NamesWindow { depth: 0 }).is_break(), clause, IN_FULL)
+    let is_named = |call: &Function| match call.over {
+        Some(WindowType::NamedWindow(_)) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    (own_calls(part, is_named).is_break(), clause, IN_FULL)
 }
 
 /// Returns whether one of `windows` begins as another one.
@@ -90,11 +94,17 @@ pub(crate) fn called(function: &Function) -> String {
     }
 }
 
-struct NamesWindow {
-    depth: usize,
+/// Gives `each` the calls in `part`, but for those in its subqueries, until it breaks.
+pub(crate) fn own_calls(part: &impl Visit, each: impl FnMut(&Function) -> ControlFlow<()>) -> ControlFlow<()> {
+    part.visit(&mut OwnCalls { depth: 0, each })
 }
 
-impl Visitor for NamesWindow {
+struct OwnCalls<F> {
+    depth: usize,
+    each: F,
+}
+
+impl<F: FnMut(&Function) -> ControlFlow<()>> Visitor for OwnCalls<F> {
     type Break = ();
 
     fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
@@ -108,7 +118,9 @@ impl Visitor for NamesWindow {
     }
 
     fn pre_visit_expr(&mut self, expression: &Expr) -> ControlFlow<()> {
-        let is_named = matches!(expression, Expr::Function(Function { over: Some(WindowType::NamedWindow(_)), .. }));
-        if is_named && self.depth == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        match expression {
+            Expr::Function(call) if self.depth == 0 => (self.each)(call),
+            _ => ControlFlow::Continue(()),
+        }
     }
 }

@@ -224,14 +224,19 @@ fn effort(orders: &Orders, version: u64) -> TestResult<Value> {
     let batch_bytes: u64 = adds.iter().filter(is_new).filter_map(|add| add["size"].as_u64()).sum();
     let vectors: u64 = adds.iter().filter_map(|add| add["deletionVector"]["sizeInBytes"].as_u64()).sum();
     let effort = infos.first().ok_or("no commitInfo")?["alluvium.lineage"]["effort"].clone();
+    // Nothing is left of it on disk; the page tells where there was something.
+    let discarded = effort["discarded_bytes"].as_u64().ok_or("no discarded_bytes")?;
     let counted = json!({
-        "files_touched": removes.len(), "batch_bytes": batch_bytes, "bytes_written": batch_bytes + vectors
+        "files_touched": removes.len(),
+        "batch_bytes": batch_bytes,
+        "discarded_bytes": discarded,
+        "bytes_written": batch_bytes + discarded + vectors,
     });
     assert_eq!(effort, counted, "version {version}");
     Ok(effort)
 }
 
-/// Checks the table of costs, commit by commit; of bytes, what vectors add to the batch's own.
+/// Checks the table of costs, commit by commit; of bytes, what vectors add to the others, and whether any were discarded.
 fn check_costs(orders: &Orders, block: &str) -> TestResult {
     let lines: Vec<Vec<&str>> = block.lines().map(|line| line.split_whitespace().collect()).collect();
     let (head, rows) = lines.split_first().ok_or("no costs are shown")?;
@@ -247,10 +252,12 @@ fn check_costs(orders: &Orders, block: &str) -> TestResult {
         for (name, shown) in shown.iter().filter(|(name, _)| !name.contains("bytes")) {
             assert_eq!(found[*name], json!(shown), "{name} of {found}");
         }
-        let beside = found["bytes_written"].as_u64().zip(found["batch_bytes"].as_u64());
-        let beside = beside.and_then(|(written, own)| written.checked_sub(own));
-        let shown = shown.get("bytes_written").zip(shown.get("batch_bytes")).map(|(written, own)| written - own);
-        assert_eq!(beside, shown, "vectors of {found}");
+        let bytes = ["batch_bytes", "discarded_bytes", "bytes_written"];
+        let vectors = |[own, discarded, written]: [Option<u64>; 3]| written?.checked_sub(own? + discarded?);
+        let (found_bytes, shown_bytes) =
+            (bytes.map(|name| found[name].as_u64()), bytes.map(|name| shown.get(name).copied()));
+        assert_eq!(vectors(found_bytes), vectors(shown_bytes), "vectors of {found}");
+        assert_eq!(found_bytes[1] > Some(0), shown_bytes[1] > Some(0), "what {found} discarded");
     }
     Ok(())
 }
@@ -267,6 +274,7 @@ fn check_explained(orders: &Orders, versions: &[u64]) -> TestResult {
         ("commits", n_commits as u64),
         ("files_touched_max", numbers("files_touched").into_iter().max().unwrap_or_default()),
         ("batch_bytes", sum("batch_bytes")),
+        ("discarded_bytes", sum("discarded_bytes")),
         ("bytes_written", sum("bytes_written")),
     ];
     for (name, wanted) in counts {

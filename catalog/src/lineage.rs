@@ -124,7 +124,9 @@ pub struct Effort {
     pub files_touched: u64,
     /// Bytes of the new data files that hold the batch's own rows.
     pub batch_bytes: u64,
-    /// All bytes written for the commit but its JSON: new data files, rewritten ones, deletion vectors.
+    /// Bytes of data files that held late rows and were removed before the commit.
+    pub discarded_bytes: u64,
+    /// All bytes written for the commit but its JSON: new data files, those discarded, rewritten ones, deletion vectors.
     pub bytes_written: u64,
 }
 
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn amplification_is_of_batches_with_rows() {
-        assert_eq!(Effort { files_touched: 1, batch_bytes: 200, bytes_written: 500 }.amplification(), Some(2.5));
+        assert_eq!(Effort { batch_bytes: 200, bytes_written: 500, ..Effort::default() }.amplification(), Some(2.5));
         assert_eq!(Effort { bytes_written: 500, ..Effort::default() }.amplification(), None);
     }
 

@@ -43,6 +43,8 @@ use crate::write::upsert::{Decision, KeyChanges};
 pub struct Staged {
     /// New data files.
     pub files: Vec<DataFile>,
+    /// Bytes of data files that were written in vain and removed.
+    pub discarded_bytes: u64,
     /// Upserts: one change a key, in the order of the batch.
     pub changes: KeyChanges,
     /// Upserts: the file that remembers the batch's deletes, if it has any.
@@ -75,12 +77,13 @@ impl Staged {
     pub fn exceeding(excess: Excess, changes: Changes) -> Self {
         let Changes { lookups, fate, span, spent, .. } = changes;
         let (files, changes) = (Vec::new(), KeyChanges::default());
-        Self { files, changes, tombstones: None, lookups, fate, span, spent, excess: Some(excess) }
+        let (tombstones, discarded_bytes) = (None, 0);
+        Self { files, discarded_bytes, changes, tombstones, lookups, fate, span, spent, excess: Some(excess) }
     }
 
     /// Returns the bytes of the new data files.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| u64::try_from(file.add.size).unwrap_or_default()).sum()
+        self.files.iter().map(DataFile::bytes).sum()
     }
 }
 

@@ -335,7 +335,7 @@ fn upsert_costs(flow: &FlowVersion, options: UpsertOptions) -> String {
             sum(rows_inserted + rows_updated + rows_deleted) AS rows_changed,
             avg(files_touched) AS files_touched, max(files_touched) AS files_touched_max,
             sum(vectors_written) AS vectors_written, sum(batch_bytes) AS batch_bytes,
-            sum(bytes_written) AS bytes_written,
+            sum(discarded_bytes) AS discarded_bytes, sum(bytes_written) AS bytes_written,
             CAST(sum(bytes_written) AS DOUBLE) / nullif(sum(batch_bytes), 0) AS amplification,
             max(amplification) AS amplification_max,
             {} AS mode, {bytes_max} AS rewrite_max, {policy} AS rewrite_policy

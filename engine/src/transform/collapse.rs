@@ -143,15 +143,28 @@ impl Left {
         if self.heirs.values().all(is_own) {
             return None;
         }
-        let sequence_row = |row: &u32| self.heirs.get(row).map_or(*row, |heir| heir.sequence_row);
-        Some(UInt32Array::from_iter_values(rows.values().iter().map(sequence_row)))
+        let mut sequence_rows = rows.values().to_vec();
+        for (at, heir) in self.heirs_in(rows) {
+            sequence_rows[at] = heir.sequence_row;
+        }
+        Some(sequence_rows.into())
     }
 
     /// Returns the offset of the last tombstone without sequence that came before each of `rows`, unless none did.
     fn after_delete(&self, rows: &UInt32Array) -> Option<Int64Array> {
-        let after_delete = |row: &u32| self.heirs.get(row).and_then(|heir| heir.after_delete);
-        let any = self.heirs.values().any(|heir| heir.after_delete.is_some());
-        any.then(|| rows.values().iter().map(after_delete).collect())
+        if self.heirs.values().all(|heir| heir.after_delete.is_none()) {
+            return None;
+        }
+        let mut after_delete = vec![None; rows.len()];
+        for (at, heir) in self.heirs_in(rows) {
+            after_delete[at] = heir.after_delete;
+        }
+        Some(after_delete.into())
+    }
+
+    /// Returns the heirs, each with its place in `rows`, which are all that are left.
+    fn heirs_in<'a>(&'a self, rows: &'a UInt32Array) -> impl Iterator<Item = (usize, &'a Winner)> {
+        self.heirs.values().filter_map(|heir| Some((rows.values().binary_search(&heir.row).ok()?, heir)))
     }
 
     /// Copies the rows run by run: as a rule few rows of a batch are superseded within it.
@@ -213,8 +226,13 @@ mod tests {
 
     use super::*;
 
-    /// Rows as (key, sequence, offset, deletes); returns the offsets that are left.
+    /// Rows as (key, sequence, offset, deletes); checks the offsets that are left, none of which follows a tombstone.
     fn check(rows: &[(i64, Option<i64>, i64, bool)], left: &[i64]) -> Result<()> {
+        check_after(rows, left, None)
+    }
+
+    /// Does as [`check`], and compares the tombstones that the rows follow.
+    fn check_after(rows: &[(i64, Option<i64>, i64, bool)], left: &[i64], after: Option<&[Option<i64>]>) -> Result<()> {
         let schema = Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, false)]));
         let keys = Int64Array::from_iter_values(rows.iter().map(|row| row.0));
         let failed = |cause| Error::internal("rows").with_source(cause);
@@ -228,6 +246,7 @@ mod tests {
         let collapse = Collapse::try_new(&schema, &["k".to_owned()], vec![DataType::Int64])?;
         let (newest, standing) = collapse.newest(shaped)?;
         assert_eq!(newest.offsets.values(), left, "{rows:?}");
+        assert_eq!(standing.after_delete, after.map(|after| Int64Array::from(after.to_vec())), "{rows:?}");
         let Keyed { keys, orders } = standing.keyed;
         let again = KeyForm::try_new(vec![DataType::Int64])?.pack(&[Arc::clone(newest.rows.column(0))])?;
         let inherited = Some(&standing.inherited);
@@ -246,7 +265,10 @@ mod tests {
         check(&[(1, Some(5), 0, false), (1, Some(5), 1, true)], &[1])?;
         check(&[(1, Some(5), 0, false), (1, None, 1, true)], &[1])?;
         check(&[(1, Some(5), 0, false), (1, None, 1, true), (1, Some(4), 2, false)], &[1])?;
-        check(&[(1, Some(5), 0, false), (1, None, 1, true), (1, Some(6), 2, false)], &[2])?;
+        let renewed = [(1, Some(5), 0, false), (1, None, 1, true), (1, Some(6), 2, false)];
+        check_after(&renewed, &[2], Some(&[Some(1)]))?;
+        let among_others = [&[(7, Some(1), 10, false)], &renewed[..], &[(8, Some(1), 11, false)]].concat();
+        check_after(&among_others, &[10, 2, 11], Some(&[None, Some(1), None]))?;
         check(&[(1, Some(5), 0, false), (1, Some(3), 1, false), (1, None, 2, true)], &[2])
     }
 }

@@ -29,8 +29,8 @@ impl Writer for AppendWriter {
     async fn stage(&mut self, changes: Changes) -> Result<Staged> {
         let files = self.folder.write(&changes.rows).await?;
         let Changes { lookups, fate, span, spent, .. } = changes;
-        let changes = KeyChanges::default();
-        Ok(Staged { files, changes, tombstones: None, lookups, fate, span, spent, excess: None })
+        let (changes, tombstones, discarded_bytes) = (KeyChanges::default(), None, 0);
+        Ok(Staged { files, discarded_bytes, changes, tombstones, lookups, fate, span, spent, excess: None })
     }
 
     async fn draft(&mut self, staged: &Staged, _state: &TableState) -> Result<Draft> {
@@ -38,7 +38,7 @@ impl Writer for AppendWriter {
             actions: staged.files.iter().map(|file| Action::Add(file.add.clone())).collect(),
             fate: staged.fate,
             rows_inserted: staged.files.iter().map(|file| file.indices.len() as u64).sum(),
-            effort: Effort { files_touched: 0, batch_bytes: staged.bytes(), bytes_written: staged.bytes() },
+            effort: Effort { batch_bytes: staged.bytes(), bytes_written: staged.bytes(), ..Effort::default() },
             ..Draft::default()
         })
     }

@@ -52,6 +52,13 @@ pub struct DataFile {
     pub indices: Vec<u32>,
 }
 
+impl DataFile {
+    /// Returns its bytes.
+    pub fn bytes(&self) -> u64 {
+        u64::try_from(self.add.size).unwrap_or_default()
+    }
+}
+
 impl DataFolder {
     /// Writes `rows` and returns the files, one a partition that occurs.
     ///
@@ -68,6 +75,20 @@ impl DataFolder {
         };
         let writes: Vec<_> = parts.into_iter().map(|part| self.write_part(part)).collect();
         futures::stream::iter(writes).buffered(n_in_flight).try_collect().await
+    }
+
+    /// Removes files with which no commit was tried. Where the store does not, they are orphans for vacuum.
+    pub(super) async fn discard(&self, files: &[DataFile]) {
+        for file in files {
+            let place = Path::parse(&file.add.path).map_err(object_store::Error::from);
+            let removed = match place {
+                Ok(place) => self.store.delete(&place).await,
+                Err(cause) => Err(cause),
+            };
+            if let Err(cause) = removed {
+                tracing::warn!(table = %self.location, path = file.add.path, %cause, "a file written in vain stays for vacuum");
+            }
+        }
     }
 
     async fn write_part(&self, part: Part) -> Result<DataFile> {

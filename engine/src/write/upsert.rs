@@ -42,6 +42,7 @@ pub use lookup::{FoundRow, FoundRows, KeyLookup};
 pub use settings::UpsertSettings;
 pub use snapshots::SnapshotDisk;
 
+use self::ahead::Written;
 use self::changes::{Columns, Stored, Verdict, Verdicts};
 use self::order_cache::OrderCache;
 use self::rows::RowReader;
@@ -253,24 +254,18 @@ impl Writer for UpsertWriter {
         self.met_late = is_kept != rows;
         let kept: Vec<u32> = is_kept.set_indices_u32().collect();
         // One does not wait for the other: where each is flushed to disk, a small batch is nothing but waits.
-        let (files, marks, tombstones) = tokio::try_join!(
+        let (written, marks, tombstones) = tokio::try_join!(
             self.write_kept(&changes, (&is_kept, &rows), ahead),
             self.mark_ahead(&verdicts),
             self.remember_deletes(&columns.key_columns, &verdicts.deletes),
         )?;
-        for (file, written) in (0_u32..).zip(&files) {
-            for (row, index) in (0_u32..).zip(&written.indices) {
-                let change = kept.get(*index as usize).copied().unwrap_or_default();
-                if let Some(stored) = columns.stored.get_mut(change as usize) {
-                    *stored = Stored::At { file, row };
-                }
-            }
-        }
+        let Written { files, discarded_bytes } = written;
+        columns.stand_in(&files, &kept);
         columns.verdicts = Arc::new(verdicts);
         columns.marks = marks;
         let Changes { lookups, fate, span, spent, .. } = changes;
         let changes = KeyChanges { columns: Some(columns) };
-        Ok(Staged { files, changes, tombstones, lookups, fate, span, spent, excess: None })
+        Ok(Staged { files, discarded_bytes, changes, tombstones, lookups, fate, span, spent, excess: None })
     }
 
     async fn draft(&mut self, staged: &Staged, state: &TableState) -> Result<Draft> {
@@ -304,7 +299,8 @@ impl Writer for UpsertWriter {
             effort: Effort {
                 files_touched: decision.superseded().len() as u64,
                 batch_bytes: staged.bytes(),
-                bytes_written: staged.bytes() + drawn.bytes,
+                discarded_bytes: staged.discarded_bytes,
+                bytes_written: staged.bytes() + staged.discarded_bytes + drawn.bytes,
             },
             notes: tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())).collect(),
             decision: Some(Arc::new(decision)),

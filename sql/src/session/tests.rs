@@ -622,26 +622,26 @@ async fn explain_upsert_sums_up_what_commits_cost() -> TestResult {
     let mut commit = crate::system::samples::commit()?;
     lake.catalog.put_commit(&commit).await?;
     commit.version += 1;
-    commit.lineage.effort = Effort { files_touched: 1, batch_bytes: 488, bytes_written: 1360 };
+    commit.lineage.effort = Effort { files_touched: 1, batch_bytes: 488, discarded_bytes: 500, bytes_written: 1360 };
     lake.catalog.put_commit(&commit).await?;
     // What the flow rejected was appended to another table, which is none of the flow's costs.
     let mut rejected = commit.clone();
     rejected.table = "silver.rejects".parse()?;
     rejected.location = "memory:///silver/rejects".parse()?;
-    rejected.lineage.effort = Effort { files_touched: 0, batch_bytes: 77, bytes_written: 77 };
+    rejected.lineage.effort = Effort { batch_bytes: 77, bytes_written: 77, ..Effort::default() };
     lake.catalog.put_commit(&rejected).await?;
     let session = open(&lake)?;
     let flow = &commit.lineage.flow;
     let wanted = [
-        "commits|files_touched|files_touched_max|batch_bytes|bytes_written|amplification|amplification_max",
-        "2|2.0|3|1000|2000|2.0|2.7868852459016393",
+        "commits|files_touched|files_touched_max|batch_bytes|discarded_bytes|bytes_written|amplification|amplification_max",
+        "2|2.0|3|1000|600|2000|2.0|2.7868852459016393",
     ];
     let rows = session.sql(&format!("EXPLAIN UPSERT {flow}")).await?.collect().await?;
     assert_eq!(lines(&[rows[0].project(&[0, 1])?])?, ["flow|table", "orders_in|silver.orders"]);
     assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
-    assert_eq!(lines(&[rows[0].project(&[2, 5, 6, 8, 9, 10, 11])?])?, wanted);
+    assert_eq!(lines(&[rows[0].project(&[2, 5, 6, 8, 9, 10, 11, 12])?])?, wanted);
     let wanted = ["mode|rewrite_max|rewrite_policy", "copy-on-write|2048|split"];
-    assert_eq!(lines(&[rows[0].project(&[12, 13, 14])?])?, wanted);
+    assert_eq!(lines(&[rows[0].project(&[13, 14, 15])?])?, wanted);
     assert_eq!(refusal(&session, "EXPLAIN UPSERT orders_inn").await?.hint(), Some("did you mean 'orders_in'?"));
     definition.flow.kind = FlowKind::Append;
     definition.flow.sql_hash = "other".to_owned();

@@ -115,6 +115,7 @@ pub(super) fn commits(commits: &[Commit], flows: &[FlowEntry]) -> Result<RecordB
         .count("vectors_written", count(|commit| commit.vectors_written))
         .count("files_touched", count(|commit| commit.lineage.effort.files_touched))
         .count("batch_bytes", count(|commit| commit.lineage.effort.batch_bytes))
+        .count("discarded_bytes", count(|commit| commit.lineage.effort.discarded_bytes))
         .count("bytes_written", count(|commit| commit.lineage.effort.bytes_written))
         .ratio("amplification", commits.iter().map(|commit| commit.lineage.effort.amplification()))
         .count("fetch_ms", millis(|millis| millis.fetch))

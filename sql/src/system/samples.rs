@@ -95,7 +95,7 @@ pub(crate) fn commit() -> Result<Commit> {
         rows_inserted: 2,
         rows_updated: 1,
         rows_deleted: 0,
-        effort: Effort { files_touched: 3, batch_bytes: 512, bytes_written: 640 },
+        effort: Effort { files_touched: 3, batch_bytes: 512, discarded_bytes: 100, bytes_written: 640 },
         millis: StageMillis { write: 12, ..StageMillis::default() },
         definition: None,
     };

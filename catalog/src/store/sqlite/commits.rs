@@ -19,9 +19,10 @@ pub(super) async fn put(connection: &mut SqliteConnection, commit: &Commit) -> R
             records_in, records_applied, records_merged, records_filtered, records_dropped, records_quarantined,
             records_dead_lettered, rows_inserted, rows_updated, rows_deleted,
             fetch_ms, decode_ms, transform_ms, write_ms,
-            files_added, files_removed, bytes_added, vectors_written, files_touched, batch_bytes, bytes_written)
+            files_added, files_removed, bytes_added, vectors_written, files_touched, batch_bytes, bytes_written,
+            discarded_bytes)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22,
-            ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33)
+            ?23, ?24, ?25, ?26, ?27, ?28, ?29, ?30, ?31, ?32, ?33, ?34)
         ON CONFLICT (location, delta_version) DO NOTHING";
 
     drop_other(connection, commit).await?;
@@ -127,7 +128,7 @@ pub(super) async fn last_version(connection: &mut SqliteConnection, table: &Tabl
 }
 
 /// Returns the numbers of a commit, in the order in which [`put`] names their columns.
-fn counts_of(commit: &Commit) -> [(&'static str, u64); 21] {
+fn counts_of(commit: &Commit) -> [(&'static str, u64); 22] {
     let Commit { files_added, files_removed, bytes_added, vectors_written, lineage, .. } = commit;
     let Lineage { fate, millis, effort, rows_inserted, rows_updated, rows_deleted, .. } = lineage;
     [
@@ -152,6 +153,7 @@ fn counts_of(commit: &Commit) -> [(&'static str, u64); 21] {
         ("files_touched", effort.files_touched),
         ("batch_bytes", effort.batch_bytes),
         ("bytes_written", effort.bytes_written),
+        ("discarded_bytes", effort.discarded_bytes),
     ]
 }
 
@@ -221,6 +223,7 @@ struct CommitRow {
     files_touched: i64,
     batch_bytes: i64,
     bytes_written: i64,
+    discarded_bytes: i64,
 }
 
 impl CommitRow {
@@ -275,6 +278,7 @@ impl CommitRow {
             files_touched: to_count("files_touched", self.files_touched)?,
             batch_bytes: to_count("batch_bytes", self.batch_bytes)?,
             bytes_written: to_count("bytes_written", self.bytes_written)?,
+            discarded_bytes: to_count("discarded_bytes", self.discarded_bytes)?,
         })
     }
 

@@ -116,7 +116,7 @@ fn lineage(flow: &FlowVersion) -> Result<Lineage> {
         rows_inserted: 11,
         rows_updated: 12,
         rows_deleted: 13,
-        effort: Effort { files_touched: 14, batch_bytes: 15, bytes_written: 16 },
+        effort: Effort { files_touched: 14, batch_bytes: 15, discarded_bytes: 17, bytes_written: 16 },
         millis: StageMillis { fetch: 21, decode: 22, transform: 23, write: 24 },
         definition: None,
     })

@@ -61,7 +61,7 @@ impl IndexLender {
         self.state.send_replace(State { lent: Some((Arc::clone(index), version)), coming: None });
     }
 
-    /// Takes the index back; to be called before each change of it, or the change copies what it touches.
+    /// Takes the index back; to be called before each change of it, or the change gathers over tables that are shared.
     pub(in crate::write) fn take_back(&self) {
         self.state.send_if_modified(|state| {
             state.lent = None;

@@ -10,6 +10,7 @@ use roaring::RoaringTreemap;
 use crate::hop::Keyed;
 use crate::order::Order;
 use crate::write::index::{FileOrdinal, RowPlace};
+use crate::write::parquet::DataFile;
 use crate::write::rewrite::Rewrite;
 
 /// Rows of a file by their numbers.
@@ -113,6 +114,18 @@ pub struct Decision {
 impl Columns {
     pub(super) fn after_delete(&self, index: usize) -> Option<i64> {
         self.after_delete.as_ref().filter(|after| after.is_valid(index)).map(|after| after.value(index))
+    }
+
+    /// Takes down where the rows of the changes `kept` stand, which are the rows of `files` in their order.
+    pub(super) fn stand_in(&mut self, files: &[DataFile], kept: &[u32]) {
+        for (file, written) in (0_u32..).zip(files) {
+            for (row, index) in (0_u32..).zip(&written.indices) {
+                let change = kept.get(*index as usize).copied().unwrap_or_default();
+                if let Some(stored) = self.stored.get_mut(change as usize) {
+                    *stored = Stored::At { file, row };
+                }
+            }
+        }
     }
 
     /// Returns the vector that was written ahead for a file.

@@ -1724,6 +1724,7 @@ async fn a_start_from_the_snapshot_of_an_idle_process_knows_what_others_have_del
 struct WritesFirst {
     n_written: watch::Sender<usize>,
     n_awaited: AtomicUsize,
+    refuses: AtomicBool,
 }
 
 #[async_trait]
@@ -1731,6 +1732,9 @@ impl Hook for WritesFirst {
     async fn before_write(&self, location: &Path) -> object_store::Result<()> {
         if location.as_ref().starts_with("part-") {
             self.n_written.send_modify(|n_written| *n_written += 1);
+            if self.refuses.load(Ordering::SeqCst) {
+                return Err(object_store::Error::Generic { store: "refusing", source: "no answer".into() });
+            }
         }
         Ok(())
     }
@@ -1743,7 +1747,8 @@ impl Hook for WritesFirst {
 }
 
 /// Lands records whose orders are read from files, and returns how many data files that wrote. Where the rows are to be
-/// written ahead, nothing is read before they are.
+/// written ahead, nothing is read before they are. All that was written stays, and is counted, but for what held late rows,
+/// which is counted only.
 async fn written_for(
     store: &HookedStore<WritesFirst>,
     history: &mut History,
@@ -1751,7 +1756,7 @@ async fn written_for(
     is_ahead: bool,
 ) -> Result<usize> {
     let (changes, signature) = (history.changes(records)?, history.signature()?);
-    let n_before = *store.hook.n_written.borrow();
+    let (n_before, n_files_before) = (*store.hook.n_written.borrow(), data_files(history).await?);
     store.hook.n_awaited.store(n_before + usize::from(is_ahead), Ordering::SeqCst);
     let staging = tokio::time::timeout(Duration::from_secs(20), history.landing.writer().stage(changes));
     let staged = staging.await.map_err(|_| Error::internal("the look-up waits for rows, and they for it"))??;
@@ -1759,12 +1764,19 @@ async fn written_for(
         history.note(*key, *change, offset);
     }
     history.next += records.len() as i64;
-    match history.landing.land(&staged, &signature).await? {
-        Outcome::Landed(_) => history.check().await?,
-        other => return Err(failed(format!("{other:?}"))),
+    let Outcome::Landed(landed) = history.landing.land(&staged, &signature).await? else {
+        return Err(Error::internal("the batch did not land"));
+    };
+    history.check().await?;
+    let (n_written, effort) = (*store.hook.n_written.borrow() - n_before, landed.lineage.effort);
+    let is_discarded = is_ahead && landed.fate.merged > 0;
+    assert_eq!(data_files(history).await? - n_files_before, n_written - usize::from(is_discarded), "{records:?}");
+    assert_eq!(effort.discarded_bytes > 0, is_discarded, "{records:?}");
+    if landed.fate.merged > 0 {
+        // Nothing else is written for a batch that supersedes no row.
+        assert_eq!(effort.bytes_written, effort.batch_bytes + effort.discarded_bytes, "{records:?}");
     }
-    let n_after = *store.hook.n_written.borrow();
-    Ok(n_after - n_before)
+    Ok(n_written)
 }
 
 #[tokio::test]
@@ -1794,6 +1806,14 @@ async fn rows_are_written_while_keys_are_looked_up_and_once_more_where_some_are_
         assert_eq!(written_for(&store, &mut history, &newer, false).await?, 1 + is_rewritten);
         let newer = [upsert(2, 53), upsert(28, 10), upsert(29, 90)];
         assert_eq!(written_for(&store, &mut history, &newer, true).await?, 1 + is_rewritten);
+        // A batch of which some rows are late fails as any other where the store takes no file, and lands when it comes again.
+        let late = [upsert(2, 40), upsert(30, 10)];
+        store.hook.refuses.store(true, Ordering::SeqCst);
+        let changes = history.changes(&late)?;
+        let refused = history.landing.writer().stage(changes).await.err();
+        assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::Unavailable));
+        store.hook.refuses.store(false, Ordering::SeqCst);
+        assert_eq!(written_for(&store, &mut history, &late, false).await?, 1);
         history.restart(false).await?;
         history.land(&[upsert(2, 54)], &BTreeSet::new()).await?;
     }

@@ -69,6 +69,19 @@ impl<S: Plain> Slots<S> {
         self.pieces.get_mut(at >> PIECE_BITS)?.slots_mut().get_mut(at & (PIECE - 1))
     }
 
+    /// Returns the slots that lie beside each other from the one at `first` on; none where there are not so many.
+    #[inline]
+    pub(super) fn run(&self, first: usize) -> &[S] {
+        let piece = self.pieces.get(first >> PIECE_BITS).map(Piece::slots).unwrap_or_default();
+        piece.get(first & (PIECE - 1)..).unwrap_or_default()
+    }
+
+    /// Returns in how many pieces the slots lie.
+    #[inline]
+    pub(super) fn n_pieces(&self) -> usize {
+        self.pieces.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &S> {
         self.pieces.iter().flat_map(Piece::slots)
     }

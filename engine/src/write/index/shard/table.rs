@@ -126,17 +126,19 @@ impl<S: Slot> Table<S> {
 
     #[inline]
     pub(super) fn probe(&self, hash: u64, is_key: impl Fn(&S) -> bool) -> Probe {
-        let n_slots = self.slots.len();
-        let mut at = self.home(hash);
-        for _step in 0..n_slots {
-            let slot = &self.slots[at];
-            if is_key(slot) && slot.place().is_some() {
-                return Probe::Found(at);
+        let mut first = self.home(hash);
+        // A run a piece, up to that in which it began once more.
+        for _run in 0..=self.slots.n_pieces() {
+            let run = self.slots.run(first);
+            for (at, slot) in (first..).zip(run) {
+                if !slot.place().is_some() {
+                    return Probe::Vacant(at);
+                }
+                if is_key(slot) {
+                    return Probe::Found(at);
+                }
             }
-            if !slot.place().is_some() {
-                return Probe::Vacant(at);
-            }
-            at = if at + 1 == n_slots { 0 } else { at + 1 };
+            first = if first + run.len() < self.slots.len() { first + run.len() } else { 0 };
         }
         Probe::Nowhere
     }
@@ -207,6 +209,42 @@ fn staggered(n_slots: usize, shard: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write::index::FileOrdinal;
+
+    /// Returns a hash whose probe begins at the slot `at` of `n_slots`.
+    fn hash_at(at: usize, n_slots: usize) -> u64 {
+        ((((at as u128) << 64) / n_slots as u128) as u64 >> SHARD_BITS) + 1
+    }
+
+    /// Probes run from one piece of slots into the next, and from the last slot to the first.
+    #[test]
+    fn a_probe_goes_on_behind_the_end_of_a_piece_and_of_the_table() {
+        const N_SLOTS: usize = 150_000;
+        let mut table = Table::<Narrow>::vacant(N_SLOTS);
+        let piece = table.slots.run(0).len();
+        assert!(piece < N_SLOTS && table.slots.n_pieces() > 2, "a piece has {piece} slots");
+        let ends = [piece - 1, 2 * piece - 1, N_SLOTS - 1];
+        let key_of = |end: usize, key: usize| (10 * end + key) as u64;
+        for (end, key) in ends.into_iter().flat_map(|end| (0..3).map(move |key| (end, key))) {
+            let (hash, wanted) = (hash_at(end, N_SLOTS), (end + key) % N_SLOTS);
+            assert_eq!(table.home(hash), end);
+            let probe = table.probe(hash, |slot| slot.key == key_of(end, key));
+            assert!(matches!(probe, Probe::Vacant(at) if at == wanted), "{key} of {end}");
+            table.fill(wanted, Narrow { key: key_of(end, key), place: RowPlace::new(FileOrdinal(1), key as u32) });
+        }
+        for (end, key) in ends.into_iter().flat_map(|end| (0..3).map(move |key| (end, key))) {
+            let probe = table.probe(hash_at(end, N_SLOTS), |slot| slot.key == key_of(end, key));
+            assert!(matches!(probe, Probe::Found(at) if at == (end + key) % N_SLOTS), "{key} of {end}");
+        }
+        for at in 0..N_SLOTS {
+            table.fill(at, Narrow { key: u64::MAX, place: RowPlace::new(FileOrdinal(2), 0) });
+        }
+        let (hash, last) = (hash_at(ends[1], N_SLOTS), ends[1] - 1);
+        assert!(matches!(table.probe(hash, |slot| slot.key == 0), Probe::Nowhere), "a full table has no room");
+        table.fill(last, Narrow { key: 7, place: RowPlace::new(FileOrdinal(3), 0) });
+        assert!(matches!(table.probe(hash, |slot| slot.key == 7), Probe::Found(at) if at == last), "all round");
+        assert!(matches!(Table::<Narrow>::default().probe(hash, |_| true), Probe::Nowhere));
+    }
 
     #[test]
     fn capacities_grow_by_half_and_those_of_shards_lie_evenly_between() {

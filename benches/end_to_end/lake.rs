@@ -34,11 +34,14 @@ pub(crate) struct Written {
     pub(crate) files: u64,
     /// Bytes of the files with the batches' own rows, as the flow's lineage records have them.
     pub(crate) batch_bytes: u64,
+    /// Batches that were written ahead though they had late rows, and the bytes of their first files, which are removed.
+    pub(crate) discards: u64,
+    pub(crate) discarded_bytes: u64,
     /// Compactions, and the bytes of the data files that they added.
     pub(crate) compactions: u64,
     pub(crate) compacted_bytes: u64,
     /// Bytes of all files of the table in the end, live or not, its log included and snapshots of its key index aside. A run
-    /// of minutes removes none that it has written, but for compactions of no use.
+    /// of minutes removes none that it has written, but for compactions of no use and what was discarded.
     pub(crate) table_bytes: u64,
     /// Rows that are there in the end.
     pub(crate) rows: u64,
@@ -113,6 +116,8 @@ impl Lake {
                 .map_err(|cause| Error::data("a commit's lineage cannot be read").with_source(cause))?;
             written.add(&lineage.millis);
             written.batch_bytes += lineage.effort.batch_bytes;
+            written.discarded_bytes += lineage.effort.discarded_bytes;
+            written.discards += u64::from(lineage.effort.discarded_bytes > 0);
             written.rows = (written.rows + lineage.rows_inserted).saturating_sub(lineage.rows_deleted);
             for action in &entry.actions {
                 if let Action::Add(add) = action
@@ -148,9 +153,14 @@ impl Lake {
 }
 
 impl Written {
+    /// Returns all bytes that were written to the table.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.table_bytes + self.discarded_bytes
+    }
+
     /// Returns the bytes that were written to the table for each byte of the batches' own files.
     pub(crate) fn amplification(&self) -> f64 {
-        self.table_bytes as f64 / (self.batch_bytes as f64).max(1.0)
+        self.bytes() as f64 / (self.batch_bytes as f64).max(1.0)
     }
 
     fn add(&mut self, millis: &StageMillis) {

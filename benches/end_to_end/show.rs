@@ -55,18 +55,30 @@ pub(crate) fn text(asked: &Asked, workload: &str, all: &All) -> String {
     text
 }
 
-/// Returns the table of what each run wrote to its table beside the batches' own rows: vectors, compactions, the log.
+/// Returns the table of what each run wrote to its table beside the batches' own rows: files in vain, vectors, compactions,
+/// the log.
 fn bytes_written(all: &All) -> String {
-    let headings = ["bytes written, MB", "batch files", "compactions", "by them", "in all", "in all / batch files"];
+    let headings = [
+        "bytes written, MB",
+        "batch files",
+        "batches discarded",
+        "by them",
+        "compactions",
+        "by them",
+        "in all",
+        "in all / batch files",
+    ];
     let mut table = TextTable::new(&headings);
     let millions = |bytes: u64| format!("{:.1}", bytes as f64 / 1e6);
     for (kind, _, written) in &all.runs {
         table.row([
             kind.as_str().to_owned(),
             millions(written.batch_bytes),
+            grouped(written.discards as f64),
+            millions(written.discarded_bytes),
             grouped(written.compactions as f64),
             millions(written.compacted_bytes),
-            millions(written.table_bytes),
+            millions(written.bytes()),
             format!("{:.2}", written.amplification()),
         ]);
     }

@@ -36,6 +36,7 @@ async fn play(kind: Kind, script: Option<Script>, inner: Arc<dyn ObjectStore>) -
     let named = |error| format!("{kind:?} under {script:?}: {error}");
     scene.drive().await.map_err(named)?;
     scene.check(&inner).await.map_err(named)?;
+    scene.check_discards(&inner).await.map_err(named)?;
     Ok(Played { n_operations: faulty.n_operations(), n_fired: faulty.n_fired() })
 }
 
@@ -57,7 +58,7 @@ async fn every_operation_fails_on(bucket: &Bucket) -> TestResult {
     /// Two cores serve both the scenarios and the server.
     const AT_ONCE: usize = 8;
     let lake = &Lake::in_bucket(bucket)?;
-    for (turn, kind) in [Kind::Append, Kind::Filed].into_iter().enumerate() {
+    for (turn, kind) in [Kind::Append, Kind::Filed, Kind::Late].into_iter().enumerate() {
         let n_operations = play(kind, None, folder(lake)?).await?.n_operations;
         let scripts = (0..n_operations).map(|first| {
             let fault = Fault::ALL[(first + turn) % Fault::ALL.len()];
@@ -115,6 +116,16 @@ async fn upserts_into_rewritten_files_land_once_whichever_three_operations_fail(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upserts_with_late_rows_land_once_whichever_operation_fails() -> TestResult {
+    every_operation_fails(Kind::Late, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upserts_with_late_rows_land_once_whichever_three_operations_fail() -> TestResult {
+    every_operation_fails(Kind::Late, 3).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_land_once_whichever_three_operations_fail() -> TestResult {
     every_operation_fails(Kind::Append, 3).await
 }
@@ -138,7 +149,7 @@ async fn each_batch_lands_once_whichever_operation_fails_on_versity() -> TestRes
 
 /// Lets writers of one flow race for every version.
 async fn writers_race(store: Arc<dyn ObjectStore>) -> TestResult {
-    for kind in [Kind::Append, Kind::Upsert, Kind::Filed, Kind::Rewrite] {
+    for kind in [Kind::Append, Kind::Upsert, Kind::Filed, Kind::Rewrite, Kind::Late] {
         let location: Location = "memory:///".parse()?;
         let store: Arc<dyn ObjectStore> =
             Arc::new(object_store::prefix::PrefixStore::new(Arc::clone(&store), format!("{kind:?}")));

@@ -124,9 +124,10 @@ pub struct Effort {
     pub files_touched: u64,
     /// Bytes of the new data files that hold the batch's own rows.
     pub batch_bytes: u64,
-    /// Bytes of data files that held late rows and were removed before the commit.
+    /// Bytes of data files that turned out to hold late rows: they are in no version, and as a rule removed before the commit.
     pub discarded_bytes: u64,
-    /// All bytes written for the commit but its JSON: new data files, those discarded, rewritten ones, deletion vectors.
+    /// All bytes written for the commit as it was drawn up last: new data files, those discarded, rewritten ones and deletion
+    /// vectors, but neither its JSON nor a sidecar of deletes.
     pub bytes_written: u64,
 }
 

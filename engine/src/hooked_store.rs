@@ -3,7 +3,9 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryFutureExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
@@ -25,14 +27,16 @@ pub(crate) trait Hook: fmt::Debug + Default + Send + Sync + 'static {
     /// After a file was read.
     fn after_read(&self) {}
 
-    /// Before files are removed.
-    fn before_delete(&self) {}
+    /// Before files are removed; an error is the answer then.
+    fn before_delete(&self) -> BoxFuture<'static, Result<()>> {
+        futures::future::ready(Ok(())).boxed()
+    }
 }
 
 /// A store in memory with a hook.
 #[derive(Debug, Default)]
 pub(crate) struct HookedStore<H> {
-    inner: InMemory,
+    pub(crate) inner: InMemory,
     /// The hook, and what it has seen.
     pub(crate) hook: H,
 }
@@ -67,8 +71,8 @@ impl<H: Hook> ObjectStore for HookedStore<H> {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.hook.before_delete();
-        self.inner.delete_stream(locations)
+        let removed = self.inner.delete_stream(locations);
+        self.hook.before_delete().map_ok(move |()| removed).try_flatten_stream().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -8,6 +8,7 @@
 
 pub mod append;
 pub mod compaction;
+pub(crate) mod discard;
 pub mod encoder;
 pub mod index;
 pub(crate) mod live;

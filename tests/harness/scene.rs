@@ -4,6 +4,7 @@
 //! from its positions.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(crate) enum Kind {
     Filed,
     /// By files that are written anew.
     Rewrite,
+    /// By deletion vectors, and each batch but the first has a row that is late.
+    Late,
 }
 
 impl Kind {
@@ -55,12 +58,23 @@ impl Kind {
 
     /// Tells whether rows are superseded by deletion vectors.
     fn has_vectors(self) -> bool {
-        matches!(self, Self::Upsert | Self::Filed)
+        matches!(self, Self::Upsert | Self::Filed | Self::Late)
     }
 
     /// Returns how many bytes a vector in the log has at most.
     fn inline_bytes_max(self) -> usize {
         if self == Self::Filed { 0 } else { VectorFolder::INLINE_BYTES_MAX }
+    }
+
+    /// Returns the sequence of record `pos`.
+    fn sequence(self, pos: i64) -> i64 {
+        if self == Self::Late && pos >= RECORDS && pos % RECORDS == 2 { -1 } else { pos }
+    }
+
+    /// Tells whether record `pos` is the newest of its key among `records`.
+    fn is_newest(self, pos: i64, mut records: Range<i64>) -> bool {
+        let order = |pos: i64| (self.sequence(pos), pos);
+        !records.any(|other| record(other).0 == record(pos).0 && order(other) > order(pos))
     }
 }
 
@@ -101,12 +115,13 @@ fn changes(kind: Kind, first: i64) -> TestResult<Changes> {
     let next = first + RECORDS;
     let mut kept: Vec<i64> = (first..next).collect();
     if kind.is_upsert() {
-        kept.retain(|pos| !(pos + 1..next).any(|later| record(later).0 == record(*pos).0));
+        kept.retain(|pos| kind.is_newest(*pos, first..next));
     }
     let column =
         |value: &dyn Fn(i64) -> i64| Arc::new(kept.iter().map(|pos| Some(value(*pos))).collect::<Int64Array>());
-    let columns: Vec<ArrayRef> = vec![column(&|pos| record(pos).0), column(&|pos| pos), column(&|pos| pos)];
-    let sequence: Vec<ArrayRef> = if kind.is_upsert() { vec![column(&|pos| pos)] } else { Vec::new() };
+    let ordered = column(&|pos| kind.sequence(pos));
+    let columns: Vec<ArrayRef> = vec![column(&|pos| record(pos).0), Arc::clone(&ordered) as _, column(&|pos| pos)];
+    let sequence: Vec<ArrayRef> = if kind.is_upsert() { vec![ordered] } else { Vec::new() };
     let n_rows = kept.len() as u64;
     let n_records = u64::try_from(RECORDS)?;
     Ok(Changes {
@@ -133,8 +148,8 @@ pub(crate) fn expected(kind: Kind) -> BTreeSet<(i64, i64)> {
     let all = 0..BATCHES * RECORDS;
     match kind {
         Kind::Append => all.map(|pos| (record(pos).0, pos)).collect(),
-        Kind::Upsert | Kind::Filed | Kind::Rewrite => {
-            let newest = all.clone().filter(|pos| !(pos + 1..all.end).any(|later| record(later).0 == record(*pos).0));
+        Kind::Upsert | Kind::Filed | Kind::Rewrite | Kind::Late => {
+            let newest = all.clone().filter(|pos| kind.is_newest(*pos, all.clone()));
             newest.filter(|pos| !record(*pos).1).map(|pos| (record(pos).0, pos)).collect()
         }
     }
@@ -326,6 +341,17 @@ impl Scene {
             }
         }
         assert_eq!(reached, BATCHES * RECORDS);
+        Ok(())
+    }
+
+    /// Checks that a batch was written ahead in vain where some row is late, and nowhere else.
+    pub(crate) async fn check_discards(&self, store: &Arc<dyn ObjectStore>) -> TestResult {
+        let mut n_bytes = 0;
+        for entry in self.entries(store).await? {
+            let Some(lineage) = entry.info.get(Lineage::KEY) else { continue };
+            n_bytes += serde_json::from_value::<Lineage>(lineage.clone())?.effort.discarded_bytes;
+        }
+        assert_eq!(n_bytes > 0, self.kind == Kind::Late, "{n_bytes} bytes were written in vain");
         Ok(())
     }
 

@@ -6,6 +6,8 @@ use alluvium_catalog::store::MemoryStore;
 use alluvium_catalog::{Partition, StorageSettings, SystemClock, Topic};
 use alluvium_sql::{BatchLimits, Compiler, SourceText, TableReader};
 use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::path::Path;
 use tokio::sync::Notify;
@@ -80,8 +82,9 @@ impl Hook for Deaf {
         Err(object_store::Error::Generic { store: "deaf", source })
     }
 
-    fn before_delete(&self) {
+    fn before_delete(&self) -> BoxFuture<'static, object_store::Result<()>> {
         self.n_tries.fetch_add(1, Ordering::SeqCst);
+        futures::future::ready(Ok(())).boxed()
     }
 }
 
@@ -244,8 +247,9 @@ impl Hook for Stumbling {
     }
 
     // Whoever has tried to write at the opening of a flow clears away what it tried with.
-    fn before_delete(&self) {
+    fn before_delete(&self) -> BoxFuture<'static, object_store::Result<()>> {
         self.is_deaf.store(false, Ordering::SeqCst);
+        futures::future::ready(Ok(())).boxed()
     }
 }
 

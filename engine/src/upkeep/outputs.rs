@@ -8,13 +8,12 @@ use std::sync::Arc;
 use alluvium_catalog::{Error, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use object_store::ObjectStoreExt;
-use object_store::path::Path;
 
 use crate::delta::action::Add;
 use crate::delta::clustering::Mark;
 use crate::delta::log::DeltaLog;
 use crate::write::compaction::{Compaction, Output};
+use crate::write::discard;
 use crate::write::encoder::{Expected, FileEncoder};
 use crate::write::parquet::DataFolder;
 use crate::write::partition::PartitionValues;
@@ -141,13 +140,6 @@ impl Outputs {
 
 /// Removes the files of a compaction that is not swapped in. No log names them; one that stays is vacuum's.
 pub(super) async fn discard(log: &DeltaLog, compaction: &Compaction) {
-    for output in &compaction.outputs {
-        let removed = match Path::parse(&output.add.path) {
-            Ok(path) => log.store().delete(&path).await.map_err(|cause| cause.to_string()),
-            Err(cause) => Err(cause.to_string()),
-        };
-        if let Err(cause) = removed {
-            tracing::debug!(path = output.add.path, cause, "a file of a compaction stays");
-        }
-    }
+    let paths = compaction.outputs.iter().map(|output| output.add.path.as_str());
+    discard::discard(log.store(), log.location(), paths).await;
 }

@@ -77,20 +77,6 @@ impl DataFolder {
         futures::stream::iter(writes).buffered(n_in_flight).try_collect().await
     }
 
-    /// Removes files with which no commit was tried. Where the store does not, they are orphans for vacuum.
-    pub(super) async fn discard(&self, files: &[DataFile]) {
-        for file in files {
-            let place = Path::parse(&file.add.path).map_err(object_store::Error::from);
-            let removed = match place {
-                Ok(place) => self.store.delete(&place).await,
-                Err(cause) => Err(cause),
-            };
-            if let Err(cause) = removed {
-                tracing::warn!(table = %self.location, path = file.add.path, %cause, "a file written in vain stays for vacuum");
-            }
-        }
-    }
-
     async fn write_part(&self, part: Part) -> Result<DataFile> {
         let Part { values, rows, indices } = part;
         let (bytes, stats) = tokio::task::spawn_blocking(move || -> Result<_> {

@@ -136,13 +136,17 @@ impl TombstoneFolder {
     /// # Errors
     /// `Unavailable` when the store does not answer.
     pub async fn forget(&self, before_ms: i64) -> Result<usize> {
+        let old = self.list().await?.into_iter().filter(|(at_ms, _)| *at_ms < before_ms);
+        let old: Vec<_> = old.map(|(_, path)| Ok(path)).collect();
+        // A commit with deletes leaves one, so that a day has very many: the store removes many in one request.
+        let mut removed = self.store.delete_stream(futures::stream::iter(old).boxed());
         let mut n_files = 0;
-        for (_, path) in self.list().await?.into_iter().filter(|(at_ms, _)| *at_ms < before_ms) {
-            match self.store.delete(&path).await {
-                Ok(()) => n_files += 1,
+        while let Some(file) = removed.next().await {
+            match file {
+                Ok(_) => n_files += 1,
                 // Another process forgets at the same time.
                 Err(object_store::Error::NotFound { .. }) => {}
-                Err(cause) => return Err(self.unavailable("remove", &path, cause)),
+                Err(cause) => return Err(self.unavailable("remove files of", &Path::from(Self::PREFIX), cause)),
             }
         }
         Ok(n_files)

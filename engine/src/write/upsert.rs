@@ -42,7 +42,7 @@ pub use lookup::{FoundRow, FoundRows, KeyLookup};
 pub use settings::UpsertSettings;
 pub use snapshots::SnapshotDisk;
 
-use self::ahead::Written;
+use self::ahead::{Foresight, Written};
 use self::changes::{Columns, Stored, Verdict, Verdicts};
 use self::order_cache::OrderCache;
 use self::rows::RowReader;
@@ -92,8 +92,7 @@ pub struct UpsertWriter {
     drafted: Version,
     /// When that version was the newest, epoch milliseconds: what others have deleted since is not in the index.
     stood_ms: i64,
-    /// Whether the last batch had late rows.
-    met_late: bool,
+    foresight: Foresight,
     /// Files written anew for the draft at hand: after a conflict, those of which nothing has changed are taken again.
     rewrites: Vec<Arc<Rewrite>>,
     /// The sidecar that was written last for the batch at hand, if not the one of its staging.
@@ -154,7 +153,7 @@ impl UpsertWriter {
             version: state.version,
             drafted: state.version,
             stood_ms: forgot_ms,
-            met_late: false,
+            foresight: Foresight::new(),
             rewrites: Vec::new(),
             sidecar: None,
             is_whole: true,
@@ -251,7 +250,7 @@ impl Writer for UpsertWriter {
         let is_kept = BooleanBuffer::collect_bool(n_changes, |index| {
             matches!(verdicts.each[index], Verdict::New | Verdict::Supersedes(_)) && rows.value(index)
         });
-        self.met_late = is_kept != rows;
+        self.foresight.learn(is_kept != rows);
         let kept: Vec<u32> = is_kept.set_indices_u32().collect();
         // One does not wait for the other: where each is flushed to disk, a small batch is nothing but waits.
         let (written, marks, tombstones) = tokio::try_join!(
@@ -359,10 +358,10 @@ impl Writer for UpsertWriter {
     }
 
     async fn close(&mut self) {
-        if let Err(error) = self.forget().await {
-            tracing::warn!(error = %error.chain(), "sidecars of old deletes stay a while");
-        }
+        self.forget_in_memory();
+        // Before sidecars are removed, of which there may be very many: the next start is quick by it.
         self.save_and_wait().await;
+        self.sweep_and_wait().await;
     }
 
     fn n_rows(&self) -> Option<u64> {

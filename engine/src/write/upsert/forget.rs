@@ -1,23 +1,28 @@
 //! Deletes are remembered for a set retention, and forgotten after it: in memory, and beside the table.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use alluvium_catalog::Result;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::UpsertWriter;
+use crate::write::tombstones::TombstoneFolder;
 
 impl UpsertWriter {
-    /// Forgets deletes older than the retention, in memory and beside the table.
-    ///
-    /// # Errors
-    /// `Unavailable` when the store does not answer.
-    pub async fn forget(&mut self) -> Result<()> {
+    /// Forgets deletes older than the retention in memory.
+    pub(super) fn forget_in_memory(&mut self) {
         let before_ms = self.retained_since_ms();
         self.lender.take_back();
         Arc::make_mut(&mut self.index).forget(before_ms);
         self.lend();
-        self.tombstones.forget(before_ms).await.map(drop)
+    }
+
+    /// Removes their sidecars beside the table. Those that are left when the time is over, another sweep removes.
+    pub(super) async fn sweep_and_wait(&mut self) {
+        /// Less than a process is given to stop.
+        const LIMIT: Duration = Duration::from_secs(5);
+        self.sweep = None;
+        sweep(&self.tombstones, self.retained_since_ms(), LIMIT).await;
     }
 
     /// Returns the moment before which deletes are no longer remembered.
@@ -37,12 +42,18 @@ impl UpsertWriter {
         if now_ms - self.swept_ms >= SWEEP_MS {
             self.swept_ms = now_ms;
             let tombstones = self.tombstones.clone();
-            let sweep = tokio::spawn(async move {
-                if let Err(error) = tombstones.forget(before_ms).await {
-                    tracing::warn!(error = %error.chain(), "sidecars of old deletes stay a while");
-                }
-            });
+            let limit = Duration::from_millis(SWEEP_MS.unsigned_abs());
+            let sweep = tokio::spawn(async move { sweep(&tombstones, before_ms, limit).await });
             self.sweep = Some(AbortOnDropHandle::new(sweep));
         }
+    }
+}
+
+/// Removes the sidecars of deletes that are no longer remembered, for as long as `limit` allows.
+async fn sweep(tombstones: &TombstoneFolder, before_ms: i64, limit: Duration) {
+    match tokio::time::timeout(limit, tombstones.forget(before_ms)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(error = %error.chain(), "sidecars of old deletes stay a while"),
+        Err(_) => tracing::info!(table = %tombstones.location, "some sidecars of old deletes stay for the next sweep"),
     }
 }

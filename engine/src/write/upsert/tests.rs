@@ -15,7 +15,8 @@ use alluvium_sql::{
 };
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimeUnit};
-use futures::TryStreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -1725,6 +1726,7 @@ struct WritesFirst {
     n_written: watch::Sender<usize>,
     n_awaited: AtomicUsize,
     refuses: AtomicBool,
+    removes_none: AtomicBool,
 }
 
 #[async_trait]
@@ -1743,6 +1745,12 @@ impl Hook for WritesFirst {
         let n_awaited = self.n_awaited.load(Ordering::SeqCst);
         // The sender is this very hook's, so the wait ends with the count.
         self.n_written.subscribe().wait_for(|n_written| *n_written >= n_awaited).await.ok();
+    }
+
+    fn before_delete(&self) -> BoxFuture<'static, object_store::Result<()>> {
+        let refusal = object_store::Error::Generic { store: "keeping", source: "read only".into() };
+        let answer = if self.removes_none.load(Ordering::SeqCst) { Err(refusal) } else { Ok(()) };
+        futures::future::ready(answer).boxed()
     }
 }
 
@@ -1770,7 +1778,8 @@ async fn written_for(
     history.check().await?;
     let (n_written, effort) = (*store.hook.n_written.borrow() - n_before, landed.lineage.effort);
     let is_discarded = is_ahead && landed.fate.merged > 0;
-    assert_eq!(data_files(history).await? - n_files_before, n_written - usize::from(is_discarded), "{records:?}");
+    let is_removed = is_discarded && !store.hook.removes_none.load(Ordering::SeqCst);
+    assert_eq!(data_files(history).await? - n_files_before, n_written - usize::from(is_removed), "{records:?}");
     assert_eq!(effort.discarded_bytes > 0, is_discarded, "{records:?}");
     if landed.fate.merged > 0 {
         // Nothing else is written for a batch that supersedes no row.
@@ -1814,6 +1823,13 @@ async fn rows_are_written_while_keys_are_looked_up_and_once_more_where_some_are_
         assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::Unavailable));
         store.hook.refuses.store(false, Ordering::SeqCst);
         assert_eq!(written_for(&store, &mut history, &late, false).await?, 1);
+        // And where it takes files and removes none, it lands at once, and the first file stays.
+        let newer = [upsert(2, 53), upsert(31, 10), upsert(32, 90)];
+        assert_eq!(written_for(&store, &mut history, &newer, false).await?, 1 + is_rewritten);
+        store.hook.removes_none.store(true, Ordering::SeqCst);
+        let late = [upsert(2, 40), upsert(33, 10), upsert(34, 90)];
+        assert_eq!(written_for(&store, &mut history, &late, true).await?, 2);
+        store.hook.removes_none.store(false, Ordering::SeqCst);
         history.restart(false).await?;
         history.land(&[upsert(2, 54)], &BTreeSet::new()).await?;
     }

@@ -122,9 +122,10 @@ pub struct StageMillis {
 pub struct Effort {
     /// Live data files of which rows were superseded.
     pub files_touched: u64,
-    /// Bytes of the new data files that hold the batch's own rows.
+    /// Bytes of the new data files that hold the batch's own rows as they were written first.
     pub batch_bytes: u64,
-    /// Bytes of data files that turned out to hold late rows: they are in no version, and as a rule removed before the commit.
+    /// Bytes of data files that turned out to hold late rows: they are in no version. As a rule they are removed before the
+    /// commit; where a conflict has made the rows late, vacuum removes them.
     pub discarded_bytes: u64,
     /// All bytes written for the commit as it was drawn up last: new data files, those discarded, rewritten ones and deletion
     /// vectors, but neither its JSON nor a sidecar of deletes.

@@ -74,7 +74,8 @@ impl Back {
     fn spending(&self, landed: &Landed) -> Option<Spending> {
         let bytes_max = self.flow.upsert.cap?.bytes_max;
         let effort = landed.lineage.effort;
-        Some(Spending { bytes: effort.bytes_written.saturating_sub(effort.batch_bytes), bytes_max })
+        let own = effort.batch_bytes + effort.discarded_bytes;
+        Some(Spending { bytes: effort.bytes_written.saturating_sub(own), bytes_max })
     }
 
     /// Drops the batch in hand, of which nothing is visible, and takes in where the table stands.

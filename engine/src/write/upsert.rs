@@ -297,9 +297,9 @@ impl Writer for UpsertWriter {
             vectors_written: drawn.n_vectors,
             effort: Effort {
                 files_touched: decision.superseded().len() as u64,
-                batch_bytes: staged.bytes(),
-                discarded_bytes: staged.discarded_bytes,
-                bytes_written: staged.bytes() + staged.discarded_bytes + drawn.bytes,
+                batch_bytes: drawn.staged_bytes,
+                discarded_bytes: staged.discarded_bytes + staged.bytes() - drawn.staged_bytes,
+                bytes_written: staged.discarded_bytes + staged.bytes() + drawn.bytes,
             },
             notes: tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())).collect(),
             decision: Some(Arc::new(decision)),

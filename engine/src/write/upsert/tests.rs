@@ -40,6 +40,7 @@ use crate::metrics::Metrics;
 use crate::order::{Order, OrderRef, Sequence, SequenceRef};
 use crate::transform::collapse::Collapse;
 use crate::write::index::IndexBudget;
+use crate::write::parquet::DataFile;
 use crate::write::stats::stats_json;
 use crate::write::vectors::vector_file;
 
@@ -1429,6 +1430,38 @@ async fn a_conflict_that_changes_nothing_of_a_rewritten_file_does_not_write_it_a
     history.land(&upserts([5, 6], 3), &BTreeSet::from([5, 41])).await
 }
 
+/// Checks that a commit tells of the bytes of its batch's files which are part of the table, and which are not.
+fn check_own_bytes(staged: &Staged, landed: &Landed) {
+    let added = |file: &&DataFile| {
+        landed.entry.actions.iter().any(|action| matches!(action, Action::Add(add) if add.path == file.add.path))
+    };
+    let (own, effort) = (staged.files.iter().filter(added).map(DataFile::bytes).sum::<u64>(), landed.lineage.effort);
+    assert_eq!((effort.batch_bytes, effort.discarded_bytes), (own, staged.bytes() - own));
+    assert!(effort.bytes_written >= staged.bytes());
+}
+
+#[tokio::test]
+async fn a_staged_file_that_another_writer_makes_late_is_told_as_discarded() -> Result<()> {
+    for settings in [copy_on_write(), UpsertSettings::default()] {
+        let mut history = History::begin(settings).await?;
+        history.land(&upserts([1, 2], 1), &BTreeSet::new()).await?;
+        let records = upserts([3, 4], 5);
+        let (changes, signature) = (history.changes(&records)?, history.signature()?);
+        let staged = history.landing.writer().stage(changes).await?;
+        history.append_with_order(&[(3, 100), (4, 100)]).await?;
+        history.next += records.len() as i64;
+        let Outcome::Landed(landed) = history.landing.land(&staged, &signature).await? else {
+            return Err(Error::internal("the batch did not land"));
+        };
+        assert_eq!((landed.fate.applied, landed.fate.merged), (0, 2));
+        check_own_bytes(&staged, &landed);
+        assert!(staged.bytes() > 0);
+        assert_eq!(landed.lineage.effort.batch_bytes, 0, "none of its files is part of the table");
+        assert_eq!(landed.lineage.effort.amplification(), None);
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_row_that_turns_out_late_leaves_its_staged_file() -> Result<()> {
     for settings in [copy_on_write(), UpsertSettings::default()] {
@@ -1448,6 +1481,7 @@ async fn a_row_that_turns_out_late_leaves_its_staged_file() -> Result<()> {
             return Err(Error::internal("the batch did not land"));
         };
         assert_eq!((landed.fate.applied, landed.fate.merged), (2, 1));
+        check_own_bytes(&staged, &landed);
         history.check().await?;
         history.land(&upserts([3, 4], 6), &BTreeSet::new()).await?;
         history.restart(false).await?;

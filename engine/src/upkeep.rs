@@ -13,6 +13,7 @@ pub mod compact;
 mod curve;
 pub mod kernel;
 mod log_work;
+mod metered;
 pub mod optimize;
 mod outputs;
 pub mod plan;
@@ -32,7 +33,7 @@ use crate::delta::log::Version;
 use crate::heap;
 use crate::metrics::{Metrics, Work, WorkOutcome};
 use crate::write::compaction::Compaction;
-use budget::Budget;
+use budget::{Budget, BytesRead, HourlyBytes};
 use compact::Job;
 use log_work::LogWork;
 use outputs::discard;
@@ -84,11 +85,12 @@ impl Upkeep {
     /// Returns the upkeep of a table that stands at `version`; does nothing yet.
     pub fn new(parts: UpkeepParts, version: Version) -> Self {
         let settings = &parts.settings;
+        let hourly = HourlyBytes::new(settings.hourly_bytes);
         Self {
-            compactions: Turns::new(Budget::new(settings.wall_percent, settings.hourly_bytes)),
+            compactions: Turns::new(Budget::new(settings.wall_percent, hourly.clone())),
             overtaken: None,
-            log_work: LogWork::new(&parts, version),
-            vacuums: VacuumWork::new(&parts),
+            log_work: LogWork::new(&parts, &hourly, version),
+            vacuums: VacuumWork::new(&parts, &hourly),
             unplanned: settings.files_min,
             settled: HashSet::new(),
             parts,
@@ -234,7 +236,7 @@ impl Upkeep {
             drop(tokio::task::spawn_blocking(heap::give_back).await);
             done
         };
-        self.compactions.begin(self.parts.clock.as_ref(), bytes, work);
+        self.compactions.begin(self.parts.clock.as_ref(), &BytesRead::of(bytes), work);
         Ok(())
     }
 }

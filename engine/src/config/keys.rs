@@ -204,13 +204,13 @@ pub const KEYS: [Key; 46] = [
         path: "upkeep.hourly_size",
         variable: "",
         default: r#""64 GiB""#,
-        meaning: "What the compactions of one table read in an hour at most.",
+        meaning: "What compactions, checkpoints and checksums of one table read in an hour at most, together.",
     },
     Key {
         path: "upkeep.wall_share",
         variable: "",
         default: "25",
-        meaning: "The share of time, in percent, that compactions, checksums and vacuums of one table may each be at work; checkpoints come when they are due.",
+        meaning: "The share of time, in percent, that compactions, checkpoints with checksums, and vacuums of one table may each be at work.",
     },
     Key {
         path: "upkeep.checkpoint_size",

@@ -254,17 +254,22 @@ impl Scene {
 
     /// Returns upkeep of the table.
     pub(crate) fn upkeep(&self, settings: UpkeepSettings, checkpoint_interval: u64) -> Result<(Upkeep, Arc<Metrics>)> {
-        let metrics = Arc::new(Metrics::try_new()?);
-        let parts = UpkeepParts {
+        let parts = self.parts(settings, checkpoint_interval)?;
+        let metrics = Arc::clone(&parts.metrics);
+        Ok((Upkeep::new(parts, 0), metrics))
+    }
+
+    /// Returns what upkeep needs to know of the table.
+    pub(crate) fn parts(&self, settings: UpkeepSettings, checkpoint_interval: u64) -> Result<UpkeepParts> {
+        Ok(UpkeepParts {
             stores: self.stores.clone(),
             location: self.location.clone(),
             flow: "flow".parse()?,
             checkpoint_interval,
             settings,
             clock: Arc::clone(&self.clock),
-            metrics: Arc::clone(&metrics),
-        };
-        Ok((Upkeep::new(parts, 0), metrics))
+            metrics: Arc::new(Metrics::try_new()?),
+        })
     }
 
     /// Returns the rows as deltalake reads them, at the newest version or at another.

@@ -11,6 +11,8 @@ use delta_kernel::{DeltaResult, Engine};
 use deltalake::logstore::{LogStore, StorageConfig, default_logstore};
 use url::Url;
 
+use super::budget::BytesRead;
+use super::metered::Metered;
 use crate::delta::log::Version;
 use crate::delta::state::TableState;
 
@@ -18,14 +20,14 @@ use crate::delta::state::TableState;
 const SIDECAR_ACTIONS: usize = 50_000;
 
 /// Writes a checkpoint of the newest version and returns that version: of the second kind, with its files in sidecars,
-/// where the table has the feature, else of the first. One that exists already stands.
+/// where the table has the feature, else of the first. One that exists already stands. What it reads counts in `read`.
 ///
 /// # Errors
 /// `Unavailable` when the table cannot be read or written.
-pub async fn write_checkpoint(stores: &Stores, location: &Location, has_v2: bool) -> Result<Version> {
+pub async fn write_checkpoint(stores: &Stores, location: &Location, has_v2: bool, read: &BytesRead) -> Result<Version> {
     let failed =
         |cause| Error::unavailable(format!("cannot write a checkpoint of the table at {location}")).with_source(cause);
-    with_snapshot(stores, location, move |snapshot, engine| {
+    with_snapshot((stores, location, read), move |snapshot, engine| {
         let sidecars = V2CheckpointConfig::WithSidecar { file_actions_per_sidecar_hint: Some(SIDECAR_ACTIONS) };
         let spec = if has_v2 { CheckpointSpec::V2(sidecars) } else { CheckpointSpec::V1 };
         let (CheckpointWriteResult::Written | CheckpointWriteResult::AlreadyExists, _) =
@@ -36,16 +38,17 @@ pub async fn write_checkpoint(stores: &Stores, location: &Location, has_v2: bool
     .map_err(failed)
 }
 
-/// Writes the checksum of the newest version and returns that version. One that exists already stands.
+/// Writes the checksum of the newest version and returns that version. One that exists already stands. What it reads counts
+/// in `read`.
 ///
 /// # Errors
 /// `Unavailable` when the table cannot be read or written, or a commit of another engine leaves the kernel without the
 /// numbers.
-pub async fn write_checksum(stores: &Stores, location: &Location) -> Result<Version> {
+pub async fn write_checksum(stores: &Stores, location: &Location, read: &BytesRead) -> Result<Version> {
     let failed = |cause| {
         Error::unavailable(format!("cannot write a version checksum of the table at {location}")).with_source(cause)
     };
-    with_snapshot(stores, location, |snapshot, engine| {
+    with_snapshot((stores, location, read), |snapshot, engine| {
         let (ChecksumWriteResult::Written | ChecksumWriteResult::AlreadyExists, _) = snapshot.write_checksum(engine)?;
         Ok(snapshot.version())
     })
@@ -60,14 +63,13 @@ pub fn has_v2(state: &TableState) -> bool {
 
 /// Runs `work` on the newest snapshot, on a blocking thread.
 async fn with_snapshot<T: Send + 'static>(
-    stores: &Stores,
-    location: &Location,
+    (stores, location, read): (&Stores, &Location, &BytesRead),
     work: impl FnOnce(&SnapshotRef, &dyn Engine) -> DeltaResult<T> + Send + 'static,
 ) -> Result<DeltaResult<T>> {
     // deltalake's own builder finds log stores by their URL's scheme, and knows S3 only with the AWS SDK built in.
-    let (prefixed, root) = (stores.open(location)?, stores.root(location)?);
+    let (prefixed, root) = (Metered::new(stores.open(location)?, read), Metered::new(stores.root(location)?, read));
     let url: Url = location.url()?;
-    let logs = default_logstore(prefixed, root, &url, &StorageConfig::default());
+    let logs = default_logstore(Arc::new(prefixed), Arc::new(root), &url, &StorageConfig::default());
     let engine = logs.engine(None);
     let task = tokio::task::spawn_blocking(move || {
         let engine: Arc<dyn Engine> = engine;

@@ -1,8 +1,9 @@
 //! Keeps the log of one table short and quick to load: checkpoints, what they make superfluous, version checksums.
 //!
-//! A checkpoint is due by versions or by bytes of log, whichever comes first, and waits for no budget, since without it
-//! every start replays more. A checksum is written for the newest version whenever the budget allows; under load that is
-//! not each one, and the next covers those between.
+//! A checkpoint is due by versions or by bytes of log, whichever comes first, and written as soon as the budget allows. Since
+//! without it every start replays more, it waits for none once ten are due, nor at the end of a run. A checksum is written
+//! for the newest version whenever the budget allows; under load that is not each one, and the next covers those between.
+//! What both read is known afterwards: the budget may be overdrawn once.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use alluvium_catalog::{Error, Result};
 use tokio::time::Instant;
 
-use super::budget::Budget;
+use super::budget::{Budget, BytesRead, HourlyBytes};
 use super::turn::Turns;
 use super::{UpkeepParts, clean, kernel};
 use crate::commit::create::CHECKPOINT_INTERVAL;
@@ -24,6 +25,9 @@ use crate::metrics::{Work, WorkOutcome};
 /// How long one turn may take before it is given up.
 const TURN_LIMIT: Duration = Duration::from_secs(600);
 
+/// Checkpoints that may come due before one is written whatever the budget says.
+const HELD_UP_MAX: u64 = 10;
+
 /// Work on the log of one table.
 #[derive(Debug)]
 pub(super) struct LogWork {
@@ -34,12 +38,12 @@ pub(super) struct LogWork {
 }
 
 impl LogWork {
-    /// Returns the work on a log that ends with `version`; does nothing yet.
-    pub(super) fn new(parts: &UpkeepParts, version: Version) -> Self {
+    /// Returns the work on a log that ends with `version`, which reads of `hourly`; does nothing yet.
+    pub(super) fn new(parts: &UpkeepParts, hourly: &HourlyBytes, version: Version) -> Self {
         let interval = parts.checkpoint_interval.max(1);
         Self {
             parts: parts.clone(),
-            turns: Turns::new(Budget::new(parts.settings.wall_percent, u64::MAX)),
+            turns: Turns::new(Budget::new(parts.settings.wall_percent, hourly.clone())),
             last: (version - version % interval, 0),
         }
     }
@@ -49,14 +53,15 @@ impl LogWork {
         let clock = Arc::clone(&self.parts.clock);
         // What came of a turn is told by the turn itself.
         drop(self.turns.take_ended(clock.as_ref()).await);
-        if self.turns.is_busy() || self.shorten_if_due(landing) {
+        if self.turns.is_busy() {
             return;
         }
-        let parts = self.parts.clone();
-        if parts.settings.checksums && self.turns.allowance(clock.as_ref()).is_some() {
-            self.turns.begin(clock.as_ref(), 0, async move {
-                turn(&parts, Work::Checksum, kernel::write_checksum(&parts.stores, &parts.location)).await.map(drop)
-            });
+        let may_begin = self.turns.allowance(clock.as_ref()).is_some();
+        if self.is_due(landing, if may_begin { 1 } else { HELD_UP_MAX }) {
+            self.shorten(landing);
+        } else if may_begin && self.parts.settings.checksums {
+            let (parts, read) = (self.parts.clone(), BytesRead::default());
+            self.turns.begin(clock.as_ref(), &read.clone(), async move { write_checksum(&parts, &read).await });
         }
     }
 
@@ -65,25 +70,27 @@ impl LogWork {
     pub(super) async fn close(&mut self, landing: &Landing, limit: Duration) {
         let clock = Arc::clone(&self.parts.clock);
         drop(self.turns.finish(clock.as_ref(), limit).await);
-        if self.shorten_if_due(landing) {
+        if self.is_due(landing, 1) {
+            self.shorten(landing);
             drop(self.turns.finish(clock.as_ref(), limit).await);
         }
     }
 
-    /// Begins a checkpoint and what follows it, if one is due; tells whether it was.
-    fn shorten_if_due(&mut self, landing: &Landing) -> bool {
-        let (version, bytes) = (landing.state().version, landing.log_bytes());
-        let parts = self.parts.clone();
-        let is_due = version >= self.last.0 + interval(landing.state(), parts.checkpoint_interval)
-            || bytes >= self.last.1 + parts.settings.checkpoint_bytes;
-        if is_due {
-            self.last = (version, bytes);
-            let state = landing.state().head();
-            let log = landing.log().clone();
-            let clock = Arc::clone(&parts.clock);
-            self.turns.begin(clock.as_ref(), 0, async move { shorten(&parts, &log, &state).await });
-        }
-        is_due
+    /// Tells whether so many checkpoints are due.
+    fn is_due(&self, landing: &Landing, n_checkpoints: u64) -> bool {
+        let interval = interval(landing.state(), self.parts.checkpoint_interval);
+        landing.state().version >= self.last.0.saturating_add(interval.saturating_mul(n_checkpoints))
+            || landing.log_bytes()
+                >= self.last.1.saturating_add(self.parts.settings.checkpoint_bytes.saturating_mul(n_checkpoints))
+    }
+
+    /// Begins a checkpoint and what follows it.
+    fn shorten(&mut self, landing: &Landing) {
+        self.last = (landing.state().version, landing.log_bytes());
+        let (parts, read) = (self.parts.clone(), BytesRead::default());
+        let (state, log) = (landing.state().head(), landing.log().clone());
+        let clock = Arc::clone(&parts.clock);
+        self.turns.begin(clock.as_ref(), &read.clone(), async move { shorten(&parts, &log, &state, &read).await });
     }
 }
 
@@ -94,18 +101,22 @@ fn interval(state: &TableState, setting: u64) -> u64 {
 }
 
 /// Writes a checkpoint, then removes what it makes superfluous.
-async fn shorten(parts: &UpkeepParts, log: &DeltaLog, state: &TableState) -> Result<()> {
+async fn shorten(parts: &UpkeepParts, log: &DeltaLog, state: &TableState, read: &BytesRead) -> Result<()> {
     if parts.settings.checksums {
         // A checkpoint that lacks its checksum is as good; the failure is told where it happens.
-        drop(turn(parts, Work::Checksum, kernel::write_checksum(&parts.stores, &parts.location)).await);
+        drop(write_checksum(parts, read).await);
     }
-    let write = kernel::write_checkpoint(&parts.stores, &parts.location, kernel::has_v2(state));
+    let write = kernel::write_checkpoint(&parts.stores, &parts.location, kernel::has_v2(state), read);
     turn(parts, Work::Checkpoint, write).await?;
     let n_files = turn(parts, Work::CleanUp, clean::clean_log(log, state, parts.clock.as_ref())).await?;
     parts.metrics.upkeep_spent(&parts.flow, Work::CleanUp, n_files, 0);
     // A replay of the whole log leaves more behind than batches do.
     drop(tokio::task::spawn_blocking(heap::give_back).await);
     Ok(())
+}
+
+async fn write_checksum(parts: &UpkeepParts, read: &BytesRead) -> Result<()> {
+    turn(parts, Work::Checksum, kernel::write_checksum(&parts.stores, &parts.location, read)).await.map(drop)
 }
 
 /// Does one piece of work within the limit, and tells what came of it.
@@ -129,7 +140,79 @@ async fn turn<T>(parts: &UpkeepParts, work: Work, doing: impl Future<Output = Re
 
 #[cfg(test)]
 mod tests {
+    use alluvium_catalog::{Clock, ManualClock, SystemClock};
+
+    use super::super::fixture::Scene;
     use super::*;
+    use crate::config::UpkeepSettings;
+
+    /// A table whose every version has a checkpoint come due, and a clock that stands.
+    async fn scene() -> Result<(Scene, Landing, Arc<ManualClock>)> {
+        let clock = Arc::new(ManualClock::new(1, SystemClock.now()));
+        let mut scene = Scene { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Scene::appends()? };
+        scene.properties.insert(CHECKPOINT_INTERVAL.to_owned(), "1".to_owned());
+        let landing = scene.open().await?;
+        Ok((scene, landing, clock))
+    }
+
+    fn settings() -> UpkeepSettings {
+        UpkeepSettings { wall_percent: 25, checksums: false, ..UpkeepSettings::default() }
+    }
+
+    impl LogWork {
+        /// Does what is due, waits for its end while `clock` goes on by `took`, and returns the version of the last
+        /// checkpoint.
+        async fn last_checkpoint(
+            &mut self,
+            landing: &Landing,
+            (clock, took): (&ManualClock, Duration),
+        ) -> Result<Option<Version>> {
+            self.landed(landing).await;
+            clock.advance(took);
+            if let Some(ended) = self.turns.finish(clock, Duration::from_secs(20)).await {
+                ended.result?;
+            }
+            landing.log().last_checkpoint().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_waits_for_the_bytes_of_an_hour_until_ten_are_due() -> Result<()> {
+        let (scene, mut landing, clock) = scene().await?;
+        let hourly = HourlyBytes::new(100);
+        let mut work = LogWork::new(&scene.parts(settings(), 1)?, &hourly, 0);
+        for version in 1..=23 {
+            let expected = match version {
+                1..=10 => 1,
+                11..=20 => 11,
+                _ => 21,
+            };
+            if version == 21 {
+                clock.advance(Duration::from_secs(3_600));
+            }
+            scene.land(&mut landing, &[(0, 1, Some("a"))]).await?;
+            let written = work.last_checkpoint(&landing, (&clock, Duration::ZERO)).await?;
+            assert_eq!((landing.state().version, written), (version, Some(expected)));
+            assert_eq!(Budget::new(100, hourly.clone()).allowance(clock.now().0), None, "compactions have none left");
+        }
+        work.close(&landing, Duration::from_secs(20)).await;
+        assert_eq!(landing.log().last_checkpoint().await?, Some(23), "the end of a run waits for no budget");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn checkpoints_rest_in_proportion_to_their_length() -> Result<()> {
+        let (scene, mut landing, clock) = scene().await?;
+        let mut work = LogWork::new(&scene.parts(settings(), 1)?, &HourlyBytes::new(u64::MAX), 0);
+        // One of 40 s rests for 120 s.
+        for (waits, expected) in [(0, 1), (119, 1), (1, 3)] {
+            clock.advance(Duration::from_secs(waits));
+            scene.land(&mut landing, &[(0, 1, Some("a"))]).await?;
+            let took = Duration::from_secs(if expected == landing.state().version { 40 } else { 0 });
+            assert_eq!(work.last_checkpoint(&landing, (&clock, took)).await?, Some(expected));
+        }
+        Ok(())
+    }
 
     #[test]
     fn the_tables_own_interval_goes_over_the_setting() {

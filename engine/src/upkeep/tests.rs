@@ -895,7 +895,9 @@ async fn files_that_have_waited_until_a_vacuum_may_have_removed_them_are_not_swa
 /// Writes a checkpoint and loads the table from it alone.
 async fn checkpointed(scene: &Scene) -> Result<(TableState, TableState)> {
     let before = scene.state().await?;
-    let version = kernel::write_checkpoint(&scene.stores, &scene.location, kernel::has_v2(&before)).await?;
+    let version =
+        kernel::write_checkpoint(&scene.stores, &scene.location, kernel::has_v2(&before), &BytesRead::default())
+            .await?;
     assert_eq!(version, before.version);
     let mut after = TableState::default();
     let (version, actions) = scene.log()?.read_checkpoint().await?.ok_or_else(|| missing("checkpoint"))?;
@@ -1023,7 +1025,7 @@ async fn a_checksum_tells_the_files_and_positions_of_its_version() -> Result<()>
     }
     let compaction = scene.compact(&landing).await?.ok_or_else(|| missing("compaction"))?;
     assert!(matches!(landing.swap(&compaction).await?, Swapped::Landed { .. }));
-    let version = kernel::write_checksum(&scene.stores, &scene.location).await?;
+    let version = kernel::write_checksum(&scene.stores, &scene.location, &BytesRead::default()).await?;
     let path = object_store::path::Path::from(format!("_delta_log/{version:020}.crc"));
     let store = scene.stores.open(&scene.location)?;
     let bytes = object_store::ObjectStoreExt::get(&store, &path).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use alluvium_catalog::{Clock, Error, Result};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::budget::Budget;
+use super::budget::{Budget, BytesRead};
 
 /// One kind of work.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(super) struct Turns<T> {
 struct Turn<T> {
     task: AbortOnDropHandle<Result<T>>,
     begun_ms: i64,
-    bytes: u64,
+    read: BytesRead,
 }
 
 /// A turn that has come to its end.
@@ -52,15 +52,20 @@ impl<T: Send + 'static> Turns<T> {
         self.budget.allowance(clock.now().0)
     }
 
-    /// Begins a turn that reads `bytes`; one that is under way is dropped.
+    /// Tells whether a turn that reads no bytes of files may begin now.
+    pub(super) fn has_rested(&mut self, clock: &dyn Clock) -> bool {
+        self.budget.has_rested(clock.now().0)
+    }
+
+    /// Begins a turn that counts what it reads in `read`; one that is under way is dropped.
     pub(super) fn begin(
         &mut self,
         clock: &dyn Clock,
-        bytes: u64,
+        read: &BytesRead,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) {
         let task = AbortOnDropHandle::new(tokio::spawn(work));
-        self.under_way = Some(Turn { task, begun_ms: clock.now().0, bytes });
+        self.under_way = Some(Turn { task, begun_ms: clock.now().0, read: read.clone() });
     }
 
     /// Returns the turn that has ended, if one has; waits for nothing.
@@ -73,10 +78,10 @@ impl<T: Send + 'static> Turns<T> {
 
     /// Waits for the turn under way, at most `limit`, then drops it.
     pub(super) async fn finish(&mut self, clock: &dyn Clock, limit: Duration) -> Option<Ended<T>> {
-        let Turn { task, begun_ms, bytes } = self.under_way.take()?;
+        let Turn { task, begun_ms, read } = self.under_way.take()?;
         let joined = tokio::time::timeout(limit, task).await;
         let ended_ms = clock.now().0;
-        self.budget.spend(begun_ms, ended_ms, bytes);
+        self.budget.spend(begun_ms, ended_ms, read.get());
         let stopped = |cause| Error::internal("a task of upkeep stopped").with_source(cause);
         let result = joined.ok()?.map_err(stopped).and_then(|result| result);
         let took = Duration::from_millis(u64::try_from(ended_ms - begun_ms).unwrap_or(0));
@@ -88,14 +93,15 @@ impl<T: Send + 'static> Turns<T> {
 mod tests {
     use alluvium_catalog::{ManualClock, Timestamp};
 
+    use super::super::budget::HourlyBytes;
     use super::*;
 
     #[tokio::test]
     async fn a_turn_is_taken_once_and_its_rest_follows_its_length() -> Result<()> {
         let clock = ManualClock::new(1, Timestamp(0));
-        let mut turns = Turns::new(Budget::new(50, 1_000));
+        let mut turns = Turns::new(Budget::new(50, HourlyBytes::new(1_000)));
         assert!(turns.take_ended(&clock).await.is_none());
-        turns.begin(&clock, 400, async { Ok(7) });
+        turns.begin(&clock, &BytesRead::of(400), async { Ok(7) });
         assert!(turns.is_busy());
         clock.advance(Duration::from_millis(30));
         let ended = turns.finish(&clock, Duration::from_secs(5)).await.ok_or_else(|| Error::internal("no end"))?;
@@ -110,8 +116,8 @@ mod tests {
     #[tokio::test]
     async fn a_turn_that_does_not_end_is_dropped_at_the_limit() {
         let clock = ManualClock::new(1, Timestamp(0));
-        let mut turns: Turns<()> = Turns::new(Budget::new(50, 1_000));
-        turns.begin(&clock, 1, std::future::pending());
+        let mut turns: Turns<()> = Turns::new(Budget::new(50, HourlyBytes::new(1_000)));
+        turns.begin(&clock, &BytesRead::of(1), std::future::pending());
         assert!(turns.take_ended(&clock).await.is_none());
         assert!(turns.finish(&clock, Duration::from_millis(1)).await.is_none());
         assert!(!turns.is_busy());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use alluvium_catalog::Result;
 
-use super::budget::Budget;
+use super::budget::{Budget, BytesRead, HourlyBytes};
 use super::turn::Turns;
 use super::vacuum::{Mode, Vacuumed, retention, vacuum};
 use super::{UpkeepParts, WorkOutcome};
@@ -23,8 +23,8 @@ pub(super) struct VacuumWork {
 
 impl VacuumWork {
     /// Returns the vacuums of a table; the first is due at once, since a process may not live for an interval.
-    pub(super) fn new(parts: &UpkeepParts) -> Self {
-        let turns = Turns::new(Budget::new(parts.settings.wall_percent, u64::MAX));
+    pub(super) fn new(parts: &UpkeepParts, hourly: &HourlyBytes) -> Self {
+        let turns = Turns::new(Budget::new(parts.settings.wall_percent, hourly.clone()));
         Self { parts: parts.clone(), turns, due_ms: i64::MIN }
     }
 
@@ -42,14 +42,16 @@ impl VacuumWork {
         if !self.parts.settings.vacuum || self.turns.is_busy() || !is_due {
             return Ok(());
         }
-        if self.turns.allowance(clock).is_none() {
+        if !self.turns.has_rested(clock) {
             return Ok(());
         }
         self.due_ms = now_ms.saturating_add(interval_ms);
         let own = retention(landing.state(), landing.log().location(), None, false)?
             .max(self.parts.settings.vacuum_retention);
         let (log, host) = (landing.log().clone(), Arc::clone(&self.parts.clock));
-        self.turns.begin(clock, 0, async move { vacuum(&log, own, Mode::Remove, host.as_ref(), |_| ()).await });
+        self.turns.begin(clock, &BytesRead::default(), async move {
+            vacuum(&log, own, Mode::Remove, host.as_ref(), |_| ()).await
+        });
         Ok(())
     }
 

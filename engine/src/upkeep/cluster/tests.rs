@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Value, json};
 
+use super::super::budget::BytesRead;
 use super::super::fixture::{Model, Record, Rows, Scene, missing, rows_of, upsert};
 use super::super::optimize::{Extent, Optimized, optimize};
 use super::super::plan::{Aims, Zeal};
@@ -345,8 +346,8 @@ async fn clustering_columns_survive_a_checkpoint() -> Result<()> {
         optimized(&scene, &Scene::aims(), Extent::Worthwhile).await?;
         let before = scene.state().await?;
         let has_v2 = super::super::kernel::has_v2(&before);
-        super::super::kernel::write_checkpoint(&scene.stores, &scene.location, has_v2).await?;
-        super::super::kernel::write_checksum(&scene.stores, &scene.location).await?;
+        super::super::kernel::write_checkpoint(&scene.stores, &scene.location, has_v2, &BytesRead::default()).await?;
+        super::super::kernel::write_checksum(&scene.stores, &scene.location, &BytesRead::default()).await?;
         let (version, actions) = scene.log()?.read_checkpoint().await?.ok_or_else(|| missing("checkpoint"))?;
         let mut after = TableState::default();
         after.apply(version, &actions);

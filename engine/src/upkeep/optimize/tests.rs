@@ -8,6 +8,7 @@ use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use serde_json::json;
 
+use super::super::budget::BytesRead;
 use super::super::fixture::Scene;
 use super::super::kernel;
 use super::*;
@@ -135,7 +136,7 @@ async fn a_file_whose_path_another_writer_spells_in_its_own_way_is_gone_from_che
     let before = scene.state().await?;
     assert!(before.files.keys().all(|path| !path.contains('\u{fc}')), "{:?}", before.files.keys());
     // The kernel tells files apart by the spelling of their paths.
-    kernel::write_checkpoint(&scene.stores, &scene.location, false).await?;
+    kernel::write_checkpoint(&scene.stores, &scene.location, false, &BytesRead::default()).await?;
     let found = scene.log()?.read_checkpoint().await?;
     let (version, actions) = found.ok_or_else(|| Error::internal("there is no checkpoint"))?;
     let mut after = TableState::default();

@@ -28,6 +28,7 @@ use roaring::RoaringTreemap;
 pub use bounds::{Bounds, Standing};
 pub use budget::IndexBudget;
 pub(super) use budget::IndexShare;
+pub use bulk::FoundKeys;
 pub use deletes::{RememberedDelete, ToldDelete};
 pub use files::IndexedFile;
 pub(super) use lent::{IndexLender, LentIndex};
@@ -41,7 +42,7 @@ use bulk::ByShard;
 use deletes::Deletes;
 use doubles::Doubles;
 use files::Files;
-use shard::{N_SHARDS, OpenShard, Shard, shard_of};
+use shard::{N_SHARDS, OpenShard, ProbeEnd, Shard, shard_of};
 
 /// The index of one table. A clone shares what neither changes.
 #[derive(Debug, Clone)]
@@ -175,6 +176,11 @@ impl KeyIndex {
 impl KeyIndex {
     /// Returns the live row of each key, or [`RowPlace::NONE`]. Large batches are looked up by several threads.
     pub fn find(&self, keys: &Keys) -> Vec<RowPlace> {
+        self.look_up(keys).places()
+    }
+
+    /// Returns what is known of each key, for [`replace_rows`](Self::replace_rows) to go on from.
+    pub fn look_up(&self, keys: &Keys) -> FoundKeys {
         bulk::find(&self.shards, keys, &|place| self.files.is_live(place))
     }
 
@@ -197,28 +203,32 @@ impl KeyIndex {
     /// Records rows that have landed, over whatever was known of their keys; keys without a place are left alone.
     /// Rows that they supersede must be [deleted](Self::delete_rows) right after.
     pub fn put_rows(&mut self, keys: &Keys, places: &[RowPlace]) {
-        self.replace_rows(keys, places, |_| RowPlace::NONE);
+        self.put(&ByShard::new(keys), None, places);
     }
 
-    /// Does as [`put_rows`](Self::put_rows), and is faster where `known` returns the live row of the key at an index, as
-    /// [`find`](Self::find) told it since the last row was deleted.
-    pub fn replace_rows(&mut self, keys: &Keys, places: &[RowPlace], known: impl Fn(usize) -> RowPlace) {
+    /// Does as [`put_rows`](Self::put_rows) with the keys of `found`, and is faster: they are neither put in order nor looked
+    /// up once more. What it has found must hold: no row was deleted since.
+    pub fn replace_rows(&mut self, found: &FoundKeys, places: &[RowPlace]) {
+        self.put(found.by_shard(), Some(found), places);
+    }
+
+    fn put(&mut self, by_shard: &ByShard, found: Option<&FoundKeys>, places: &[RowPlace]) {
         let (files, has_dead) = (&self.files, self.has_dead());
         let lives = |place: RowPlace| !has_dead || files.is_live(place);
-        let by_shard = ByShard::new(keys);
-        let (new, known) = (by_shard.arranged(|index| places[index]), by_shard.arranged(known));
-        self.n_entries += bulk::change(&mut self.shards, &by_shard, &lives, &|shard: &mut OpenShard<'_>, at: usize| {
+        let new = by_shard.arranged(|index| places[index]);
+        let put = |shard: &mut OpenShard<'_>, at: usize, from: ProbeEnd| {
             if !new[at].is_some() {
                 return 0;
             }
-            let (key, hash) = by_shard.key(at);
-            let before = shard.put(key, hash, new[at], &lives);
-            let lived = before.is_some() && (before == known[at] || lives(before));
-            u64::from(!lived)
-        });
+            let before = shard.put(by_shard.key(at), from, new[at], &lives);
+            let is_known = found.is_some_and(|found| before == found.place(at));
+            u64::from(!(before.is_some() && (is_known || lives(before))))
+        };
+        self.n_entries += bulk::change(&mut self.shards, (by_shard, found), &lives, &put);
         if self.remembers_deletes() {
-            for index in (0..keys.len()).filter(|index| places[*index].is_some()) {
-                self.deletes.remove(keys.get(index), keys.hashes()[index]);
+            for at in (0..new.len()).filter(|at| new[*at].is_some()) {
+                let (key, hash) = by_shard.key(at);
+                self.deletes.remove(key, hash);
             }
         }
         self.epoch += 1;
@@ -232,7 +242,7 @@ impl KeyIndex {
         let doubles = Mutex::new(Vec::new());
         let by_shard = ByShard::new(keys);
         let new = by_shard.arranged(|index| places[index]);
-        self.n_entries += bulk::change(&mut self.shards, &by_shard, &lives, &|shard: &mut OpenShard<'_>, at: usize| {
+        let put = |shard: &mut OpenShard<'_>, at: usize, from: ProbeEnd| {
             let (key, hash) = by_shard.key(at);
             let known = shard.get(key, hash);
             if known.is_some() && lives(known) {
@@ -242,9 +252,10 @@ impl KeyIndex {
                 }
                 return 0;
             }
-            shard.put(key, hash, new[at], &lives);
+            shard.put((key, hash), from, new[at], &lives);
             1
-        });
+        };
+        self.n_entries += bulk::change(&mut self.shards, (&by_shard, None), &lives, &put);
         if self.remembers_deletes() {
             for index in 0..keys.len() {
                 self.deletes.remove(keys.get(index), keys.hashes()[index]);
@@ -261,7 +272,7 @@ impl KeyIndex {
         let files = &self.files;
         if let Some(shard) = self.shards.get_mut(shard_of(hash)) {
             let lives = |place: RowPlace| files.is_live(place);
-            shard.open(&lives).put(key, hash, stands, &lives);
+            shard.open(&lives).put((key, hash), ProbeEnd::NOWHERE, stands, &lives);
         }
         self.doubles.push(falls);
         self.epoch += 1;

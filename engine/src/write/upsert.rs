@@ -329,10 +329,10 @@ impl Writer for UpsertWriter {
         let places = self.place_rows(staged, columns, decision);
         let index = Arc::make_mut(&mut self.index);
         let keys = &columns.keyed.keys;
-        index.replace_rows(keys, &places, |change| match decision.verdicts.each.get(change) {
-            Some(Verdict::Supersedes(place)) => *place,
-            _ => RowPlace::NONE,
-        });
+        match &decision.verdicts.found {
+            Some(found) => index.replace_rows(found, &places),
+            None => index.put_rows(keys, &places),
+        }
         for delete in &decision.verdicts.deletes {
             let change = delete.change as usize;
             index.put_delete((keys.get(change), keys.hashes()[change]), delete.order.clone(), now_ms);

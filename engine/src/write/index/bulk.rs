@@ -1,19 +1,19 @@
 //! Work on many keys at once: the keys of a batch are put in order of their shards, and shards are shared out to threads.
 //!
 //! What is known of the keys is put in the same order first, one column after the other: so the work on a key reads beside
-//! what it read for the one before, and not somewhere in memory. Within a shard, the slots where probes begin are looked at in
-//! advance for a block of keys: those loads do not wait for each other, where probes one after the other would wait for
-//! memory each time.
+//! what it read for the one before, and not somewhere in memory. The slots where probes begin are asked for some keys ahead:
+//! those loads do not wait for each other, where probes one after the other would wait for memory each time. A change that
+//! follows a look-up goes on where its probes have ended.
 
 use std::num::NonZero;
 use std::ops::Range;
 
 use super::place::RowPlace;
-use super::shard::{N_SHARDS, OpenShard, Shard, shard_of};
+use super::shard::{Making, N_SHARDS, OpenShard, ProbeEnd, Shard, shard_of};
 use crate::key::{KeyRef, Keys};
 
-/// Keys whose slots are looked at in advance: what a core can have under way at once, and more does not help.
-const BLOCK: usize = 32;
+/// So many keys before its turn the slot of a key is asked for: about what a core can have under way at once.
+const AHEAD: usize = 16;
 
 /// Below this a thread costs more than it saves.
 const KEYS_A_THREAD_MIN: usize = 8_192;
@@ -70,22 +70,6 @@ impl ByShard {
         self.starts[shards.start]..self.starts[shards.end]
     }
 
-    /// Returns the places of the keys of a shard, some at a time.
-    fn blocks(&self, shard: usize) -> impl Iterator<Item = Range<usize>> {
-        let places = self.places(shard..shard + 1);
-        let end = places.end;
-        places.step_by(BLOCK).map(move |start| start..(start + BLOCK).min(end))
-    }
-
-    /// Has `touch` look at the slots where the probes of the keys at `places` begin.
-    fn touch(&self, places: Range<usize>, touch: impl Fn(KeyRef<'_>, u64) -> u64) {
-        let touched = places.fold(0, |touched, place| {
-            let (key, hash) = self.key(place);
-            touched ^ touch(key, hash)
-        });
-        std::hint::black_box(touched);
-    }
-
     /// Returns runs of shards, one a thread, with about as many keys each.
     fn shares(&self) -> Vec<Range<usize>> {
         let n_threads = match self.order.len() / KEYS_A_THREAD_MIN {
@@ -109,18 +93,51 @@ impl ByShard {
     }
 }
 
-/// Returns the place that is known of each key, or [`RowPlace::NONE`]; `lives` says which places count.
-pub(super) fn find(shards: &[Shard], keys: &Keys, lives: &(impl Fn(RowPlace) -> bool + Sync)) -> Vec<RowPlace> {
+/// What is known of each key of a batch.
+#[derive(Debug)]
+pub struct FoundKeys {
+    by_shard: ByShard,
+    /// The place of each key, or [`RowPlace::NONE`]; in the order of shards, as the next.
+    places: Vec<RowPlace>,
+    ends: Vec<ProbeEnd>,
+    /// The slots of each shard in which probes have ended.
+    makings: Vec<Making>,
+}
+
+impl FoundKeys {
+    /// Returns the place of each key, in the order of the batch.
+    pub fn places(&self) -> Vec<RowPlace> {
+        let mut places = vec![RowPlace::NONE; self.places.len()];
+        for (index, place) in self.by_shard.order.iter().zip(&self.places) {
+            places[*index as usize] = *place;
+        }
+        places
+    }
+
+    pub(super) fn by_shard(&self) -> &ByShard {
+        &self.by_shard
+    }
+
+    /// Returns the place of the key at `place` in the order of shards.
+    #[inline]
+    pub(super) fn place(&self, place: usize) -> RowPlace {
+        self.places[place]
+    }
+}
+
+/// Returns what is known of each key; `lives` says which places count.
+pub(super) fn find(shards: &[Shard], keys: &Keys, lives: &(impl Fn(RowPlace) -> bool + Sync)) -> FoundKeys {
     let by_shard = ByShard::new(keys);
-    let mut found = vec![RowPlace::NONE; keys.len()];
+    let mut places = vec![RowPlace::NONE; keys.len()];
+    let mut ends = vec![ProbeEnd::NOWHERE; keys.len()];
     let shares = by_shard.shares();
     std::thread::scope(|scope| {
-        let mut rest = &mut found[..];
+        let (mut places, mut ends) = (&mut places[..], &mut ends[..]);
         for (thread, share) in shares.iter().enumerate() {
-            let (mine, others) = std::mem::take(&mut rest).split_at_mut(by_shard.places(share.clone()).len());
-            rest = others;
+            let n_keys = by_shard.places(share.clone()).len();
+            let mine = (split_off(&mut places, n_keys), split_off(&mut ends, n_keys));
             let by_shard = &by_shard;
-            let mut work = move || find_share(&shards[share.clone()], (by_shard, share), mine, lives);
+            let work = move || find_share(shards, (by_shard, share), mine, lives);
             if thread + 1 == shares.len() {
                 work();
             } else {
@@ -128,39 +145,48 @@ pub(super) fn find(shards: &[Shard], keys: &Keys, lives: &(impl Fn(RowPlace) -> 
             }
         }
     });
-    let mut places = vec![RowPlace::NONE; keys.len()];
-    for (index, place) in by_shard.order.iter().zip(found) {
-        places[*index as usize] = place;
-    }
-    places
+    let makings = shards.iter().map(Shard::making).collect();
+    FoundKeys { by_shard, places, ends, makings }
+}
+
+fn split_off<'a, T>(rest: &mut &'a mut [T], n_items: usize) -> &'a mut [T] {
+    let (mine, others) = std::mem::take(rest).split_at_mut(n_items);
+    *rest = others;
+    mine
 }
 
 fn find_share(
     shards: &[Shard],
     (by_shard, share): (&ByShard, &Range<usize>),
-    found: &mut [RowPlace],
+    (places, ends): (&mut [RowPlace], &mut [ProbeEnd]),
     lives: &impl Fn(RowPlace) -> bool,
 ) {
-    let mut found = found.iter_mut();
-    for (shard, table) in share.clone().zip(shards) {
-        for block in by_shard.blocks(shard) {
-            by_shard.touch(block.clone(), |key, hash| table.touch(key, hash));
-            for (at, found) in block.zip(&mut found) {
-                let (key, hash) = by_shard.key(at);
-                let place = table.get(key, hash);
-                *found = if place.is_some() && lives(place) { place } else { RowPlace::NONE };
-            }
+    let all = by_shard.places(share.clone());
+    let prefetch = |at: usize| {
+        let (key, hash) = by_shard.key(at);
+        shards[shard_of(hash)].prefetch(key, hash);
+    };
+    all.clone().take(AHEAD).for_each(prefetch);
+    for (at, (place, end)) in all.clone().zip(places.iter_mut().zip(ends)) {
+        if at + AHEAD < all.end {
+            prefetch(at + AHEAD);
+        }
+        let (key, hash) = by_shard.key(at);
+        let (known, ended) = shards[shard_of(hash)].find(key, hash);
+        *end = ended;
+        if known.is_some() && lives(known) {
+            *place = known;
         }
     }
 }
 
-/// Calls `change` with each shard and the place in `by_shard` of each of its keys, and returns the sum of what it returns;
-/// `lives` says which places count.
+/// Calls `change` with each shard, the place in `by_shard` of each of its keys, and where its probe ended if `found` knows,
+/// and returns the sum of what it returns; `lives` says which places count.
 pub(super) fn change(
     shards: &mut [Shard],
-    by_shard: &ByShard,
+    (by_shard, found): (&ByShard, Option<&FoundKeys>),
     lives: &(impl Fn(RowPlace) -> bool + Sync),
-    change: &(impl Fn(&mut OpenShard<'_>, usize) -> u64 + Sync),
+    change: &(impl Fn(&mut OpenShard<'_>, usize, ProbeEnd) -> u64 + Sync),
 ) -> u64 {
     let shares = by_shard.shares();
     std::thread::scope(|scope| {
@@ -168,9 +194,8 @@ pub(super) fn change(
         let mut threads = Vec::new();
         let mut sum = 0;
         for (thread, share) in shares.iter().enumerate() {
-            let (mine, others) = std::mem::take(&mut rest).split_at_mut(share.len());
-            rest = others;
-            let mut work = move || change_share(mine, (by_shard, share), lives, change);
+            let mine = split_off(&mut rest, share.len());
+            let mut work = move || change_share(mine, (by_shard, found, share), lives, change);
             if thread + 1 == shares.len() {
                 sum += work();
             } else {
@@ -189,19 +214,33 @@ pub(super) fn change(
 
 fn change_share(
     shards: &mut [Shard],
-    (by_shard, share): (&ByShard, &Range<usize>),
+    (by_shard, found, share): (&ByShard, Option<&FoundKeys>, &Range<usize>),
     lives: &impl Fn(RowPlace) -> bool,
-    change: &impl Fn(&mut OpenShard<'_>, usize) -> u64,
+    change: &impl Fn(&mut OpenShard<'_>, usize, ProbeEnd) -> u64,
 ) -> u64 {
     let mut sum = 0;
     for (shard, table) in share.clone().zip(shards) {
-        if by_shard.places(shard..shard + 1).is_empty() {
+        let places = by_shard.places(shard..shard + 1);
+        if places.is_empty() {
             continue;
         }
         let mut table = table.open(lives);
-        for block in by_shard.blocks(shard) {
-            by_shard.touch(block.clone(), |key, hash| table.touch(key, hash));
-            sum += block.map(|place| change(&mut table, place)).sum::<u64>();
+        // A table that is made anew on the way gives its keys other slots.
+        let end = |table: &OpenShard<'_>, at: usize| match found {
+            Some(found) if table.making() == Some(found.makings[shard]) => found.ends[at],
+            _ => ProbeEnd::NOWHERE,
+        };
+        let prefetch = |table: &OpenShard<'_>, at: usize| {
+            let (key, hash) = by_shard.key(at);
+            table.prefetch(key, hash, end(table, at));
+        };
+        places.clone().take(AHEAD).for_each(|at| prefetch(&table, at));
+        for at in places.clone() {
+            if at + AHEAD < places.end {
+                prefetch(&table, at + AHEAD);
+            }
+            let from = end(&table, at);
+            sum += change(&mut table, at, from);
         }
     }
     sum

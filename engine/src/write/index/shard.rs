@@ -15,6 +15,7 @@ use crate::key::KeyRef;
 use tables::Tables;
 
 pub(super) use table::shard_of;
+pub(super) use tables::{Making, ProbeEnd};
 
 /// The bits of a hash that choose the shard; a table is entered by the others.
 const SHARD_BITS: u32 = 6;
@@ -71,10 +72,23 @@ impl Shard {
         Arc::ptr_eq(&self.base, &other.base)
     }
 
-    /// Looks at the slot where the probe of `key` begins, so that it is in the cache when the probe comes.
+    /// Has the slot where the probe of `key` begins come into the caches, while other keys are worked on.
     #[inline]
-    pub(super) fn touch(&self, key: KeyRef<'_>, hash: u64) -> u64 {
-        self.base.touch(key, hash)
+    pub(super) fn prefetch(&self, key: KeyRef<'_>, hash: u64) {
+        self.base.prefetch(key, hash, ProbeEnd::NOWHERE);
+    }
+
+    /// Returns the slots as they are now.
+    pub(super) fn making(&self) -> Making {
+        self.base.making()
+    }
+
+    /// Returns the place that is known of `key`, whether its row lives or not, and where its probe ended in the
+    /// [`making`](Self::making).
+    #[inline]
+    pub(super) fn find(&self, key: KeyRef<'_>, hash: u64) -> (RowPlace, ProbeEnd) {
+        let over = if self.over.is_empty() { RowPlace::NONE } else { self.over.get(key, hash) };
+        if over.is_some() { (over, ProbeEnd::NOWHERE) } else { self.base.find(key, hash) }
     }
 
     /// Returns the place that is known of `key`, whether its row lives or not.
@@ -106,12 +120,21 @@ impl Shard {
 }
 
 impl OpenShard<'_> {
-    /// Looks at the slot where the probe of `key` begins, so that it is in the cache when the probe comes.
+    /// Has the slot where the probe of `key` begins come into the caches, while other keys are worked on.
     #[inline]
-    pub(super) fn touch(&self, key: KeyRef<'_>, hash: u64) -> u64 {
+    pub(super) fn prefetch(&self, key: KeyRef<'_>, hash: u64, from: ProbeEnd) {
         match self {
-            Self::Alone(tables) => tables.touch(key, hash),
-            Self::Shared { base, .. } => base.touch(key, hash),
+            Self::Alone(tables) => tables.prefetch(key, hash, from),
+            Self::Shared { base, .. } => base.prefetch(key, hash, from),
+        }
+    }
+
+    /// Returns the slots as they are now, where keys are put into them.
+    #[inline]
+    pub(super) fn making(&self) -> Option<Making> {
+        match self {
+            Self::Alone(tables) => Some(tables.making()),
+            Self::Shared { .. } => None,
         }
     }
 
@@ -124,20 +147,21 @@ impl OpenShard<'_> {
         }
     }
 
-    /// Sets the place of `key`, and returns the one that was known before. A table that has no room is rebuilt without
-    /// the slots whose places `lives` denies.
+    /// Sets the place of `key`, and returns the one that was known before. `from` is where its probe ended in this
+    /// [`making`](Self::making), if that is known. A table that has no room is rebuilt without the slots whose places `lives`
+    /// denies.
     #[inline]
     pub(super) fn put(
         &mut self,
-        key: KeyRef<'_>,
-        hash: u64,
+        (key, hash): (KeyRef<'_>, u64),
+        from: ProbeEnd,
         place: RowPlace,
         lives: &impl Fn(RowPlace) -> bool,
     ) -> RowPlace {
         match self {
-            Self::Alone(tables) => tables.put(key, hash, place, lives),
+            Self::Alone(tables) => tables.put((key, hash), from, place, lives),
             Self::Shared { base, over } => {
-                let known = over.put(key, hash, place, lives);
+                let known = over.put((key, hash), ProbeEnd::NOWHERE, place, lives);
                 if known.is_some() { known } else { base.get(key, hash) }
             }
         }
@@ -164,7 +188,7 @@ impl OpenShard<'_> {
             if let Some(to) = moved(place)
                 && !over.get(key, hash).is_some()
             {
-                over.put(key, hash, to, lives);
+                over.put((key, hash), ProbeEnd::NOWHERE, to, lives);
                 n_moved += 1;
             }
         });
@@ -201,7 +225,7 @@ mod tests {
         let mut open = shard.open(&|_| true);
         for row in rows {
             let at = row as usize;
-            open.put(keys.get(at), keys.hashes()[at], RowPlace::new(file, row), &|_| true);
+            open.put((keys.get(at), keys.hashes()[at]), ProbeEnd::NOWHERE, RowPlace::new(file, row), &|_| true);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the module `index` promises, tested: it is exact, small, and agrees with a map.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Decimal128Array, Int32Array, Int64Array, StringArray};
@@ -100,7 +101,8 @@ fn each_of_many_doubles_is_that_of_its_key_whatever_the_shard() {
     // In the places of half of them, whose rows are gone, the new ones stand.
     let places: Vec<RowPlace> =
         (0..N_KEYS).map(|row| if row % 2 == 0 { RowPlace::new(new, row) } else { RowPlace::NONE }).collect();
-    index.replace_rows(&backward, &places, |at| RowPlace::new(old, N_KEYS - 1 - at as u32));
+    let found = index.look_up(&backward);
+    index.replace_rows(&found, &places);
     let gone = RoaringTreemap::from_iter((0..N_KEYS).filter(|row| (N_KEYS - 1 - row).is_multiple_of(2)).map(u64::from));
     index.delete_rows(old, &gone);
     index.delete_rows(new, &(0..N_KEYS).filter(|row| row % 2 == 1).map(u64::from).collect());
@@ -369,7 +371,7 @@ fn a_debug_build_notices_an_entry_that_is_not_counted() {
     index.check_count();
     let stray = numbers([77]);
     let shard = &mut index.shards[shard_of(stray.hashes()[0])];
-    shard.open(&|_| true).put(stray.get(0), stray.hashes()[0], RowPlace::new(first, 1), &|_| true);
+    shard.open(&|_| true).put((stray.get(0), stray.hashes()[0]), ProbeEnd::NOWHERE, RowPlace::new(first, 1), &|_| true);
     let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| index.check_count()));
     assert!(checked.is_err(), "four entries were taken for three");
 }
@@ -392,7 +394,7 @@ fn a_clone_is_not_changed_with_the_original() {
 #[test]
 fn what_changes_beside_a_clone_is_all_that_it_costs() {
     const N_KEYS: u32 = 100_000;
-    let numbers_of = |range: std::ops::Range<u32>| numbers(range.map(u64::from));
+    let numbers_of = |range: Range<u32>| numbers(range.map(u64::from));
     let shard_bytes = |index: &KeyIndex| index.shards.iter().map(Shard::bytes).sum::<usize>();
     let keys = numbers_of(0..N_KEYS);
     let (mut index, first) = index_of(&keys);
@@ -483,6 +485,59 @@ fn mixed(numbers: &[u8]) -> Keys {
     }))
 }
 
+/// Rows are put where probes of a look-up have ended, if that is still so.
+#[test]
+fn what_was_found_is_replaced_whatever_has_become_of_the_tables_since() {
+    const N_KEYS: u32 = 3_000;
+    let texts: Vec<Vec<u8>> = (0..4 * N_KEYS).map(|key| format!("a key of many bytes: {key}").into_bytes()).collect();
+    let keys = |numbers: Range<u32>| {
+        Keys::of(numbers.map(|number| match number % 3 {
+            0 => KeyRef::Narrow(u64::from(number)),
+            1 => KeyRef::Wide(u128::from(number)),
+            _ => KeyRef::Bytes(&texts[number as usize]),
+        }))
+    };
+    let put = |index: &mut KeyIndex, name: &str, numbers: Range<u32>| {
+        let n_rows = numbers.end - numbers.start;
+        let ordinal = index.insert_file(file(name, u64::from(n_rows)));
+        index.put_rows(&keys(numbers), &rows_of(ordinal, n_rows));
+        ordinal
+    };
+    // How many other keys come between, and whether a clone is there at the look-up and at the change.
+    let others = [0, 10, N_KEYS];
+    let shared = [(false, false), (true, true), (true, false), (false, true)];
+    for (n_others, (at_look_up, at_change)) in others.into_iter().flat_map(|n| shared.map(|shared| (n, shared))) {
+        let said = format!("{n_others} others, shared: {at_look_up}, {at_change}");
+        let mut index = KeyIndex::default();
+        let first = put(&mut index, "first", 0..2 * N_KEYS);
+        let mut clone = at_look_up.then(|| index.clone());
+        if at_look_up {
+            put(&mut index, "layer", 0..10);
+        }
+        // Half of them are known.
+        let changed = keys(N_KEYS..3 * N_KEYS);
+        let found = index.look_up(&changed);
+        let known =
+            (0..2 * N_KEYS).map(|at| if at < N_KEYS { RowPlace::new(first, N_KEYS + at) } else { RowPlace::NONE });
+        assert_eq!(found.places(), known.collect::<Vec<_>>(), "{said}");
+        put(&mut index, "others", 3 * N_KEYS..3 * N_KEYS + n_others);
+        if at_change && clone.is_none() {
+            clone = Some(index.clone());
+        } else if !at_change {
+            clone = None;
+        }
+        let ordinal = index.insert_file(file("changed", u64::from(2 * N_KEYS)));
+        index.replace_rows(&found, &rows_of(ordinal, 2 * N_KEYS));
+        drop(clone);
+        // Whatever lies in a layer is merged.
+        put(&mut index, "last", 3 * N_KEYS + n_others..3 * N_KEYS + n_others + 1);
+        assert_eq!(index.find(&changed), rows_of(ordinal, 2 * N_KEYS), "{said}");
+        assert_eq!(index.find(&keys(10..N_KEYS)), rows_of(first, N_KEYS)[10..], "{said}");
+        let n_keys = u64::from(3 * N_KEYS + n_others + 1);
+        assert_eq!((index.count_keys(), index.footprint().n_keys), (n_keys, n_keys), "{said}");
+    }
+}
+
 /// Applies `step` to the index and to the map of live rows.
 fn apply(step: &Step, number: usize, index: &mut KeyIndex, model: &mut HashMap<u8, RowPlace>) {
     let at = |ago: usize| number.checked_sub(ago + 1).map(|number| number.to_string());
@@ -491,9 +546,9 @@ fn apply(step: &Step, number: usize, index: &mut KeyIndex, model: &mut HashMap<u
             let keys = mixed(numbers);
             let ordinal = index.insert_file(file(&number.to_string(), numbers.len() as u64));
             let places = rows_of(ordinal, u32::try_from(numbers.len()).unwrap_or_default());
-            let before = index.find(&keys);
-            index.replace_rows(&keys, &places, |at| before[at]);
-            for gone in before.into_iter().filter(|place| place.is_some()) {
+            let found = index.look_up(&keys);
+            index.replace_rows(&found, &places);
+            for gone in found.places().into_iter().filter(|place| place.is_some()) {
                 index.delete_rows(gone.file(), &RoaringTreemap::from_iter([u64::from(gone.row())]));
             }
             model.extend(numbers.iter().copied().zip(places));

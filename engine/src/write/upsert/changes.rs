@@ -9,7 +9,7 @@ use roaring::RoaringTreemap;
 
 use crate::hop::Keyed;
 use crate::order::Order;
-use crate::write::index::{FileOrdinal, RowPlace};
+use crate::write::index::{FileOrdinal, FoundKeys, RowPlace};
 use crate::write::parquet::DataFile;
 use crate::write::rewrite::Rewrite;
 
@@ -90,6 +90,8 @@ pub(super) struct Verdicts {
     /// The index's [`epoch`](crate::write::index::KeyIndex::epoch) then.
     pub(super) epoch: u64,
     pub(super) each: Vec<Verdict>,
+    /// What the index had of the keys.
+    pub(super) found: Option<FoundKeys>,
     /// The changes that leave their key deleted.
     pub(super) deletes: Vec<Delete>,
     /// Rows of live files that are gone after the commit, those included that it takes out beside; by file.

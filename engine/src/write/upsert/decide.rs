@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::UpsertWriter;
 use super::changes::{Columns, Delete, Stored, Verdict, Verdicts};
 use crate::order::{OrderRef, Orders};
-use crate::write::index::{FileOrdinal, KeyIndex, RowPlace, Standing};
+use crate::write::index::{FileOrdinal, FoundKeys, KeyIndex, RowPlace, Standing};
 
 /// Keys looked up without going to a blocking thread: some hundred microseconds of work.
 const KEYS_INLINE_MAX: usize = 2_048;
@@ -39,11 +39,13 @@ impl UpsertWriter {
         columns: &Columns,
         is_delete: &(dyn Fn(usize) -> bool + Sync),
     ) -> Result<Verdicts> {
-        let places = self.find(columns).await?;
+        let found = self.look_up(columns).await?;
+        let places = found.places();
         let judged = Judged::new(&self.index, columns, &places, is_delete);
         let rows = self.orders_of_rows(&judged.unsure).await?;
         let epoch = self.index.epoch();
-        let mut verdicts = Verdicts { epoch, each: Vec::with_capacity(places.len()), ..Verdicts::default() };
+        let each = Vec::with_capacity(places.len());
+        let mut verdicts = Verdicts { epoch, each, found: Some(found), ..Verdicts::default() };
         let (mut next, remembers) = (0, self.index.remembers_deletes());
         for (index, place) in places.into_iter().enumerate() {
             let standing = judged.standings[index];
@@ -109,13 +111,13 @@ impl UpsertWriter {
         }
     }
 
-    /// Returns the live row of each key.
-    async fn find(&self, columns: &Columns) -> Result<Vec<RowPlace>> {
+    /// Returns what the index has of each key.
+    async fn look_up(&self, columns: &Columns) -> Result<FoundKeys> {
         if columns.keyed.keys.len() <= KEYS_INLINE_MAX {
-            return Ok(self.index.find(&columns.keyed.keys));
+            return Ok(self.index.look_up(&columns.keyed.keys));
         }
         let (index, keyed) = (Arc::clone(&self.index), Arc::clone(&columns.keyed));
-        tokio::task::spawn_blocking(move || index.find(&keyed.keys))
+        tokio::task::spawn_blocking(move || index.look_up(&keyed.keys))
             .await
             .map_err(|cause| Error::internal("the look into the key index stopped").with_source(cause))
     }

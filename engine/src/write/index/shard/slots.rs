@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
 use memmap2::MmapMut;
+use prefetch_index::prefetch_index;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The slots of a piece: a MiB and more, so that the mappings of the largest index are few.
@@ -59,14 +60,16 @@ impl<S: Plain> Slots<S> {
 
     /// Returns the slot at `at`, if there are so many.
     #[inline]
-    pub(super) fn get(&self, at: usize) -> Option<&S> {
-        self.pieces.get(at >> PIECE_BITS)?.slots().get(at & (PIECE - 1))
-    }
-
-    /// Returns the slot at `at`, if there are so many.
-    #[inline]
     pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut S> {
         self.pieces.get_mut(at >> PIECE_BITS)?.slots_mut().get_mut(at & (PIECE - 1))
+    }
+
+    /// Has the slot at `at` come into the caches, while others are worked on.
+    #[inline]
+    pub(super) fn prefetch(&self, at: usize) {
+        if let Some(piece) = self.pieces.get(at >> PIECE_BITS) {
+            prefetch_index(piece.slots(), at & (PIECE - 1));
+        }
     }
 
     /// Returns the slots that lie beside each other from the one at `first` on; none where there are not so many.
@@ -165,8 +168,8 @@ mod tests {
             let mut slots = Slots::filled(0_usize, n_slots);
             slots.iter_mut().zip(0..).for_each(|(slot, at)| *slot = at);
             assert_eq!(slots.len(), n_slots);
-            assert!((0..n_slots).all(|at| slots[at] == at && slots.get(at) == Some(&at)), "{n_slots} slots");
-            assert_eq!(slots.get(n_slots), None, "{n_slots} slots");
+            assert!((0..n_slots).all(|at| slots[at] == at && slots.run(at).first() == Some(&at)), "{n_slots} slots");
+            assert_eq!(slots.get_mut(n_slots), None, "{n_slots} slots");
             let copied: Vec<usize> = slots.clone().into_pieces().flat_map(|piece| piece.slots().to_vec()).collect();
             assert!(copied.iter().copied().eq(0..n_slots), "{n_slots} slots");
             assert!(slots.bytes() >= n_slots * size_of::<usize>());

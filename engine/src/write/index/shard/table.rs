@@ -90,6 +90,7 @@ pub(super) struct Table<S: Slot> {
 }
 
 /// Where a probe ended.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Probe {
     Found(usize),
     Vacant(usize),
@@ -124,9 +125,9 @@ impl<S: Slot> Table<S> {
         (spread >> 64) as usize
     }
 
+    /// Looks for a key from the slot `first` on: that where probes of it begin, or one that a probe of it has come to.
     #[inline]
-    pub(super) fn probe(&self, hash: u64, is_key: impl Fn(&S) -> bool) -> Probe {
-        let mut first = self.home(hash);
+    pub(super) fn probe(&self, mut first: usize, is_key: impl Fn(&S) -> bool) -> Probe {
         // A run a piece, up to that in which it began once more.
         for _run in 0..=self.slots.n_pieces() {
             let run = self.slots.run(first);
@@ -175,7 +176,7 @@ impl<S: Slot> Table<S> {
         for piece in former.into_pieces() {
             for slot in piece.slots().iter().filter(kept) {
                 // Keys are distinct already, so any vacant slot will do.
-                if let Probe::Vacant(at) = self.probe(hash_of(slot), |_| false) {
+                if let Probe::Vacant(at) = self.probe(self.home(hash_of(slot)), |_| false) {
                     self.fill(at, *slot);
                 }
             }
@@ -228,22 +229,28 @@ mod tests {
         for (end, key) in ends.into_iter().flat_map(|end| (0..3).map(move |key| (end, key))) {
             let (hash, wanted) = (hash_at(end, N_SLOTS), (end + key) % N_SLOTS);
             assert_eq!(table.home(hash), end);
-            let probe = table.probe(hash, |slot| slot.key == key_of(end, key));
+            let probe = table.probe(table.home(hash), |slot| slot.key == key_of(end, key));
             assert!(matches!(probe, Probe::Vacant(at) if at == wanted), "{key} of {end}");
             table.fill(wanted, Narrow { key: key_of(end, key), place: RowPlace::new(FileOrdinal(1), key as u32) });
         }
         for (end, key) in ends.into_iter().flat_map(|end| (0..3).map(move |key| (end, key))) {
-            let probe = table.probe(hash_at(end, N_SLOTS), |slot| slot.key == key_of(end, key));
+            let probe = table.probe(end, |slot| slot.key == key_of(end, key));
             assert!(matches!(probe, Probe::Found(at) if at == (end + key) % N_SLOTS), "{key} of {end}");
         }
         for at in 0..N_SLOTS {
             table.fill(at, Narrow { key: u64::MAX, place: RowPlace::new(FileOrdinal(2), 0) });
         }
         let (hash, last) = (hash_at(ends[1], N_SLOTS), ends[1] - 1);
-        assert!(matches!(table.probe(hash, |slot| slot.key == 0), Probe::Nowhere), "a full table has no room");
+        assert!(
+            matches!(table.probe(table.home(hash), |slot| slot.key == 0), Probe::Nowhere),
+            "a full table has no room"
+        );
         table.fill(last, Narrow { key: 7, place: RowPlace::new(FileOrdinal(3), 0) });
-        assert!(matches!(table.probe(hash, |slot| slot.key == 7), Probe::Found(at) if at == last), "all round");
-        assert!(matches!(Table::<Narrow>::default().probe(hash, |_| true), Probe::Nowhere));
+        assert!(
+            matches!(table.probe(table.home(hash), |slot| slot.key == 7), Probe::Found(at) if at == last),
+            "all round"
+        );
+        assert!(matches!(Table::<Narrow>::default().probe(0, |_| true), Probe::Nowhere));
     }
 
     #[test]

@@ -1,11 +1,46 @@
 //! The keys of a shard and their places, one table for each form of keys.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::table::{Long, Narrow, Probe, Table, Wide};
 use crate::key::{KeyHashing, KeyRef};
 use crate::write::index::place::RowPlace;
 
 /// The room of a rebuilt arena, in percent of the keys in it.
 const ARENA_ROOM_PERCENT: usize = 125;
+
+/// The slots of some tables as they are between two times that one of them is made anew: no key has another slot meanwhile.
+/// No two in a process are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::write::index) struct Making(u64);
+
+impl Making {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// The slot at which the probe of a key ended, its own or a vacant one, in one [`Making`] of its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::write::index) struct ProbeEnd(u32);
+
+impl ProbeEnd {
+    /// Not known.
+    pub(in crate::write::index) const NOWHERE: Self = Self(u32::MAX);
+
+    fn of(probe: Probe) -> Self {
+        match probe {
+            Probe::Found(at) | Probe::Vacant(at) => u32::try_from(at).map_or(Self::NOWHERE, Self),
+            Probe::Nowhere => Self::NOWHERE,
+        }
+    }
+
+    #[inline]
+    fn slot(self) -> Option<usize> {
+        (self != Self::NOWHERE).then_some(self.0 as usize)
+    }
+}
 
 /// Which table a key stands in.
 #[derive(Debug, Clone, Copy)]
@@ -36,49 +71,68 @@ pub(in crate::write::index) struct Tables {
     long: Table<Long>,
     /// Long keys, each with its length before it in four bytes.
     arena: Vec<u8>,
+    making: Making,
 }
 
 impl Tables {
     /// Returns the tables of the shard `shard` that take so many keys of 64 and of 128 bits without being rebuilt.
     pub(super) fn with_room(n_narrow: usize, n_wide: usize, shard: usize) -> Self {
-        Self { narrow: Table::with_room(n_narrow, shard), wide: Table::with_room(n_wide, shard), ..Self::default() }
+        let (narrow, wide) = (Table::with_room(n_narrow, shard), Table::with_room(n_wide, shard));
+        Self { narrow, wide, making: Making::next(), ..Self::default() }
     }
 
-    /// Looks at the slot where the probe of `key` begins, so that it is in the cache when the probe comes.
+    /// Has the slot where the probe of `key` begins come into the caches, while other keys are worked on.
     #[inline]
-    pub(super) fn touch(&self, key: KeyRef<'_>, hash: u64) -> u64 {
-        let word = match key {
-            KeyRef::Narrow(_) => self.narrow.slots.get(self.narrow.home(hash)).map(|slot| slot.key),
-            KeyRef::Wide(_) => self.wide.slots.get(self.wide.home(hash)).map(|slot| slot.key[0]),
-            KeyRef::Bytes(_) => self.long.slots.get(self.long.home(hash)).map(|slot| slot.start),
+    pub(super) fn prefetch(&self, key: KeyRef<'_>, hash: u64, from: ProbeEnd) {
+        let first = from.slot().unwrap_or_else(|| self.home(key, hash));
+        match key {
+            KeyRef::Narrow(_) => self.narrow.slots.prefetch(first),
+            KeyRef::Wide(_) => self.wide.slots.prefetch(first),
+            KeyRef::Bytes(_) => self.long.slots.prefetch(first),
+        }
+    }
+
+    /// Returns the slots as they are now.
+    #[inline]
+    pub(super) fn making(&self) -> Making {
+        self.making
+    }
+
+    /// Returns the place that is known of `key`, whether its row lives or not, and where its probe ended.
+    #[inline]
+    pub(super) fn find(&self, key: KeyRef<'_>, hash: u64) -> (RowPlace, ProbeEnd) {
+        let probe = self.probe(key, self.home(key, hash), hash);
+        let place = match probe {
+            Probe::Found(at) => self.place_at(key, at),
+            Probe::Vacant(_) | Probe::Nowhere => RowPlace::NONE,
         };
-        word.unwrap_or_default()
+        (place, ProbeEnd::of(probe))
     }
 
     /// Returns the place that is known of `key`, whether its row lives or not.
     #[inline]
     pub(super) fn get(&self, key: KeyRef<'_>, hash: u64) -> RowPlace {
-        match self.probe(key, hash) {
-            Probe::Found(at) => self.place_at(key, at),
-            Probe::Vacant(_) | Probe::Nowhere => RowPlace::NONE,
-        }
+        self.find(key, hash).0
     }
 
-    /// Sets the place of `key`, and returns the one that was known before. A table that has no room is rebuilt without
-    /// the slots whose places `lives` denies.
+    /// Sets the place of `key`, and returns the one that was known before. Its probe goes on where one ended in this
+    /// [`making`](Self::making): slots are never vacated. A table that has no room is rebuilt without the slots whose places
+    /// `lives` denies.
+    #[inline]
     pub(super) fn put(
         &mut self,
-        key: KeyRef<'_>,
-        hash: u64,
+        (key, hash): (KeyRef<'_>, u64),
+        from: ProbeEnd,
         place: RowPlace,
         lives: &impl Fn(RowPlace) -> bool,
     ) -> RowPlace {
-        match self.probe(key, hash) {
+        let first = from.slot().unwrap_or_else(|| self.home(key, hash));
+        match self.probe(key, first, hash) {
             Probe::Found(at) => self.replace_at(key, at, place),
             Probe::Vacant(at) if !self.is_full_for(Form::of(key), 1) => self.fill(key, hash, at, place),
             Probe::Vacant(_) | Probe::Nowhere => {
                 self.make_room(Form::of(key), 1, lives);
-                match self.probe(key, hash) {
+                match self.probe(key, self.home(key, hash), hash) {
                     Probe::Vacant(at) => self.fill(key, hash, at, place),
                     // A rebuilt table has vacant slots.
                     Probe::Found(_) | Probe::Nowhere => RowPlace::NONE,
@@ -106,7 +160,7 @@ impl Tables {
         // A rebuild drops slots of rows that are gone, and their keys come again.
         self.make_room_for(n_new, newer.n_slots(), lives);
         newer.for_each(|key, hash, place| {
-            self.put(key, hash, place, lives);
+            self.put((key, hash), ProbeEnd::NOWHERE, place, lives);
         });
     }
 
@@ -159,16 +213,26 @@ impl Tables {
         self.narrow.bytes() + self.wide.bytes() + self.long.bytes() + self.arena.capacity()
     }
 
+    /// Returns the slot where the probe of a key begins.
     #[inline]
-    fn probe(&self, key: KeyRef<'_>, hash: u64) -> Probe {
+    fn home(&self, key: KeyRef<'_>, hash: u64) -> usize {
         match key {
-            KeyRef::Narrow(key) => self.narrow.probe(hash, |slot| slot.key == key),
+            KeyRef::Narrow(_) => self.narrow.home(hash),
+            KeyRef::Wide(_) => self.wide.home(hash),
+            KeyRef::Bytes(_) => self.long.home(hash),
+        }
+    }
+
+    #[inline]
+    fn probe(&self, key: KeyRef<'_>, first: usize, hash: u64) -> Probe {
+        match key {
+            KeyRef::Narrow(key) => self.narrow.probe(first, |slot| slot.key == key),
             KeyRef::Wide(key) => {
                 let halves = split(key);
-                self.wide.probe(hash, |slot| slot.key == halves)
+                self.wide.probe(first, |slot| slot.key == halves)
             }
             KeyRef::Bytes(bytes) => {
-                self.long.probe(hash, |slot| slot.hash == hash && in_arena(&self.arena, slot.start) == bytes)
+                self.long.probe(first, |slot| slot.hash == hash && in_arena(&self.arena, slot.start) == bytes)
             }
         }
     }
@@ -231,6 +295,7 @@ impl Tables {
     /// Rebuilds the table of `form` with room for `n_more`.
     fn make_room(&mut self, form: Form, n_more: usize, lives: &impl Fn(RowPlace) -> bool) {
         let hashing = KeyHashing::of_process();
+        self.making = Making::next();
         match form {
             Form::Narrow => {
                 self.narrow.rebuild(n_more, |slot| KeyRef::Narrow(slot.key).hash(&hashing), |slot| lives(slot.place))

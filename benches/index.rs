@@ -1,5 +1,5 @@
-//! The key index: bytes a key while a table grows, what a key costs to pack, to put and to look up, and a snapshot beside
-//! a rebuild from the keys.
+//! The key index: bytes a key while a table grows, what a key costs to pack, to put (also where its look-up has ended) and
+//! to look up, and a snapshot beside a rebuild from the keys.
 //!
 //! `cargo bench --workspace --bench index`
 //!
@@ -130,6 +130,7 @@ struct Figures {
     pack: f64,
     put_new: f64,
     put_known: f64,
+    put_found: f64,
     find_known: f64,
     find_absent: f64,
 }
@@ -167,6 +168,13 @@ impl Figures {
         let ordinal = index.insert_file(indexed(n_files));
         let places: Vec<RowPlace> = (0..BATCH_KEYS).map(|row| RowPlace::new(ordinal, row)).collect();
         let put_known = nanos_a_key(&known, |keys| index.put_rows(keys, &places));
+        let mut put_found = Vec::with_capacity(ROUNDS);
+        for keys in known.iter().cycle().take(ROUNDS) {
+            let found = index.look_up(keys);
+            let begun = Instant::now();
+            index.replace_rows(&found, &places);
+            put_found.push(begun.elapsed().as_nanos() as f64 / keys.len() as f64);
+        }
         Ok(Self {
             bytes: bytes.last().copied().unwrap_or(0.0),
             bytes_least: percentile(&mut bytes, 0.0).unwrap_or(0.0),
@@ -174,12 +182,13 @@ impl Figures {
             pack: pack.as_nanos() as f64 / n_keys as f64,
             put_new: put.as_nanos() as f64 / n_keys as f64,
             put_known,
+            put_found: percentile(&mut put_found, 0.5).unwrap_or(0.0),
             find_known,
             find_absent,
         })
     }
 
-    fn cells(&self, kind: &Kind, n_files: u64) -> [String; 10] {
+    fn cells(&self, kind: &Kind, n_files: u64) -> [String; 11] {
         let tenths = |value: f64| format!("{value:.1}");
         [
             format!("{}/{n_files}M", kind.name),
@@ -190,6 +199,7 @@ impl Figures {
             tenths(self.pack),
             tenths(self.put_new),
             tenths(self.put_known),
+            tenths(self.put_found),
             tenths(self.find_known),
             tenths(self.find_absent),
         ]
@@ -256,6 +266,7 @@ fn main() -> Result<()> {
         "pack ns",
         "put new ns",
         "put known ns",
+        "put found ns",
         "find ns",
         "find absent ns",
     ]);

@@ -122,10 +122,10 @@ pub struct StageMillis {
 pub struct Effort {
     /// Live data files of which rows were superseded.
     pub files_touched: u64,
-    /// Bytes of the new data files that hold the batch's own rows as they were written first.
+    /// Bytes of the new data files that hold the batch's own rows, as they were written first.
     pub batch_bytes: u64,
-    /// Bytes of data files that turned out to hold late rows: they are in no version. As a rule they are removed before the
-    /// commit; where a conflict has made the rows late, vacuum removes them.
+    /// Bytes of data files that are in no version, since they were written once more without late rows, which removes them
+    /// as a rule, or since a conflict has made all of their rows late, which leaves them to vacuum.
     pub discarded_bytes: u64,
     /// All bytes written for the commit as it was drawn up last: new data files, those discarded, rewritten ones and deletion
     /// vectors, but neither its JSON nor a sidecar of deletes.

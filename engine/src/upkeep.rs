@@ -75,6 +75,8 @@ pub struct Upkeep {
     overtaken: Option<(Ended<Compaction>, u32)>,
     log_work: LogWork,
     vacuums: VacuumWork,
+    /// Whether it was said that compactions wait for bytes.
+    has_told_spent: bool,
     /// Batches since the files were looked over.
     unplanned: usize,
     /// Files that no compaction makes fewer of.
@@ -91,6 +93,7 @@ impl Upkeep {
             overtaken: None,
             log_work: LogWork::new(&parts, &hourly, version),
             vacuums: VacuumWork::new(&parts, &hourly),
+            has_told_spent: false,
             unplanned: settings.files_min,
             settled: HashSet::new(),
             parts,
@@ -218,7 +221,16 @@ impl Upkeep {
         {
             return Ok(());
         }
-        let Some(allowance) = self.compactions.allowance(self.parts.clock.as_ref()) else { return Ok(()) };
+        let clock = self.parts.clock.as_ref();
+        let Some(allowance) = self.compactions.allowance(clock) else {
+            let is_spent = self.compactions.has_rested(clock);
+            if is_spent && !self.has_told_spent {
+                tracing::info!(table = %self.parts.location, "compactions wait: upkeep.hourly_size is used up");
+            }
+            self.has_told_spent = is_spent;
+            return Ok(());
+        };
+        self.has_told_spent = false;
         self.unplanned = 0;
         let aims = Aims::beside_batches(settings);
         let aims = Aims { bytes_max: aims.bytes_max.min(allowance), ..aims };

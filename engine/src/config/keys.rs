@@ -204,13 +204,13 @@ pub const KEYS: [Key; 46] = [
         path: "upkeep.hourly_size",
         variable: "",
         default: r#""64 GiB""#,
-        meaning: "What compactions, checkpoints and checksums of one table read in an hour at most, together.",
+        meaning: "What compactions, work on the log and vacuums of one table read in an hour at most, together; several times `upkeep.compaction_size`, or large compactions wait for long.",
     },
     Key {
         path: "upkeep.wall_share",
         variable: "",
         default: "25",
-        meaning: "The share of time, in percent, that compactions, checkpoints with checksums, and vacuums of one table may each be at work.",
+        meaning: "The share of time, in percent, that compactions, work on the log (checkpoints, checksums, clean-up) and vacuums of one table may each be at work.",
     },
     Key {
         path: "upkeep.checkpoint_size",

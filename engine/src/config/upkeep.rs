@@ -39,7 +39,7 @@ pub struct UpkeepSettings {
     pub compaction_bytes: u64,
     /// What sorting the rows of a clustered table may take in memory; the rest goes to local disk.
     pub sort_bytes: usize,
-    /// What the compactions of one table read in an hour at most.
+    /// What the upkeep of one table reads in an hour at most.
     pub hourly_bytes: u64,
     /// The share of time, in percent, that each kind of upkeep of one table may be at work.
     pub wall_percent: u64,

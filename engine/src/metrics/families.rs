@@ -109,7 +109,7 @@ const UPKEEP_BYTES: Family = Family {
     name: "alluvium_upkeep_bytes_total",
     kind: "counter",
     labels: &["flow", "work"],
-    help: "Bytes of files that compaction rewrote or vacuum removed.",
+    help: "Bytes that compaction and work on the log (checkpoints, checksums, clean-up) have read, or that vacuum has removed.",
 };
 const INDEX_KEYS: Family = Family {
     name: "alluvium_index_keys",

@@ -8,8 +8,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The window that bytes are counted over.
-const HOUR_MS: i64 = 3_600_000;
+/// Bytes are counted by the minute: a batch may cost no walk over all work of an hour.
+const MINUTE_MS: i64 = 60_000;
+
+/// Bytes come back once they are more than so many minutes old.
+const HOUR_MINUTES: i64 = 60;
 
 /// What one kind of upkeep of one table may still do.
 #[derive(Debug)]
@@ -26,8 +29,15 @@ pub struct Budget {
 #[derive(Debug, Clone)]
 pub struct HourlyBytes {
     bytes_max: u64,
-    /// Work of the last hour: when it ended and what it read.
-    spent: Arc<Mutex<VecDeque<(i64, u64)>>>,
+    spent: Arc<Mutex<Spent>>,
+}
+
+/// What was read in the last hour.
+#[derive(Debug, Default)]
+struct Spent {
+    /// Minutes since the epoch, and the bytes of each, oldest first.
+    minutes: VecDeque<(i64, u64)>,
+    sum: u64,
 }
 
 /// The bytes that work has read so far. A clone is the same.
@@ -41,7 +51,7 @@ impl Budget {
         Self { wall_percent, hourly, rests_until_ms: i64::MIN, ended_ms: i64::MIN }
     }
 
-    /// Tells whether work that reads no bytes of files may begin now.
+    /// Tells whether the rest after the last work is over.
     pub fn has_rested(&mut self, now_ms: i64) -> bool {
         if now_ms < self.ended_ms {
             // The clock was set back: what was so by the former one would be so until it is there again.
@@ -58,15 +68,18 @@ impl Budget {
         Some(self.hourly.left(now_ms)).filter(|left| *left > 0)
     }
 
-    /// Counts work that began and ended at these moments and read `bytes`.
+    /// Takes the bytes of work that begins now and will read so many.
+    pub fn take(&self, now_ms: i64, bytes: u64) {
+        self.hourly.spend(now_ms, bytes);
+    }
+
+    /// Counts work that began and ended at these moments and read `bytes` that were not [taken](Self::take) before.
     pub fn spend(&mut self, begun_ms: i64, ended_ms: i64, bytes: u64) {
         let took_ms = u64::try_from(ended_ms.saturating_sub(begun_ms)).unwrap_or(0);
         let rest_ms = took_ms.saturating_mul(100 - self.wall_percent) / self.wall_percent;
         self.ended_ms = ended_ms;
         self.rests_until_ms = ended_ms.saturating_add(i64::try_from(rest_ms).unwrap_or(i64::MAX));
-        if bytes > 0 {
-            self.hourly.spent().push_back((ended_ms, bytes));
-        }
+        self.hourly.spend(ended_ms, bytes);
     }
 }
 
@@ -78,18 +91,38 @@ impl HourlyBytes {
 
     fn left(&self, now_ms: i64) -> u64 {
         let mut spent = self.spent();
-        if spent.iter().any(|(at_ms, _)| *at_ms > now_ms) {
-            // The clock was set back.
-            spent.clear();
-        }
-        while spent.front().is_some_and(|(at_ms, _)| *at_ms <= now_ms - HOUR_MS) {
-            spent.pop_front();
-        }
-        self.bytes_max.saturating_sub(spent.iter().map(|(_, bytes)| bytes).sum())
+        spent.forget(now_ms.div_euclid(MINUTE_MS));
+        self.bytes_max.saturating_sub(spent.sum)
     }
 
-    fn spent(&self) -> MutexGuard<'_, VecDeque<(i64, u64)>> {
+    fn spend(&self, now_ms: i64, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
+        let (mut spent, minute) = (self.spent(), now_ms.div_euclid(MINUTE_MS));
+        spent.forget(minute);
+        spent.sum = spent.sum.saturating_add(bytes);
+        match spent.minutes.back_mut() {
+            Some((newest, of_it)) if *newest == minute => *of_it = of_it.saturating_add(bytes),
+            _ => spent.minutes.push_back((minute, bytes)),
+        }
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spent {
+    /// Forgets what is more than an hour before `minute`. What is after it, as a clock that was set back has it, is of that
+    /// minute from now on: it stays spent for an hour, and no longer.
+    fn forget(&mut self, minute: i64) {
+        for (at, _) in self.minutes.iter_mut().rev().take_while(|(at, _)| *at > minute) {
+            *at = minute;
+        }
+        while let Some((_, bytes)) = self.minutes.pop_front_if(|(at, _)| *at < minute - HOUR_MINUTES) {
+            self.sum -= bytes;
+        }
     }
 }
 
@@ -123,26 +156,37 @@ mod tests {
         assert_eq!((budget.allowance(400), budget.has_rested(400)), (Some(1_000), true));
     }
 
+    const HOUR_MS: i64 = (HOUR_MINUTES + 1) * MINUTE_MS;
+
     #[test]
-    fn a_clock_that_is_set_back_ends_the_rest() {
+    fn a_clock_that_is_set_back_ends_the_rest_and_gives_no_bytes_back() {
         let mut budget = Budget::new(25, HourlyBytes::new(1_000));
-        budget.spend(10_000_000, 20_000_000, 1_000);
+        budget.spend(10_000_000, 20_000_000, 600);
         assert_eq!(budget.allowance(20_000_000), None);
-        assert_eq!(budget.allowance(19_999_999), Some(1_000));
+        assert_eq!(budget.allowance(19_999_999), Some(400));
         budget.spend(19_999_999, 20_000_099, 400);
-        assert_eq!(budget.allowance(20_000_398), None);
-        assert_eq!(budget.allowance(20_000_399), Some(600));
+        assert!(!budget.has_rested(20_000_398) && budget.has_rested(20_000_399));
+        assert_eq!(budget.allowance(20_000_399), None, "all is spent");
+        assert_eq!((budget.allowance(0), budget.allowance(HOUR_MS - 1)), (None, None), "hours before, and then");
+        assert_eq!(budget.allowance(HOUR_MS), Some(1_000));
     }
 
     #[test]
     fn bytes_come_back_after_an_hour() {
         let mut budget = Budget::new(100, HourlyBytes::new(1_000));
-        budget.spend(0, 10, 700);
+        budget.take(0, 500);
+        assert_eq!(budget.allowance(0), Some(500), "what is under way is not free");
+        budget.spend(0, 10, 200);
         assert_eq!(budget.allowance(10), Some(300));
-        budget.spend(10, 20, 300);
-        assert_eq!((budget.allowance(20), budget.has_rested(20)), (None, true));
-        assert_eq!(budget.allowance(10 + HOUR_MS), Some(700));
-        assert_eq!(budget.allowance(20 + HOUR_MS), Some(1_000));
+        budget.spend(10, MINUTE_MS, 300);
+        assert_eq!((budget.allowance(MINUTE_MS), budget.has_rested(MINUTE_MS)), (None, true));
+        assert_eq!(budget.allowance(HOUR_MS - 1), None);
+        assert_eq!(budget.allowance(HOUR_MS), Some(700));
+        assert_eq!(budget.allowance(HOUR_MS + MINUTE_MS), Some(1_000));
+        assert!((0..100_000).all(|at| {
+            budget.spend(at, at, 1);
+            budget.hourly.spent().minutes.len() <= 3
+        }));
     }
 
     #[test]
@@ -154,7 +198,7 @@ mod tests {
         // More than there was: what is read is known only afterwards.
         other.spend(100, 200, 900);
         assert_eq!((one.allowance(400), other.allowance(500)), (None, None));
-        assert_eq!((one.allowance(100 + HOUR_MS), one.allowance(200 + HOUR_MS)), (Some(100), Some(1_000)));
+        assert_eq!((one.allowance(HOUR_MS), other.allowance(HOUR_MS)), (Some(1_000), Some(1_000)));
     }
 
     #[test]

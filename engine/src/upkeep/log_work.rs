@@ -1,9 +1,9 @@
 //! Keeps the log of one table short and quick to load: checkpoints, what they make superfluous, version checksums.
 //!
 //! A checkpoint is due by versions or by bytes of log, whichever comes first, and written as soon as the budget allows. Since
-//! without it every start replays more, it waits for none once ten are due, nor at the end of a run. A checksum is written
-//! for the newest version whenever the budget allows; under load that is not each one, and the next covers those between.
-//! What both read is known afterwards: the budget may be overdrawn once.
+//! without it every start replays more, it waits for none once ten are due, nor after one that failed, nor at the end of a
+//! run. A checksum is written for the newest version whenever the budget allows; under load that is not each one, and the
+//! next covers those between. What both read is known afterwards, so that each may read more than was left.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use alluvium_catalog::{Error, Result};
 use tokio::time::Instant;
 
 use super::budget::{Budget, BytesRead, HourlyBytes};
+use super::metered::metered;
 use super::turn::Turns;
 use super::{UpkeepParts, clean, kernel};
 use crate::commit::create::CHECKPOINT_INTERVAL;
@@ -25,7 +26,8 @@ use crate::metrics::{Work, WorkOutcome};
 /// How long one turn may take before it is given up.
 const TURN_LIMIT: Duration = Duration::from_secs(600);
 
-/// Checkpoints that may come due before one is written whatever the budget says.
+/// Checkpoints that may come due before one is written whatever the budget says: a start that replays a thousand versions
+/// still takes seconds.
 const HELD_UP_MAX: u64 = 10;
 
 /// Work on the log of one table.
@@ -35,6 +37,8 @@ pub(super) struct LogWork {
     turns: Turns<()>,
     /// The version that the last checkpoint was due at, and how much log there was then.
     last: (Version, u64),
+    /// Whether the last turn failed. The next is a checkpoint then, and comes when one is due.
+    has_failed: bool,
 }
 
 impl LogWork {
@@ -45,6 +49,7 @@ impl LogWork {
             parts: parts.clone(),
             turns: Turns::new(Budget::new(parts.settings.wall_percent, hourly.clone())),
             last: (version - version % interval, 0),
+            has_failed: false,
         }
     }
 
@@ -52,14 +57,16 @@ impl LogWork {
     pub(super) async fn landed(&mut self, landing: &Landing) {
         let clock = Arc::clone(&self.parts.clock);
         // What came of a turn is told by the turn itself.
-        drop(self.turns.take_ended(clock.as_ref()).await);
+        if let Some(ended) = self.turns.take_ended(clock.as_ref()).await {
+            self.has_failed = ended.result.is_err();
+        }
         if self.turns.is_busy() {
             return;
         }
         let may_begin = self.turns.allowance(clock.as_ref()).is_some();
-        if self.is_due(landing, if may_begin { 1 } else { HELD_UP_MAX }) {
+        if self.is_due(landing, if may_begin || self.has_failed { 1 } else { HELD_UP_MAX }) {
             self.shorten(landing);
-        } else if may_begin && self.parts.settings.checksums {
+        } else if may_begin && !self.has_failed && self.parts.settings.checksums {
             let (parts, read) = (self.parts.clone(), BytesRead::default());
             self.turns.begin(clock.as_ref(), &read.clone(), async move { write_checksum(&parts, &read).await });
         }
@@ -88,7 +95,7 @@ impl LogWork {
     fn shorten(&mut self, landing: &Landing) {
         self.last = (landing.state().version, landing.log_bytes());
         let (parts, read) = (self.parts.clone(), BytesRead::default());
-        let (state, log) = (landing.state().head(), landing.log().clone());
+        let (state, log) = (landing.state().head(), metered(landing.log(), &read));
         let clock = Arc::clone(&parts.clock);
         self.turns.begin(clock.as_ref(), &read.clone(), async move { shorten(&parts, &log, &state, &read).await });
     }
@@ -107,8 +114,9 @@ async fn shorten(parts: &UpkeepParts, log: &DeltaLog, state: &TableState, read: 
         drop(write_checksum(parts, read).await);
     }
     let write = kernel::write_checkpoint(&parts.stores, &parts.location, kernel::has_v2(state), read);
-    turn(parts, Work::Checkpoint, write).await?;
-    let n_files = turn(parts, Work::CleanUp, clean::clean_log(log, state, parts.clock.as_ref())).await?;
+    turn(parts, (Work::Checkpoint, read), write).await?;
+    let clean = clean::clean_log(log, state, parts.clock.as_ref());
+    let n_files = turn(parts, (Work::CleanUp, read), clean).await?;
     parts.metrics.upkeep_spent(&parts.flow, Work::CleanUp, n_files, 0);
     // A replay of the whole log leaves more behind than batches do.
     drop(tokio::task::spawn_blocking(heap::give_back).await);
@@ -116,18 +124,24 @@ async fn shorten(parts: &UpkeepParts, log: &DeltaLog, state: &TableState, read: 
 }
 
 async fn write_checksum(parts: &UpkeepParts, read: &BytesRead) -> Result<()> {
-    turn(parts, Work::Checksum, kernel::write_checksum(&parts.stores, &parts.location, read)).await.map(drop)
+    let write = kernel::write_checksum(&parts.stores, &parts.location, read);
+    turn(parts, (Work::Checksum, read), write).await.map(drop)
 }
 
-/// Does one piece of work within the limit, and tells what came of it.
-async fn turn<T>(parts: &UpkeepParts, work: Work, doing: impl Future<Output = Result<T>>) -> Result<T> {
-    let begun = Instant::now();
+/// Does one piece of work within the limit, and tells what came of it and what it has read.
+async fn turn<T>(
+    parts: &UpkeepParts,
+    (work, read): (Work, &BytesRead),
+    doing: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let (begun, read_before) = (Instant::now(), read.get());
     let done = match tokio::time::timeout(TURN_LIMIT, doing).await {
         Ok(done) => done,
         Err(_) => Err(Error::unavailable(format!("upkeep of {} took too long", parts.location))),
     };
     let outcome = if done.is_ok() { WorkOutcome::Done } else { WorkOutcome::Failed };
     parts.metrics.upkeep(&parts.flow, work, outcome, begun.elapsed());
+    parts.metrics.upkeep_spent(&parts.flow, work, 0, read.get() - read_before);
     match &done {
         Ok(_) => tracing::debug!(table = %parts.location, work = work.as_str(), took = ?begun.elapsed(), "log tended"),
         Err(error) => tracing::warn!(
@@ -170,6 +184,7 @@ mod tests {
             self.landed(landing).await;
             clock.advance(took);
             if let Some(ended) = self.turns.finish(clock, Duration::from_secs(20)).await {
+                self.has_failed = ended.result.is_err();
                 ended.result?;
             }
             landing.log().last_checkpoint().await
@@ -181,14 +196,16 @@ mod tests {
         let (scene, mut landing, clock) = scene().await?;
         let hourly = HourlyBytes::new(100);
         let mut work = LogWork::new(&scene.parts(settings(), 1)?, &hourly, 0);
-        for version in 1..=23 {
+        for version in 1..=26 {
+            // All bytes are spent at 1, and there are others at 15.
             let expected = match version {
                 1..=10 => 1,
-                11..=20 => 11,
-                _ => 21,
+                11..=14 => 11,
+                15..=24 => 15,
+                _ => 25,
             };
-            if version == 21 {
-                clock.advance(Duration::from_secs(3_600));
+            if version == 15 {
+                clock.advance(Duration::from_secs(61 * 60));
             }
             scene.land(&mut landing, &[(0, 1, Some("a"))]).await?;
             let written = work.last_checkpoint(&landing, (&clock, Duration::ZERO)).await?;
@@ -196,7 +213,35 @@ mod tests {
             assert_eq!(Budget::new(100, hourly.clone()).allowance(clock.now().0), None, "compactions have none left");
         }
         work.close(&landing, Duration::from_secs(20)).await;
-        assert_eq!(landing.log().last_checkpoint().await?, Some(23), "the end of a run waits for no budget");
+        assert_eq!(landing.log().last_checkpoint().await?, Some(26), "the end of a run waits for no budget");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_failed_comes_again_after_an_interval_whatever_is_left() -> Result<()> {
+        let (scene, mut landing, clock) = scene().await?;
+        let mut work = LogWork::new(&scene.parts(settings(), 1)?, &HourlyBytes::new(1), 0);
+        // None is begun for any bytes but by the tenfold.
+        work.turns.begin(clock.as_ref(), &BytesRead::of(1), async { Err(Error::unavailable("no store")) });
+        while !work.turns.has_ended() {
+            tokio::task::yield_now().await;
+        }
+        for version in 1..=2 {
+            scene.land(&mut landing, &[(0, 1, Some("a"))]).await?;
+            let written = work.last_checkpoint(&landing, (&clock, Duration::ZERO)).await?;
+            assert_eq!((landing.state().version, written), (version, Some(1)), "one that has succeeded waits again");
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn ten_checkpoints_may_be_due_by_bytes_of_log_as_well() -> Result<()> {
+        let (scene, mut landing, clock) = scene().await?;
+        let settings = UpkeepSettings { checkpoint_bytes: 1, ..settings() };
+        let mut work = LogWork::new(&scene.parts(settings, 1)?, &HourlyBytes::new(0), 0);
+        scene.land(&mut landing, &[(0, 1, Some("a"))]).await?;
+        assert!(landing.log_bytes() >= 10);
+        assert_eq!(work.last_checkpoint(&landing, (&clock, Duration::ZERO)).await?, Some(1));
         Ok(())
     }
 

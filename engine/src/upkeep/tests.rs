@@ -379,6 +379,39 @@ async fn nothing_is_compacted_beyond_the_budget() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_work_on_the_log_reads_is_not_left_to_compactions() -> Result<()> {
+    for checksums in [true, false] {
+        let mut scene = Scene::appends()?;
+        let interval = if checksums { 1_000 } else { 1 };
+        scene.properties.insert("delta.checkpointInterval".to_owned(), interval.to_string());
+        let mut landing = scene.open().await?;
+        // Two files are less than this, and the first versions of the log are more than half of it.
+        let settings = UpkeepSettings {
+            files_min: 2,
+            wall_percent: 100,
+            hourly_bytes: 8_000,
+            checksums,
+            ..UpkeepSettings::default()
+        };
+        let (mut upkeep, metrics) = scene.upkeep(settings, 1_000)?;
+        for id in 0..20 {
+            scene.land(&mut landing, &[(id, 1, Some("a"))]).await?;
+            upkeep.log_work.landed(&landing).await;
+            upkeep.log_work.close(&landing, Duration::from_secs(20)).await;
+        }
+        assert_eq!(upkeep.compactions.allowance(scene.clock.as_ref()), None, "checksums: {checksums}");
+        upkeep.unplanned = 20;
+        upkeep.begin_compaction(&landing)?;
+        assert!(!upkeep.compactions.is_busy() && upkeep.has_told_spent, "checksums: {checksums}");
+        let (text, work) = (metrics.render(scene.clock.now())?, if checksums { "checksum" } else { "checkpoint" });
+        let line = format!(r#"alluvium_upkeep_bytes_total{{flow="flow",work="{work}"}} "#);
+        let read = text.lines().find_map(|have| have.strip_prefix(&line)).and_then(|count| count.parse::<u64>().ok());
+        assert!(read.is_some_and(|read| read >= 8_000), "{line} in\n{text}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn compactions_beside_batches_rest_in_proportion_to_their_length() -> Result<()> {
     let clock = Arc::new(ManualClock::new(1, SystemClock.now()));
     let scene = Scene { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..Scene::appends()? };
@@ -834,6 +867,22 @@ async fn vacuum_beside_batches_rests_in_proportion_to_its_length() -> Result<()>
     table.clock.advance(Duration::from_secs(1));
     table.land(3).await?;
     assert_eq!(table.has([&orphan]).await?, [false], "the rest is over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn vacuum_beside_batches_waits_for_the_bytes_of_an_hour() -> Result<()> {
+    // The first one reads the log, and that is more.
+    let settings = UpkeepSettings { hourly_bytes: 1, ..VacuumedTable::settings() };
+    let mut table = VacuumedTable::open(settings, BTreeMap::new()).await?;
+    let first = table.orphan().await?;
+    age(&table.folder, 20)?;
+    table.land(1).await?;
+    let second = table.orphan().await?;
+    age(&table.folder, 20)?;
+    table.clock.advance(Duration::from_secs(60));
+    table.land(2).await?;
+    assert_eq!(table.has([&first, &second]).await?, [false, true]);
     Ok(())
 }
 

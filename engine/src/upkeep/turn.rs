@@ -20,6 +20,8 @@ struct Turn<T> {
     task: AbortOnDropHandle<Result<T>>,
     begun_ms: i64,
     read: BytesRead,
+    /// What was known before that it would read.
+    taken: u64,
 }
 
 /// A turn that has come to its end.
@@ -52,12 +54,12 @@ impl<T: Send + 'static> Turns<T> {
         self.budget.allowance(clock.now().0)
     }
 
-    /// Tells whether a turn that reads no bytes of files may begin now.
+    /// Tells whether the rest after the last turn is over.
     pub(super) fn has_rested(&mut self, clock: &dyn Clock) -> bool {
         self.budget.has_rested(clock.now().0)
     }
 
-    /// Begins a turn that counts what it reads in `read`; one that is under way is dropped.
+    /// Begins a turn that counts what it reads in `read`, from what is known before on; one that is under way is dropped.
     pub(super) fn begin(
         &mut self,
         clock: &dyn Clock,
@@ -65,7 +67,9 @@ impl<T: Send + 'static> Turns<T> {
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) {
         let task = AbortOnDropHandle::new(tokio::spawn(work));
-        self.under_way = Some(Turn { task, begun_ms: clock.now().0, read: read.clone() });
+        let (begun_ms, taken) = (clock.now().0, read.get());
+        self.budget.take(begun_ms, taken);
+        self.under_way = Some(Turn { task, begun_ms, read: read.clone(), taken });
     }
 
     /// Returns the turn that has ended, if one has; waits for nothing.
@@ -78,10 +82,10 @@ impl<T: Send + 'static> Turns<T> {
 
     /// Waits for the turn under way, at most `limit`, then drops it.
     pub(super) async fn finish(&mut self, clock: &dyn Clock, limit: Duration) -> Option<Ended<T>> {
-        let Turn { task, begun_ms, read } = self.under_way.take()?;
+        let Turn { task, begun_ms, read, taken } = self.under_way.take()?;
         let joined = tokio::time::timeout(limit, task).await;
         let ended_ms = clock.now().0;
-        self.budget.spend(begun_ms, ended_ms, read.get());
+        self.budget.spend(begun_ms, ended_ms, read.get() - taken);
         let stopped = |cause| Error::internal("a task of upkeep stopped").with_source(cause);
         let result = joined.ok()?.map_err(stopped).and_then(|result| result);
         let took = Duration::from_millis(u64::try_from(ended_ms - begun_ms).unwrap_or(0));
@@ -101,8 +105,10 @@ mod tests {
         let clock = ManualClock::new(1, Timestamp(0));
         let mut turns = Turns::new(Budget::new(50, HourlyBytes::new(1_000)));
         assert!(turns.take_ended(&clock).await.is_none());
-        turns.begin(&clock, &BytesRead::of(400), async { Ok(7) });
-        assert!(turns.is_busy());
+        let read = BytesRead::of(300);
+        turns.begin(&clock, &read, async { Ok(7) });
+        assert_eq!((turns.is_busy(), turns.allowance(&clock)), (true, Some(700)));
+        read.add(100);
         clock.advance(Duration::from_millis(30));
         let ended = turns.finish(&clock, Duration::from_secs(5)).await.ok_or_else(|| Error::internal("no end"))?;
         assert_eq!((ended.result?, ended.took), (7, Duration::from_millis(30)));
@@ -120,6 +126,6 @@ mod tests {
         turns.begin(&clock, &BytesRead::of(1), std::future::pending());
         assert!(turns.take_ended(&clock).await.is_none());
         assert!(turns.finish(&clock, Duration::from_millis(1)).await.is_none());
-        assert!(!turns.is_busy());
+        assert_eq!((turns.is_busy(), turns.allowance(&clock)), (false, Some(999)), "what it read counts");
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use alluvium_catalog::Result;
 
 use super::budget::{Budget, BytesRead, HourlyBytes};
+use super::metered::metered;
 use super::turn::Turns;
 use super::vacuum::{Mode, Vacuumed, retention, vacuum};
 use super::{UpkeepParts, WorkOutcome};
@@ -42,16 +43,15 @@ impl VacuumWork {
         if !self.parts.settings.vacuum || self.turns.is_busy() || !is_due {
             return Ok(());
         }
-        if !self.turns.has_rested(clock) {
+        if self.turns.allowance(clock).is_none() {
             return Ok(());
         }
         self.due_ms = now_ms.saturating_add(interval_ms);
         let own = retention(landing.state(), landing.log().location(), None, false)?
             .max(self.parts.settings.vacuum_retention);
-        let (log, host) = (landing.log().clone(), Arc::clone(&self.parts.clock));
-        self.turns.begin(clock, &BytesRead::default(), async move {
-            vacuum(&log, own, Mode::Remove, host.as_ref(), |_| ()).await
-        });
+        let (read, host) = (BytesRead::default(), Arc::clone(&self.parts.clock));
+        let log = metered(landing.log(), &read);
+        self.turns.begin(clock, &read, async move { vacuum(&log, own, Mode::Remove, host.as_ref(), |_| ()).await });
         Ok(())
     }
 

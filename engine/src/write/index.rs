@@ -206,8 +206,8 @@ impl KeyIndex {
         self.put(&ByShard::new(keys), None, places);
     }
 
-    /// Does as [`put_rows`](Self::put_rows) with the keys of `found`, and is faster: they are neither put in order nor looked
-    /// up once more. What it has found must hold: no row was deleted since.
+    /// Does as [`put_rows`](Self::put_rows) with the keys of `found`, and is faster: they are not put in order once more, nor
+    /// looked up where their shard is as it was. What it has found must hold: no row was deleted since.
     pub fn replace_rows(&mut self, found: &FoundKeys, places: &[RowPlace]) {
         self.put(found.by_shard(), Some(found), places);
     }

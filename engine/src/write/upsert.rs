@@ -285,6 +285,7 @@ impl Writer for UpsertWriter {
             UpsertMode::CopyOnWrite => self.rewrite_files(staged, &mut decision, state).await?,
         };
         self.warn_above_cap(drawn.bytes);
+        let late_bytes = decision.late_bytes(&staged.files);
         let mut fate = staged.fate;
         fate.merged += decision.n_merged;
         fate.applied = fate.applied.saturating_sub(decision.n_merged);
@@ -297,8 +298,8 @@ impl Writer for UpsertWriter {
             vectors_written: drawn.n_vectors,
             effort: Effort {
                 files_touched: decision.superseded().len() as u64,
-                batch_bytes: drawn.staged_bytes,
-                discarded_bytes: staged.discarded_bytes + staged.bytes() - drawn.staged_bytes,
+                batch_bytes: staged.bytes() - late_bytes,
+                discarded_bytes: staged.discarded_bytes + late_bytes,
                 bytes_written: staged.discarded_bytes + staged.bytes() + drawn.bytes,
             },
             notes: tombstones.iter().map(|path| (TombstoneFolder::KEY, path.as_str().into())).collect(),
@@ -328,11 +329,8 @@ impl Writer for UpsertWriter {
         self.lender.take_back();
         let places = self.place_rows(staged, columns, decision);
         let index = Arc::make_mut(&mut self.index);
+        index.replace_rows(&decision.verdicts.found, &places);
         let keys = &columns.keyed.keys;
-        match &decision.verdicts.found {
-            Some(found) => index.replace_rows(found, &places),
-            None => index.put_rows(keys, &places),
-        }
         for delete in &decision.verdicts.deletes {
             let change = delete.change as usize;
             index.put_delete((keys.get(change), keys.hashes()[change]), delete.order.clone(), now_ms);

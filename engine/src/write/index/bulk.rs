@@ -12,7 +12,8 @@ use super::place::RowPlace;
 use super::shard::{Making, N_SHARDS, OpenShard, ProbeEnd, Shard, shard_of};
 use crate::key::{KeyRef, Keys};
 
-/// So many keys before its turn the slot of a key is asked for: about what a core can have under way at once.
+/// So many keys before its turn the slot of a key is asked for: about what a core can have under way at once. Loads a block of
+/// 32 ahead took a tenth longer.
 const AHEAD: usize = 16;
 
 /// Below this a thread costs more than it saves.
@@ -102,6 +103,14 @@ pub struct FoundKeys {
     ends: Vec<ProbeEnd>,
     /// The slots of each shard in which probes have ended.
     makings: Vec<Making>,
+}
+
+impl Default for FoundKeys {
+    /// Returns what is known of no keys.
+    fn default() -> Self {
+        let by_shard = ByShard::new(&Keys::of([]));
+        Self { by_shard, places: Vec::new(), ends: Vec::new(), makings: vec![Making::default(); N_SHARDS] }
+    }
 }
 
 impl FoundKeys {

@@ -120,7 +120,7 @@ impl Shard {
 }
 
 impl OpenShard<'_> {
-    /// Has the slot where the probe of `key` begins come into the caches, while other keys are worked on.
+    /// Has the slot where the probe of `key` begins, or goes on `from`, come into the caches, while other keys are worked on.
     #[inline]
     pub(super) fn prefetch(&self, key: KeyRef<'_>, hash: u64, from: ProbeEnd) {
         match self {

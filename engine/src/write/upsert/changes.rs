@@ -84,14 +84,14 @@ pub(super) struct Delete {
     pub(super) over_row: bool,
 }
 
-/// What all changes mean at one state of the index.
+/// What all changes mean at one state of the index; by default, what none do.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     /// The index's [`epoch`](crate::write::index::KeyIndex::epoch) then.
     pub(super) epoch: u64,
     pub(super) each: Vec<Verdict>,
     /// What the index had of the keys.
-    pub(super) found: Option<FoundKeys>,
+    pub(super) found: FoundKeys,
     /// The changes that leave their key deleted.
     pub(super) deletes: Vec<Delete>,
     /// Rows of live files that are gone after the commit, those included that it takes out beside; by file.
@@ -187,6 +187,14 @@ impl Decision {
         let n_merged = late_records.len() as u64;
         let rewrites = Vec::new();
         Self { verdicts, n_inserted, n_updated, n_deleted, n_merged, late_rows, rewrites }
+    }
+
+    /// Returns the bytes of the staged files of which every row is late.
+    pub(super) fn late_bytes(&self, files: &[DataFile]) -> u64 {
+        let is_late = |(place, file): &(u32, &DataFile)| {
+            self.late_rows.get(place).is_some_and(|late| late.len() == file.indices.len() as u64)
+        };
+        (0_u32..).zip(files).filter(is_late).map(|(_, file)| file.bytes()).sum()
     }
 
     /// Returns the rows of live files that are gone after the commit, by file.

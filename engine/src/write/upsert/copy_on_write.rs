@@ -45,15 +45,11 @@ impl UpsertWriter {
                 worn.push(Worn { add: add.clone(), gone });
             }
         }
-        let mut staged_bytes = 0;
         for (place, file) in (0_u32..).zip(&staged.files) {
             match decision.late_rows.get(&place) {
                 Some(late) if late.len() == file.indices.len() as u64 => {}
                 Some(late) => worn.push(Worn { add: file.add.clone(), gone: late.clone() }),
-                None => {
-                    staged_bytes += file.bytes();
-                    actions.push(Action::Add(file.add.clone()));
-                }
+                None => actions.push(Action::Add(file.add.clone())),
             }
         }
         let (mut rewrites, mut open) = (Vec::new(), Vec::new());
@@ -71,7 +67,7 @@ impl UpsertWriter {
         actions.extend(rewrites.iter().map(|rewrite| Action::Add(rewrite.output.add.clone())));
         let bytes = rewrites.iter().map(|rewrite| u64::try_from(rewrite.output.add.size).unwrap_or(0)).sum();
         decision.rewrites = rewrites;
-        Ok(Drawn { actions, n_vectors: 0, staged_bytes, bytes })
+        Ok(Drawn { actions, n_vectors: 0, bytes })
     }
 
     /// Takes the files that a commit has written anew into the index, in the place of those that they were made of.

@@ -45,7 +45,7 @@ impl UpsertWriter {
         let rows = self.orders_of_rows(&judged.unsure).await?;
         let epoch = self.index.epoch();
         let each = Vec::with_capacity(places.len());
-        let mut verdicts = Verdicts { epoch, each, found: Some(found), ..Verdicts::default() };
+        let mut verdicts = Verdicts { epoch, each, found, ..Verdicts::default() };
         let (mut next, remembers) = (0, self.index.remembers_deletes());
         for (index, place) in places.into_iter().enumerate() {
             let standing = judged.standings[index];

@@ -20,8 +20,6 @@ pub(super) struct Drawn {
     pub(super) actions: Vec<Action>,
     /// Deletion vectors written.
     pub(super) n_vectors: u64,
-    /// Bytes of the staged files that come in as they are.
-    pub(super) staged_bytes: u64,
     /// Bytes written beside the staged files.
     pub(super) bytes: u64,
 }
@@ -83,14 +81,9 @@ impl UpsertWriter {
                 hidden.push(Hidden { add: with_count(add, file.n_rows), gone, vector });
             }
         }
-        let mut staged_bytes = 0;
         for (place, file) in (0_u32..).zip(&staged.files) {
-            let late = decision.late_rows.get(&place);
-            if late.is_some_and(|late| late.len() == file.indices.len() as u64) {
-                continue;
-            }
-            staged_bytes += file.bytes();
-            match late {
+            match decision.late_rows.get(&place) {
+                Some(late) if late.len() == file.indices.len() as u64 => {}
                 Some(late) => {
                     let add = with_count(&file.add, file.indices.len() as u64);
                     hidden.push(Hidden { add, gone: late.clone(), vector: None });
@@ -101,7 +94,7 @@ impl UpsertWriter {
         let missing = hidden.iter_mut().filter(|file| file.vector.is_none());
         let gone: Vec<RoaringTreemap> = missing.map(|file| std::mem::take(&mut file.gone)).collect();
         let mut written = self.vectors.write(&gone).await?.into_iter();
-        let mut drawn = Drawn { actions, n_vectors: hidden.len() as u64, staged_bytes, bytes: 0 };
+        let mut drawn = Drawn { actions, n_vectors: hidden.len() as u64, bytes: 0 };
         for Hidden { add, vector, .. } in hidden {
             let unwritten = || Error::internal(format!("no vector was written for {}", add.path));
             let vector = vector.or_else(|| written.next()).ok_or_else(unwritten)?;

@@ -10,7 +10,8 @@ use crate::write::index::place::RowPlace;
 const ARENA_ROOM_PERCENT: usize = 125;
 
 /// The slots of some tables as they are between two times that one of them is made anew: no key has another slot meanwhile.
-/// No two in a process are alike.
+/// No two in a process are alike, but that tables without slots have none, and copies of tables the same until they differ: a
+/// shard copies those that go over others, of which nobody asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::write::index) struct Making(u64);
 
@@ -81,7 +82,7 @@ impl Tables {
         Self { narrow, wide, making: Making::next(), ..Self::default() }
     }
 
-    /// Has the slot where the probe of `key` begins come into the caches, while other keys are worked on.
+    /// Has the slot where the probe of `key` begins, or goes on `from`, come into the caches, while other keys are worked on.
     #[inline]
     pub(super) fn prefetch(&self, key: KeyRef<'_>, hash: u64, from: ProbeEnd) {
         let first = from.slot().unwrap_or_else(|| self.home(key, hash));

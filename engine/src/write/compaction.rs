@@ -96,8 +96,10 @@ impl Compaction {
 }
 
 impl Input {
-    /// Returns the output that holds row `row` now, and its number there; `None` for a row that was deleted before.
-    pub fn place_of(&self, row: u64) -> Option<(usize, u64)> {
+    /// Returns the output that holds row `row` now, and its number there; `None` for a row that was deleted before. It counts
+    /// through a container each time, and is what [`Moves`] are held against.
+    #[cfg(test)]
+    fn place_of(&self, row: u64) -> Option<(usize, u64)> {
         if self.deleted.contains(row) {
             return None;
         }
@@ -136,7 +138,8 @@ pub async fn draw_up(
         if !input.deleted.is_subset(&now_deleted) {
             return Ok(Drawn::Stale(format!("rows of {} came back", input.add.path)));
         }
-        for (output, row) in (now_deleted - &input.deleted).iter().filter_map(|row| input.place_of(row)) {
+        let moves = Moves::of(input);
+        for (output, row) in (now_deleted - &input.deleted).iter().filter_map(|row| moves.place_of(row)) {
             if let Some(gone) = deleted.get_mut(output) {
                 gone.insert(row);
                 n_marked += 1;

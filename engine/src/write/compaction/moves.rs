@@ -36,7 +36,7 @@ impl<'a> Moves<'a> {
         Self { way: &input.way, deleted, before }
     }
 
-    /// Does as [`Input::place_of`].
+    /// Returns the output that holds row `row` now, and its number there; `None` for a row that was deleted before.
     pub fn place_of(&self, row: u64) -> Option<(usize, u64)> {
         if row >= self.deleted.end() {
             return self.way.place_of(row - self.before.last()?);

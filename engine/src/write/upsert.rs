@@ -192,12 +192,12 @@ impl UpsertWriter {
         }
         let mut ordinals = Vec::with_capacity(staged.files.len());
         for ((place, file), changes) in (0_u32..).zip(&staged.files).zip(rows_of_files) {
-            let late = decision.late_rows.get(&place).cloned().unwrap_or_default();
-            let n_rows = file.indices.len() as u64;
-            if late.len() == n_rows {
+            if decision.leaves_out(place, file) {
                 ordinals.push(None);
                 continue;
             }
+            let late = decision.late_rows.get(&place).cloned().unwrap_or_default();
+            let n_rows = file.indices.len() as u64;
             let rows = UInt32Array::from(changes);
             // Orders that cannot be taken leave the bounds empty, which means: look into the file.
             let orders = columns.keyed.orders.take(&rows, &rows).ok();

@@ -189,12 +189,15 @@ impl Decision {
         Self { verdicts, n_inserted, n_updated, n_deleted, n_merged, late_rows, rewrites }
     }
 
-    /// Returns the bytes of the staged files of which every row is late.
+    /// Tells whether every row of the staged file at `place` is late, so that no version has it.
+    pub(super) fn leaves_out(&self, place: u32, file: &DataFile) -> bool {
+        self.late_rows.get(&place).is_some_and(|late| late.len() == file.indices.len() as u64)
+    }
+
+    /// Returns the bytes of the staged files that it leaves out.
     pub(super) fn late_bytes(&self, files: &[DataFile]) -> u64 {
-        let is_late = |(place, file): &(u32, &DataFile)| {
-            self.late_rows.get(place).is_some_and(|late| late.len() == file.indices.len() as u64)
-        };
-        (0_u32..).zip(files).filter(is_late).map(|(_, file)| file.bytes()).sum()
+        let left_out = (0_u32..).zip(files).filter(|(place, file)| self.leaves_out(*place, file));
+        left_out.map(|(_, file)| file.bytes()).sum()
     }
 
     /// Returns the rows of live files that are gone after the commit, by file.

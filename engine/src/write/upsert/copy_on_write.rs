@@ -47,7 +47,7 @@ impl UpsertWriter {
         }
         for (place, file) in (0_u32..).zip(&staged.files) {
             match decision.late_rows.get(&place) {
-                Some(late) if late.len() == file.indices.len() as u64 => {}
+                Some(_) if decision.leaves_out(place, file) => {}
                 Some(late) => worn.push(Worn { add: file.add.clone(), gone: late.clone() }),
                 None => actions.push(Action::Add(file.add.clone())),
             }

@@ -83,7 +83,7 @@ impl UpsertWriter {
         }
         for (place, file) in (0_u32..).zip(&staged.files) {
             match decision.late_rows.get(&place) {
-                Some(late) if late.len() == file.indices.len() as u64 => {}
+                Some(_) if decision.leaves_out(place, file) => {}
                 Some(late) => {
                     let add = with_count(&file.add, file.indices.len() as u64);
                     hidden.push(Hidden { add, gone: late.clone(), vector: None });
